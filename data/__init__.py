@@ -1,0 +1,28 @@
+"""RGB-D pairs: reading them, making low-resolution depth out of them, and cutting training crops."""
+
+from depthup.data.crops import CachedPairs, CropSampler, prefetch
+from depthup.data.errors import InputError
+from depthup.data.files import DEPTH_SUFFIXES, DEPTH_UNITS, RGB_SUFFIXES, read_depth, read_disparity, read_rgb
+from depthup.data.low_resolution import PROTOCOLS, crop_to_multiple, make_low_resolution
+from depthup.data.pairs import SPLITS, Pair, PairDataset, PairFolder, is_validation_scene
+
+__all__ = [
+    "DEPTH_SUFFIXES",
+    "DEPTH_UNITS",
+    "PROTOCOLS",
+    "RGB_SUFFIXES",
+    "SPLITS",
+    "CachedPairs",
+    "CropSampler",
+    "InputError",
+    "Pair",
+    "PairDataset",
+    "PairFolder",
+    "crop_to_multiple",
+    "is_validation_scene",
+    "make_low_resolution",
+    "prefetch",
+    "read_depth",
+    "read_disparity",
+    "read_rgb",
+]

@@ -1,0 +1,320 @@
+"""Training crops: pairs decoded once into compact memory, and batches that depend on seed and step alone."""
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from depthup.data.errors import InputError
+from depthup.data.low_resolution import PROTOCOLS, crop_to_multiple, make_low_resolution
+from depthup.data.pairs import Pair, PairDataset
+
+BLOCK = 16
+"""Side of the blocks over which the bicubic error of an image is summed, in pixels."""
+
+HARDEST_PROBABILITY = 0.75
+"""How often the candidate position with the largest bicubic error is taken."""
+
+WHITE_FRAME = 8
+"""Outer pixels of an NYUv2 RGB image that are a white frame."""
+
+SUPPORT_CELLS = 2
+"""Low-resolution cells around a crop that its bicubic cells see: a = -0.5 reaches 1.5 cells beyond its own."""
+
+_MM = np.float32(1000)
+
+
+class CachedPairs:
+    """Every pair of a data set, decoded once and kept in memory (about 1.5 MB for 640x480); itself a data set.
+
+    Depth in metres that is a whole number of millimetres is kept as uint16, all else as float32: nothing is lost.
+
+    Args:
+        dataset: where the pairs come from.
+        progress: called in this thread with (pairs decoded, pairs in all) after each pair.
+        workers: decoding threads.
+
+    Raises:
+        InputError: a file of the data set is bad.
+    """
+
+    def __init__(
+        self, dataset: PairDataset, progress: Callable[[int, int], None] | None = None, workers: int = 2
+    ) -> None:
+        self.names, self.scenes = list(dataset.names), list(dataset.scenes)
+        self.unit, self.title, self.border = dataset.unit, dataset.title, dataset.border
+        self._rgb: list[np.ndarray] = []
+        self._depth: list[np.ndarray] = []
+
+        def decode(index: int) -> tuple[np.ndarray, np.ndarray]:
+            pair = dataset[index]
+            return pair.rgb, _compact(pair.depth) if pair.unit == "m" else pair.depth
+
+        with ThreadPoolExecutor(workers) as pool:
+            futures = [pool.submit(decode, index) for index in range(len(dataset))]
+            try:
+                for done, future in enumerate(futures, 1):
+                    rgb, depth = future.result()
+                    self._rgb.append(rgb)
+                    self._depth.append(depth)
+                    if progress:
+                        progress(done, len(futures))
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def __len__(self) -> int:
+        return len(self._rgb)
+
+    def __getitem__(self, index: int) -> Pair:
+        return Pair(self.names[index], self.scenes[index], self._rgb[index], self.depth(index), self.unit)
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Height and width of a pair in pixels."""
+        height, width = self._depth[index].shape
+        return height, width
+
+    def rgb(self, index: int, rows: slice = slice(None), columns: slice = slice(None)) -> np.ndarray:
+        """uint8 [h, w, 3], RGB, a view of part of an image."""
+        return self._rgb[index][rows, columns]
+
+    def depth(self, index: int, rows: slice = slice(None), columns: slice = slice(None)) -> np.ndarray:
+        """float32 [h, w] in the unit of the data set, NaN = no measurement, a copy of part of a depth map."""
+        part = self._depth[index][rows, columns]
+        if part.dtype != np.uint16:
+            return part.copy()
+        values = part.astype(np.float32)
+        values /= _MM
+        values[part == 0] = np.nan
+        return values
+
+
+def _compact(depth: np.ndarray) -> np.ndarray:
+    """uint16 millimetres (0 = no measurement) if that loses nothing, else the float32 metres given."""
+    known = ~np.isnan(depth)
+    millimetres = np.rint(np.where(known, depth, 0) * _MM)
+    exact = (millimetres / _MM == depth) & (millimetres > 0) & (millimetres <= 65535)
+    return millimetres.astype(np.uint16) if np.all(exact | ~known) else depth
+
+
+@dataclass(frozen=True)
+class _ImageFacts:
+    """What is computed once about an image."""
+
+    error: np.ndarray  # float32 [H/16+1, W/16+1], integral of the absolute bicubic error
+    low_range: np.ndarray  # float32 [2, 2, 2], (vertical flip, horizontal flip) -> minimum and maximum of the low depth
+
+
+class CropSampler:
+    """Batches of random crops for training, each a pure function of seed and step, so that resuming is exact.
+
+    Every pair is drawn once per epoch, in an order that depends on seed and epoch. Of `candidates` random positions on
+    the grid of low-resolution cells the one where bicubic up-sampling errs most is taken three times out of four. Crops
+    are flipped, and the RGB image's brightness, contrast, gamma and saturation vary. The low-resolution depth of a crop
+    is that of the whole flipped image, cut: the cells at the rim see beyond the crop.
+
+    Args:
+        pairs: where crops come from.
+        crop_size: side of a crop in pixels, a multiple of `scale`.
+        scale: up-sampling factor s.
+        protocol: how low-resolution depth is made, one of `PROTOCOLS`.
+        batch_size: crops in a batch, B.
+        seed: >= 0.
+        candidates: positions drawn for a crop; 1 = uniform.
+        workers: threads that compute the error tables at the start.
+
+    Raises:
+        ValueError: `crop_size` is not a multiple of `scale`, or the protocol is unknown.
+        InputError: an image is too small for a crop, or has no measurement at all.
+    """
+
+    def __init__(
+        self,
+        pairs: CachedPairs,
+        crop_size: int,
+        scale: int,
+        protocol: str,
+        batch_size: int,
+        seed: int,
+        candidates: int = 4,
+        workers: int = 2,
+    ) -> None:
+        if crop_size < 1 or crop_size % scale:
+            raise ValueError(f"crop size {crop_size} is not a multiple of scale {scale}")
+        if protocol not in PROTOCOLS:
+            raise ValueError(f"protocol {protocol!r} is unknown, expected one of {', '.join(PROTOCOLS)}")
+        if batch_size < 1 or candidates < 1 or seed < 0 or not len(pairs):
+            raise ValueError("batch_size and candidates must be >= 1, seed >= 0, and there must be pairs")
+        self.pairs, self.crop_size, self.scale, self.protocol = pairs, crop_size, scale, protocol
+        self.batch_size, self.seed, self.candidates = batch_size, seed, candidates
+        self.margin = -(-max(WHITE_FRAME, pairs.border) // scale) * scale if pairs.border else 0
+        self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
+        with ThreadPoolExecutor(workers) as pool:
+            self._facts = list(pool.map(self._measure, range(len(pairs))))
+
+    def _size(self, index: int) -> tuple[int, int]:
+        """Height and width of a pair without what is beyond a multiple of the scale."""
+        height, width = self.pairs.size(index)
+        return height // self.scale * self.scale, width // self.scale * self.scale
+
+    def _measure(self, index: int) -> _ImageFacts:
+        height, width = self.pairs.size(index)
+        needed = self.crop_size + 2 * self.margin
+        if min(self._size(index)) < needed:
+            raise InputError(
+                f"{self.pairs.names[index]}: is {width}x{height} pixels, expected at least {needed}x{needed} for"
+                f" crops of {self.crop_size}; use a smaller crop size"
+            )
+        depth = crop_to_multiple(self.pairs.depth(index), self.scale)
+        low = make_low_resolution(depth, self.scale, self.protocol)
+        if np.isnan(low).all():
+            raise InputError(f"{self.pairs.names[index]}: depth has no measurement to train on, expected some")
+        return _ImageFacts(_error_integral(depth, low), self._low_ranges(depth, low))
+
+    def _low_ranges(self, depth: np.ndarray, low: np.ndarray) -> np.ndarray:
+        ranges = np.empty((2, 2, 2), np.float32)
+        ranges[:] = np.nanmin(low), np.nanmax(low)
+        if self.protocol == "pac":
+            # Off-centre samples of a flipped image are other samples.
+            for vertical, horizontal in ((0, 1), (1, 0), (1, 1)):
+                flipped = depth[:: -1 if vertical else 1, :: -1 if horizontal else 1]
+                low = make_low_resolution(flipped, self.scale, "pac")
+                if not np.isnan(low).all():
+                    ranges[vertical, horizontal] = np.nanmin(low), np.nanmax(low)
+        return ranges
+
+    def _index(self, position: int) -> int:
+        """The pair at a position of the endless sequence of epochs."""
+        epoch, place = divmod(position, len(self.pairs))
+        known, order = self._order
+        if known != epoch:
+            sequence = np.random.SeedSequence([self.seed, epoch], spawn_key=(1,))
+            order = np.random.default_rng(sequence).permutation(len(self.pairs))
+            self._order = (epoch, order)
+        return int(order[place])
+
+    def _position(self, index: int, rng: np.random.Generator) -> tuple[int, int]:
+        """Top and left of a crop, on the grid of low-resolution cells."""
+        height, width = self._size(index)
+        free = np.array([height, width]) - self.crop_size - 2 * self.margin
+        places = rng.integers(0, free // self.scale + 1, (self.candidates, 2)) * self.scale + self.margin
+        chosen = 0
+        if rng.random() < HARDEST_PROBABILITY:
+            chosen = int(np.argmax(_window_sums(self._facts[index].error, places, self.crop_size)))
+        return int(places[chosen, 0]), int(places[chosen, 1])
+
+    def _cut(self, index: int, top: int, left: int, flips: tuple[bool, bool]) -> tuple[np.ndarray, np.ndarray]:
+        """Depth [S, S] and low-resolution depth [S/s, S/s] of a flipped crop."""
+        height, width = self._size(index)
+        beyond, size = SUPPORT_CELLS * self.scale, self.crop_size
+        up, before = min(beyond, top), min(beyond, left)
+        down, after = min(beyond, height - top - size), min(beyond, width - left - size)
+        depth = self.pairs.depth(index, slice(top - up, top + size + down), slice(left - before, left + size + after))
+        if flips[0]:
+            depth, up = depth[::-1], down
+        if flips[1]:
+            depth, before = depth[:, ::-1], after
+        low = make_low_resolution(depth, self.scale, self.protocol)
+        row, column, cells = up // self.scale, before // self.scale, size // self.scale
+        return depth[up : up + size, before : before + size], low[row : row + cells, column : column + cells]
+
+    def batch(self, step: int) -> dict[str, torch.Tensor]:
+        """The batch of a step.
+
+        Args:
+            step: >= 0.
+
+        Returns:
+            float32 tensors: `rgb` [B, 3, S, S] in 0..1; `depth` [B, 1, S, S] in the unit of the data set, NaN where
+            unknown; `low` [B, 1, S/s, S/s], likewise; `low_range` [B, 2], minimum and maximum of the *whole* image's
+            low-resolution depth.
+        """
+        rng = np.random.default_rng(np.random.SeedSequence([self.seed, step]))
+        B, S = self.batch_size, self.crop_size
+        rgb = np.empty((B, 3, S, S), np.float32)
+        depth = np.empty((B, 1, S, S), np.float32)
+        low = np.empty((B, 1, S // self.scale, S // self.scale), np.float32)
+        low_range = np.empty((B, 2), np.float32)
+        for n in range(B):
+            index = self._index(step * B + n)
+            top, left = self._position(index, rng)
+            flips = bool(rng.random() < 0.25), bool(rng.random() < 0.5)
+            depth[n, 0], low[n, 0] = self._cut(index, top, left, flips)
+            colours = self.pairs.rgb(index, slice(top, top + S), slice(left, left + S))
+            rgb[n] = _jitter(colours[:: -1 if flips[0] else 1, :: -1 if flips[1] else 1], rng)
+            low_range[n] = self._facts[index].low_range[int(flips[0]), int(flips[1])]
+        arrays = {"rgb": rgb, "depth": depth, "low": low, "low_range": low_range}
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+def _error_integral(depth: np.ndarray, low: np.ndarray) -> np.ndarray:
+    """float32 [H/16+1, W/16+1]: sum over all blocks above and left of the absolute error of bicubic up-sampling."""
+    filled = torch.from_numpy(np.where(np.isnan(low), np.float32(np.nanmean(low)), low))
+    up = F.interpolate(filled[None, None], size=depth.shape, mode="bicubic", align_corners=False)[0, 0].numpy()
+    error = np.nan_to_num(np.abs(up - depth), nan=0.0)
+    rows, columns = -(-depth.shape[0] // BLOCK), -(-depth.shape[1] // BLOCK)
+    error = np.pad(error, ((0, rows * BLOCK - error.shape[0]), (0, columns * BLOCK - error.shape[1])))
+    blocks = error.reshape(rows, BLOCK, columns, BLOCK).sum((1, 3), dtype=np.float64)
+    return np.pad(blocks.cumsum(0).cumsum(1), ((1, 0), (1, 0))).astype(np.float32)
+
+
+def _window_sums(integral: np.ndarray, places: np.ndarray, size: int) -> np.ndarray:
+    """Error in the blocks nearest to the window at each place (top, left): equally many blocks for every place."""
+    count = max(1, round(size / BLOCK))
+    first = np.minimum((places + BLOCK // 2) // BLOCK, np.array(integral.shape) - 1 - count)
+    first = np.maximum(first, 0)
+    last = np.minimum(first + count, np.array(integral.shape) - 1)
+    top, left, bottom, right = first[:, 0], first[:, 1], last[:, 0], last[:, 1]
+    return integral[bottom, right] - integral[top, right] - integral[bottom, left] + integral[top, left]
+
+
+_IDENTITY = np.arange(256, dtype=np.float32) / np.float32(255)
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+
+
+def _jitter(colours: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """float32 [3, h, w] in 0..1 of uint8 [h, w, 3]: every other time with another exposure, contrast and saturation."""
+    planes = np.ascontiguousarray(colours.transpose(2, 0, 1))
+    if rng.random() >= 0.5:
+        return _IDENTITY[planes]
+    gamma, contrast, saturation = np.exp(rng.uniform(-0.25, 0.25, 3))
+    brightness = rng.uniform(-0.1, 0.1)
+    table = np.clip((_IDENTITY**gamma - 0.5) * contrast + 0.5 + brightness, 0, 1).astype(np.float32)
+    values = table[planes]
+    grey = np.tensordot(_LUMA, values, 1)
+    return np.clip(grey + (values - grey) * np.float32(saturation), 0, 1)
+
+
+def prefetch(sampler: CropSampler, start: int, stop: int, workers: int = 1) -> Iterator[dict[str, torch.Tensor]]:
+    """Batches of steps start..stop-1 in order, made ahead by background threads; the same for any number of them.
+
+    Args:
+        sampler: what makes a batch.
+        start: first step.
+        stop: step after the last.
+        workers: threads; each is at most two batches ahead.
+
+    Yields:
+        What `CropSampler.batch` returns.
+    """
+    pending: queue.SimpleQueue = queue.SimpleQueue()
+    closed = threading.Event()
+
+    def make(step: int) -> dict[str, torch.Tensor] | None:
+        return None if closed.is_set() else sampler.batch(step)
+
+    with ThreadPoolExecutor(workers, thread_name_prefix="depthup-crops") as pool:
+        try:
+            ahead = start
+            for _ in range(start, stop):
+                while ahead < stop and pending.qsize() < 2 * workers:
+                    pending.put(pool.submit(make, ahead))
+                    ahead += 1
+                yield pending.get().result()
+        finally:
+            closed.set()

@@ -1,0 +1,264 @@
+"""Registered RGB-D pairs, and the data set that reads them from a folder."""
+
+import csv
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from depthup.data.errors import InputError
+from depthup.data.files import DEPTH_SUFFIXES, RGB_SUFFIXES, read_disparity, read_rgb, read_scaled_depth
+
+SPLITS = ("all", "train", "val", "test")
+
+NYUV2_TRAIN_FRAMES = 1000
+"""Frames 0-999 of the labelled NYUv2 file are the training part, 1000-1448 the test part."""
+
+NYUV2_BORDER = 6
+"""Pixels at each side that papers on NYUv2 do not score."""
+
+CHECK_ONLY_SETS = ("middlebury", "lu")
+
+_PATTERNS = (
+    "<name>_rgb.* with <name>_depth.* or <name>_disp.*, or rgb/<name>.* with depth/<name>.* or disparity/<name>.*"
+)
+_KINDS = {"depth_mm": "m", "disparity": "disparity"}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One RGB image and the dense depth of the same view, pixel-aligned."""
+
+    name: str
+    scene: str
+    rgb: np.ndarray  # uint8 [H, W, 3]
+    depth: np.ndarray  # float32 [H, W], NaN = no measurement
+    unit: str  # "m" or "disparity"
+
+
+class PairDataset(Protocol):
+    """What every data set offers: pairs by index, and the facts about them that need no decoding."""
+
+    title: str  # what it is, for reports
+    names: list[str]
+    scenes: list[str]  # one per pair
+    unit: str  # "m" or "disparity"
+    border: int  # pixels at each side that are not scored
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Pair: ...
+
+
+def check_split(split: str) -> None:
+    """Raise ValueError unless `split` is one of `SPLITS`."""
+    if split not in SPLITS:
+        raise ValueError(f"split {split!r} is unknown, expected one of {', '.join(SPLITS)}")
+
+
+def is_validation_scene(scene: str) -> bool:
+    """Whether a scene is held out for validation: one in ten, by its name alone, so that it never changes."""
+    return zlib.crc32(scene.encode()) % 10 == 0
+
+
+def select_nyuv2(source: Path, indices: list[int], scenes: list[str], split: str) -> list[int]:
+    """Positions of the NYUv2 frames that belong to a split.
+
+    Args:
+        source: file or folder, for messages.
+        indices: official index 0..1448 of each frame.
+        scenes: scene of each frame.
+        split: one of `SPLITS`; `train` and `val` divide the training part by scene.
+
+    Returns:
+        Positions into `indices`, ascending.
+
+    Raises:
+        InputError: no frame belongs to the split.
+    """
+    check_split(split)
+    if split == "all":
+        return list(range(len(indices)))
+    if split == "test":
+        chosen = [n for n, index in enumerate(indices) if index >= NYUV2_TRAIN_FRAMES]
+        if not chosen:
+            raise InputError(
+                f"{source}: split test expects official indices >= {NYUV2_TRAIN_FRAMES}, but all {len(indices)} pairs"
+                " are of the training part; use --split val"
+            )
+        return chosen
+    training = [n for n, index in enumerate(indices) if index < NYUV2_TRAIN_FRAMES]
+    return _by_scene(source, training, scenes, split)
+
+
+def _by_scene(source: Path, positions: Iterable[int], scenes: list[str], split: str) -> list[int]:
+    positions = list(positions)
+    chosen = [n for n in positions if is_validation_scene(scenes[n]) == (split == "val")]
+    if not chosen:
+        count = len({scenes[n] for n in positions})
+        raise InputError(f"{source}: no pair for split {split} in {count} scenes, expected more; use --split all")
+    return chosen
+
+
+@dataclass(frozen=True)
+class _Entry:
+    name: str
+    scene: str
+    rgb: Path
+    depth: Path
+    unit: str
+    divisor: float
+
+
+class PairFolder:
+    """Pairs in a folder: `<name>_rgb.*` with `<name>_depth.*` or `<name>_disp.*`, or sub-folders `rgb/` and `depth/`
+    (or `disparity/`) with equal names.
+
+    A `manifest.csv` in the folder or its parent (columns set, name, rgb, depth, kind, scale, scene; paths relative to
+    it) that lists pairs of the folder says which pairs there are, of what kind, in what unit (file value / scale) and
+    scene. Without one, depth is millimetres, `_disp` and `disparity/` are disparity, and each pair is its own scene.
+
+    Splits: NYUv2 (manifest set `nyuv2`, named by official index) has its usual test part, and `train` and `val` divide
+    the training part by scene; `middlebury` and `lu` are for checking only; in any other folder `test` is every pair,
+    and `train` and `val` divide them by scene.
+
+    Args:
+        folder: where the pairs are.
+        split: one of `SPLITS`.
+
+    Raises:
+        InputError: no such folder, no pairs, a file without its partner, a bad manifest, or an empty split.
+    """
+
+    def __init__(self, folder: str | Path, split: str = "all") -> None:
+        check_split(split)
+        self.folder = Path(folder)
+        if not self.folder.is_dir():
+            raise InputError(f"{self.folder}: no such folder, expected a folder of {_PATTERNS}")
+        set_name, entries = _manifest_entries(self.folder) or ("", _found_entries(self.folder))
+        units = sorted({entry.unit for entry in entries})
+        if len(units) > 1:
+            raise InputError(f"{self.folder}: holds both depth and disparity, expected one kind in a folder")
+        self._entries = [entries[n] for n in _select(self.folder, set_name, entries, split)]
+        self.names = [entry.name for entry in self._entries]
+        self.scenes = [entry.scene for entry in self._entries]
+        self.unit = units[0]
+        self.border = NYUV2_BORDER if set_name == "nyuv2" else 0
+        self.title = f"{_TITLES.get(set_name, set_name or self.folder.resolve().name)}, split {split}"
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __getitem__(self, index: int) -> Pair:
+        """Decode one pair; raises InputError if a file is bad or the sizes differ."""
+        entry = self._entries[index]
+        rgb = read_rgb(entry.rgb)
+        read = read_disparity if entry.unit == "disparity" else read_scaled_depth
+        depth = read(entry.depth, entry.divisor)
+        if rgb.shape[:2] != depth.shape:
+            raise InputError(
+                f"{entry.depth}: is {depth.shape[1]}x{depth.shape[0]} pixels but {entry.rgb.name} is"
+                f" {rgb.shape[1]}x{rgb.shape[0]}, expected equal sizes"
+            )
+        return Pair(entry.name, entry.scene, rgb, depth, entry.unit)
+
+
+_TITLES = {"nyuv2": "NYU Depth v2", "middlebury": "Middlebury 2001-2006", "lu": "Lu 2014"}
+
+
+def _select(folder: Path, set_name: str, entries: list[_Entry], split: str) -> list[int]:
+    scenes = [entry.scene for entry in entries]
+    everything = list(range(len(entries)))
+    if set_name == "nyuv2":
+        if bad := [entry.name for entry in entries if not entry.name.isdecimal()]:
+            raise InputError(f"{folder}: NYUv2 pair is named {bad[0]!r}, expected its official index")
+        return select_nyuv2(folder, [int(entry.name) for entry in entries], scenes, split)
+    if split in ("all", "test"):
+        return everything
+    if set_name in CHECK_ONLY_SETS:
+        raise InputError(f"{folder}: set {set_name} is for checking only: no split {split}, expected all or test")
+    return _by_scene(folder, everything, scenes, split)
+
+
+def _manifest_entries(folder: Path) -> tuple[str, list[_Entry]] | None:
+    """Set name and pairs that a manifest lists for this folder, or None if there is none that does."""
+    for parent in (folder, folder.resolve().parent):
+        manifest = parent / "manifest.csv"
+        if manifest.is_file():
+            rows = _manifest_rows(manifest)
+            places = {folder.resolve(), folder.resolve() / "rgb"}
+            rows = [row for row in rows if (parent / row["rgb"]).resolve().parent in places]
+            if rows:
+                sets = sorted({row["set"] for row in rows})
+                if len(sets) > 1:
+                    raise InputError(f"{manifest}: lists sets {', '.join(sets)} in {folder.name}, expected one set")
+                return sets[0], [_manifest_entry(manifest, row) for row in rows]
+    return None
+
+
+def _manifest_rows(manifest: Path) -> list[dict[str, str]]:
+    needed = {"set", "name", "rgb", "depth", "kind", "scale", "scene"}
+    try:
+        with manifest.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            rows = list(reader)
+            missing = needed - set(reader.fieldnames or ())
+    except (OSError, UnicodeDecodeError, csv.Error):
+        raise InputError(f"{manifest}: cannot be read, expected a CSV file in UTF-8") from None
+    if missing:
+        raise InputError(f"{manifest}: lacks column {', '.join(sorted(missing))}, expected {', '.join(sorted(needed))}")
+    for row in rows:
+        if any(row[column] is None for column in needed):
+            raise InputError(f"{manifest}: the line of {row['name']!r} lacks cells, expected one per column")
+    return rows
+
+
+def _manifest_entry(manifest: Path, row: dict[str, str]) -> _Entry:
+    if row["kind"] not in _KINDS:
+        raise InputError(f"{manifest}: {row['name']} is of kind {row['kind']!r}, expected {' or '.join(_KINDS)}")
+    try:
+        divisor = float(row["scale"])
+    except ValueError:
+        divisor = 0.0
+    if not 0 < divisor < float("inf"):
+        raise InputError(f"{manifest}: {row['name']} has scale {row['scale']!r}, expected a number > 0")
+    rgb, depth = manifest.parent / row["rgb"], manifest.parent / row["depth"]
+    for path in (rgb, depth):
+        if not path.is_file():
+            raise InputError(f"{path}: no such file, expected because {manifest.name} lists it")
+    return _Entry(row["name"], row["scene"], rgb, depth, _KINDS[row["kind"]], divisor)
+
+
+def _found_entries(folder: Path) -> list[_Entry]:
+    colours = _stems(folder, "_rgb", RGB_SUFFIXES)
+    sources = [("m", _stems(folder, "_depth", DEPTH_SUFFIXES)), ("disparity", _stems(folder, "_disp", DEPTH_SUFFIXES))]
+    if not colours and (folder / "rgb").is_dir():
+        colours = _stems(folder / "rgb", "", RGB_SUFFIXES)
+        sources = [("m", _stems(folder / "depth", "", DEPTH_SUFFIXES))]
+        sources.append(("disparity", _stems(folder / "disparity", "", DEPTH_SUFFIXES)))
+    if not colours:
+        raise InputError(f"{folder}: holds no pairs, expected {_PATTERNS}")
+    entries = []
+    for unit, partners in sources:
+        divisor = 1000.0 if unit == "m" else 1.0
+        if orphans := sorted(set(partners) - set(colours)):
+            raise InputError(f"{partners[orphans[0]]}: has no RGB image beside it, expected {_PATTERNS}")
+        entries += [_Entry(name, name, colours[name], partners[name], unit, divisor) for name in sorted(partners)]
+    if orphans := sorted(set(colours) - {entry.name for entry in entries}):
+        raise InputError(f"{colours[orphans[0]]}: has no depth beside it, expected {_PATTERNS}")
+    return sorted(entries, key=lambda entry: entry.name)
+
+
+def _stems(folder: Path, ending: str, suffixes: tuple[str, ...]) -> dict[str, Path]:
+    """Files whose stem ends so, by the stem without that ending."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.suffix.lower() in suffixes and path.stem.endswith(ending) and len(path.stem) > len(ending):
+            name = path.stem.removesuffix(ending)
+            if name in found:
+                raise InputError(f"{path}: has the same name as {found[name].name}, expected one file for {name!r}")
+            found[name] = path
+    return found
