@@ -4,6 +4,9 @@ from depthup.data.crops import CachedPairs, CropSampler, prefetch
 from depthup.data.errors import InputError
 from depthup.data.files import DEPTH_SUFFIXES, DEPTH_UNITS, RGB_SUFFIXES, read_depth, read_disparity, read_rgb
 from depthup.data.low_resolution import PROTOCOLS, crop_to_multiple, make_low_resolution
+from depthup.data.motorcycle import Motorcycle, motorcycle
+from depthup.data.nyuv2 import NYUv2Mat
+from depthup.data.opening import open_dataset
 from depthup.data.pairs import SPLITS, Pair, PairDataset, PairFolder, is_validation_scene
 
 __all__ = [
@@ -15,12 +18,16 @@ __all__ = [
     "CachedPairs",
     "CropSampler",
     "InputError",
+    "Motorcycle",
+    "NYUv2Mat",
     "Pair",
     "PairDataset",
     "PairFolder",
     "crop_to_multiple",
     "is_validation_scene",
     "make_low_resolution",
+    "motorcycle",
+    "open_dataset",
     "prefetch",
     "read_depth",
     "read_disparity",
