@@ -1,0 +1,70 @@
+"""Which backend runs the DDF operation: chosen by device, or named by the user."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+BACKENDS = ("reference", "cpu", "cuda")
+_log = logging.getLogger("depthup.kernels")
+
+
+def _check_name(name: str) -> str:
+    if name not in BACKENDS:
+        raise ValueError(f"backend {name!r}: expected one of {', '.join(BACKENDS)}")
+    return name
+
+
+_named: str | None = os.environ.get("DEPTHUP_BACKEND") or None
+
+
+@contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Run every DDF operation inside the block by the backend `name`: `reference`, `cpu` or `cuda`.
+
+    It holds for the whole process, like torch's own backend switches, and goes before the environment variable
+    `DEPTHUP_BACKEND`. A named backend that cannot run raises RuntimeError and says why; it is never replaced.
+    """
+    global _named
+    before, _named = _named, _check_name(name)
+    try:
+        yield
+    finally:
+        _named = before
+
+
+def why_not(backend: str, device: torch.device) -> str | None:
+    """One sentence why `backend` cannot work on tensors of `device`, or None if it can."""
+    if backend == "reference":
+        return None
+    if device.type != backend:
+        return f"backend {backend!r} works on {backend} tensors, and these are on {device}"
+    if backend == "cpu":
+        return None if importlib.util.find_spec("numba") else "backend 'cpu' needs Numba: pip install numba"
+    from depthup.kernels import cuda
+
+    return cuda.why_not()
+
+
+def choose_backend(device: torch.device) -> str:
+    """The backend for tensors on `device`: the named one, else the device's own, else `reference`.
+
+    Raises ValueError for a name that is not in `BACKENDS`, RuntimeError if a named backend cannot run.
+    """
+    if _named is not None:
+        reason = why_not(_check_name(_named), device)
+        if reason:
+            raise RuntimeError(reason)
+        return _named
+    if device.type not in BACKENDS:
+        return "reference"
+    reason = why_not(device.type, device)
+    if reason:
+        _log.debug("the reference backend is taken: %s", reason)
+        return "reference"
+    return device.type

@@ -1,0 +1,212 @@
+"""`ddf` and `ddf_up`: checks, choice of backend, and the registration with PyTorch.
+
+The operation is from Zhou et al., "Decoupled Dynamic Filter Networks", CVPR 2021 (arXiv 2104.14107), sections 3.2
+and 3.4. Both public functions are one operation in branch form (see `reference`), registered as `depthup::ddf`, so
+that `torch.compile`, `torch.export`, autograd and fake tensors know it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from depthup.kernels import reference
+from depthup.kernels.backend import choose_backend
+
+COMBINE = ("mul", "add")
+
+
+@torch.library.custom_op("depthup::ddf", mutates_args=(), device_types="cpu")
+def _ddf(
+    x: Tensor, channel_filter: Tensor, spatial_filter: Tensor, dilation: int, stride: int, scale: int, combine: str
+) -> Tensor:
+    from depthup.kernels import cpu
+
+    return cpu.forward(x, channel_filter, spatial_filter, dilation, stride, scale, combine)
+
+
+@_ddf.register_kernel("cuda")
+def _(x, channel_filter, spatial_filter, dilation, stride, scale, combine):
+    from depthup.kernels import cuda
+
+    return cuda.forward(x, channel_filter, spatial_filter, dilation, stride, scale, combine)
+
+
+@_ddf.register_fake
+def _(x, channel_filter, spatial_filter, dilation, stride, scale, combine):
+    B, C = x.shape[:2]
+    Ho, Wo = spatial_filter.shape[-2:]
+    return x.new_empty(B, C, scale * Ho, scale * Wo)
+
+
+@torch.library.custom_op("depthup::ddf_backward", mutates_args=(), device_types="cpu")
+def _ddf_backward(
+    grad_out: Tensor,
+    x: Tensor,
+    channel_filter: Tensor,
+    spatial_filter: Tensor,
+    dilation: int,
+    stride: int,
+    scale: int,
+    combine: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    from depthup.kernels import cpu
+
+    return cpu.backward(grad_out, x, channel_filter, spatial_filter, dilation, stride, scale, combine)
+
+
+@_ddf_backward.register_kernel("cuda")
+def _(grad_out, x, channel_filter, spatial_filter, dilation, stride, scale, combine):
+    from depthup.kernels import cuda
+
+    return cuda.backward(grad_out, x, channel_filter, spatial_filter, dilation, stride, scale, combine)
+
+
+@_ddf_backward.register_fake
+def _(grad_out, x, channel_filter, spatial_filter, dilation, stride, scale, combine):
+    return tuple(t.new_empty(t.shape) for t in (x, channel_filter, spatial_filter))
+
+
+def _setup_context(ctx, inputs, output):
+    *tensors, ctx.dilation, ctx.stride, ctx.scale, ctx.combine = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _autograd_backward(ctx, grad_out):
+    grads = _ddf_backward(grad_out, *ctx.saved_tensors, ctx.dilation, ctx.stride, ctx.scale, ctx.combine)
+    return (*grads, None, None, None, None)
+
+
+_ddf.register_autograd(_autograd_backward, setup_context=_setup_context)
+
+
+def _run(x, channel_filter, spatial_filter, dilation, stride, scale, combine) -> Tensor:
+    backend = choose_backend(x.device)
+    operation = reference.forward if backend == "reference" else _ddf
+    return operation(x, channel_filter, spatial_filter, dilation, stride, scale, combine)
+
+
+def _shape(t: Tensor) -> str:
+    return str(list(t.shape))
+
+
+def _check_options(kernel_size: int, combine: str, **positive: int) -> None:
+    if kernel_size < 1 or kernel_size % 2 == 0:
+        raise ValueError(f"kernel_size: got {kernel_size}, expected an odd number of at least 1")
+    if combine not in COMBINE:
+        raise ValueError(f"combine: got {combine!r}, expected 'mul' or 'add'")
+    for name, value in positive.items():
+        if value < 1:
+            raise ValueError(f"{name}: got {value}, expected at least 1")
+
+
+def _check_tensors(x: Tensor, **filters: tuple[Tensor, list[int], str]) -> None:
+    """Shapes, types and devices, before anything is launched; each filter comes with its shape and what that means."""
+    if not x.is_floating_point():
+        raise TypeError(f"x: got {x.dtype}, expected a floating-point type")
+    for name, (tensor, expected, meaning) in filters.items():
+        if list(tensor.shape) != expected:
+            raise ValueError(f"{name}: got shape {_shape(tensor)}, expected {expected} ({meaning}) for x {_shape(x)}")
+        if tensor.dtype != x.dtype:
+            raise TypeError(f"{name}: got {tensor.dtype}, expected {x.dtype}, the type of x")
+        if tensor.device != x.device:
+            raise ValueError(f"{name}: is on {tensor.device}, expected {x.device}, the device of x")
+
+
+def _under_autocast(x: Tensor, *filters: Tensor) -> tuple[Tensor, ...]:
+    """Inside autocast the three inputs may differ in type: take the widest of them."""
+    if not torch.is_autocast_enabled(x.device.type):
+        return x, *filters
+    dtype = x.dtype
+    for tensor in filters:
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    return tuple(t.to(dtype) for t in (x, *filters))
+
+
+def _check_4d(x: Tensor) -> None:
+    if x.dim() != 4 or 0 in x.shape[1:]:
+        raise ValueError(f"x: got shape {_shape(x)}, expected [B, C, H, W] with at least one channel and one pixel")
+
+
+def ddf(
+    x: Tensor,
+    channel_filter: Tensor,
+    spatial_filter: Tensor,
+    kernel_size: int = 3,
+    dilation: int = 1,
+    stride: int = 1,
+    combine: str = "mul",
+) -> Tensor:
+    """Decoupled dynamic filter (arXiv 2104.14107, section 3.2, equation 3).
+
+    `out[b, r, i] = sum_j spatial_filter[b, j, i] * channel_filter[b, r, j] * x[b, r, p_j]` over the `kernel_size` x
+    `kernel_size` neighbourhood of pixel i, with zeros outside the image; `combine="add"` adds the two filters instead.
+
+    Args:
+        x: `[B, C, H, W]`, any floating-point type; B may be 0.
+        channel_filter: `[B, C, k, k]`.
+        spatial_filter: `[B, k*k, Ho, Wo]` with `Ho = (H - 1) // stride + 1`, `Wo` alike; taps row by row.
+        kernel_size: k, odd.
+        dilation: distance between taps in pixels.
+        stride: distance between output pixels in input pixels.
+        combine: `"mul"` or `"add"`.
+
+    Returns:
+        `[B, C, Ho, Wo]` in the type of `x` (the widest of the three under autocast).
+
+    Raises:
+        ValueError, TypeError: a shape, type or device does not fit; says which argument, what came, what was expected.
+        RuntimeError: a backend was named by `use_backend` or `DEPTHUP_BACKEND` and cannot run here.
+    """
+    _check_options(kernel_size, combine, dilation=dilation, stride=stride)
+    _check_4d(x)
+    x, channel_filter, spatial_filter = _under_autocast(x, channel_filter, spatial_filter)
+    B, C, H, W = x.shape
+    k, Ho, Wo = kernel_size, (H - 1) // stride + 1, (W - 1) // stride + 1
+    _check_tensors(
+        x,
+        channel_filter=(channel_filter, [B, C, k, k], "[B, C, k, k]"),
+        spatial_filter=(spatial_filter, [B, k * k, Ho, Wo], "[B, k*k, Ho, Wo]"),
+    )
+    return _run(x, channel_filter.unsqueeze(1), spatial_filter.unsqueeze(1), dilation, stride, 1, combine)
+
+
+def ddf_up(
+    x: Tensor,
+    channel_filter: Tensor,
+    spatial_filter: Tensor,
+    scale: int,
+    kernel_size: int = 3,
+    dilation: int = 1,
+    combine: str = "mul",
+) -> Tensor:
+    """DDF-Up: `scale * scale` decoupled dynamic filters on one input, interleaved (arXiv 2104.14107, section 3.4).
+
+    Output pixel `(scale*h + i, scale*w + j)` is the DDF of branch `i*scale + j` at `(h, w)`; see `ddf`.
+
+    Args:
+        x: `[B, C, H, W]`, any floating-point type; B may be 0.
+        channel_filter: `[B, scale*scale, C, k, k]`.
+        spatial_filter: `[B, scale*scale, k*k, H, W]`.
+        scale: up-sampling factor s, at least 1.
+        kernel_size: k, odd.
+        dilation: distance between taps in input pixels.
+        combine: `"mul"` or `"add"`.
+
+    Returns:
+        `[B, C, scale*H, scale*W]` in the type of `x` (the widest of the three under autocast).
+
+    Raises:
+        ValueError, TypeError, RuntimeError: as `ddf`.
+    """
+    _check_options(kernel_size, combine, scale=scale, dilation=dilation)
+    _check_4d(x)
+    x, channel_filter, spatial_filter = _under_autocast(x, channel_filter, spatial_filter)
+    B, C, H, W = x.shape
+    N, k = scale * scale, kernel_size
+    _check_tensors(
+        x,
+        channel_filter=(channel_filter, [B, N, C, k, k], "[B, scale*scale, C, k, k]"),
+        spatial_filter=(spatial_filter, [B, N, k * k, H, W], "[B, scale*scale, k*k, H, W]"),
+    )
+    return _run(x, channel_filter, spatial_filter, dilation, 1, scale, combine)
