@@ -1,0 +1,5 @@
+"""`python -m depthup` is `depthup`."""
+
+from depthup.cli import main
+
+main()

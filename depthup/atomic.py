@@ -1,0 +1,23 @@
+"""Files that are whole or not there: write beside, then `os.replace`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def write_beside(path: str | Path) -> Iterator[Path]:
+    """Gives a temporary path in the same folder and with the same ending; renames it to `path` if the block succeeds.
+
+    If the block fails, the temporary file is removed and whatever was at `path` stays as it was.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

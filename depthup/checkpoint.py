@@ -1,0 +1,61 @@
+"""Checkpoints of a training run: one safetensors file, so that reading one never runs code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import save_file
+
+from depthup.atomic import write_beside
+from depthup.data import InputError
+
+FORMAT = "depthup-checkpoint-1"
+
+
+def save_checkpoint(path: Path, state: Any, config: dict) -> None:
+    """Write weights, averaged weights, optimiser, random state and position of a `TrainState`."""
+    optimiser = state.optimiser.state_dict()
+    tensors = {f"model/{name}": t for name, t in state.model.state_dict().items()}
+    tensors |= {f"ema/{name}": t for name, t in state.ema.items()}
+    for index, moments in optimiser["state"].items():
+        tensors |= {f"optimiser/{index}/{name}": t for name, t in moments.items()}
+    tensors["random/cpu"] = torch.get_rng_state()
+    facts = {
+        "config": config,
+        "step": state.step,
+        "seconds": state.seconds,
+        "param_groups": optimiser["param_groups"],
+    }
+    metadata = {"format": FORMAT, "facts": json.dumps(facts)}
+    with write_beside(path) as temporary:
+        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary, metadata)
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, dict], dict]:
+    """Tensors by `model`, `ema`, `optimiser` (by parameter index) and `random`, and the facts beside them.
+
+    Raises:
+        InputError: the file is not a checkpoint of depthup.
+    """
+    tensors: dict[str, dict] = {"model": {}, "ema": {}, "optimiser": {}, "random": {}}
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise InputError(f"{path}: its format is {metadata.get('format')}, expected {FORMAT}")
+            for key in file.keys():  # noqa: SIM118 - not a dict
+                part, name = key.split("/", 1)
+                if part == "optimiser":
+                    index, moment = name.split("/")
+                    tensors[part].setdefault(int(index), {})[moment] = file.get_tensor(key)
+                else:
+                    tensors[part][name] = file.get_tensor(key)
+            return tensors, json.loads(metadata["facts"])
+    except (OSError, safetensors.SafetensorError, KeyError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: cannot be read as a checkpoint ({error})") from None

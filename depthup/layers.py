@@ -1,0 +1,168 @@
+"""DDF as PyTorch layers: `FilterNorm`, `DDF` and `DDFUp` (Zhou et al., CVPR 2021, arXiv 2104.14107)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from depthup.kernels import ddf, ddf_up
+
+
+class FilterNorm(nn.Module):
+    """Filter normalisation (section 3.3): over its taps a filter gets mean beta and standard deviation alpha.
+
+    Both are learned, one value for every entry of `shape`, which is the filter's shape with its taps in dimension
+    `taps` (not counting the batch) and 1 wherever a value is shared, as over the pixels of a spatial filter.
+
+    Args:
+        shift: starting values of beta, of the shape that is learned, e.g. `[N, k*k, 1, 1]`.
+        taps: the dimension of the k*k taps in `shift`.
+        scale: starting value of alpha.
+    """
+
+    def __init__(self, shift: Tensor, taps: int, scale: float = 0.1):
+        super().__init__()
+        self.taps = taps
+        self.alpha = nn.Parameter(torch.full_like(shift, scale))
+        self.beta = nn.Parameter(shift.clone())
+
+    def forward(self, filters: Tensor) -> Tensor:
+        """`[B, ...]` to the same shape in at least float32; a filter whose taps are all equal becomes beta."""
+        if filters.dtype in (torch.float16, torch.bfloat16):
+            filters = filters.float()
+        dim = self.taps + 1
+        centred = filters - filters.mean(dim, keepdim=True)
+        deviation = (centred.square().mean(dim, keepdim=True) + 1e-6).sqrt()
+        return torch.addcmul(self.beta, centred / deviation, self.alpha)
+
+
+def bilinear_taps(scale: int, kernel_size: int) -> Tensor:
+    """The bilinear kernel of every sub-pixel of an up-sampling by `scale`: `[scale*scale, k*k]`, rows sum to 1.
+
+    Sub-pixel (i, j) is row `i*scale + j`; its centre lies `(i + 0.5) / scale - 0.5` input pixels below the input's.
+    """
+    offset = (torch.arange(scale) + 0.5) / scale - 0.5
+    taps = torch.arange(kernel_size) - kernel_size // 2
+    line = (1 - (taps[None] - offset[:, None]).abs()).clamp(min=0)
+    line = line / line.sum(1, keepdim=True)  # k = 1 sees one tap only
+    return torch.einsum("ia,jb->ijab", line, line).reshape(scale * scale, kernel_size**2)
+
+
+class ChannelFilter(nn.Module):
+    """The channel branch (section 3.2): GAP, FC, ReLU, FC, filter normalisation; N filters of every channel.
+
+    Args:
+        channels: C of the features.
+        branches: N, filters for each channel.
+        kernel_size: k.
+        squeeze_ratio: sigma, width of the hidden layer over C (0.2 in the paper).
+    """
+
+    def __init__(self, channels: int, branches: int, kernel_size: int, squeeze_ratio: float):
+        super().__init__()
+        self.shape = (branches, channels, kernel_size, kernel_size)
+        hidden = max(4, round(squeeze_ratio * channels))
+        self.squeeze = nn.Linear(channels, hidden)
+        self.excite = nn.Linear(hidden, branches * channels * kernel_size**2)
+        self.norm = FilterNorm(torch.ones(branches, channels, kernel_size**2), taps=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x [B, C, H, W]` to `[B, N, C, k, k]`."""
+        hidden = F.relu(self.squeeze(x.mean((2, 3))))
+        filters = self.excite(hidden).unflatten(1, (*self.shape[:2], -1))
+        return self.norm(filters).unflatten(3, self.shape[2:])
+
+
+class DDF(nn.Module):
+    """Decoupled dynamic filter as a layer: a drop-in for a k x k convolution that keeps its number of channels.
+
+    The spatial filters come from a 1x1 convolution, the channel filters from GAP, FC, ReLU, FC (section 3.2, figure 3).
+
+    Args:
+        channels: C of input and output.
+        kernel_size: k, odd.
+        stride, dilation: as of a convolution; zero padding keeps the size at stride 1.
+        squeeze_ratio: sigma.
+        combine: `"mul"` or `"add"`.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        dilation: int = 1,
+        squeeze_ratio: float = 0.2,
+        combine: str = "mul",
+    ):
+        super().__init__()
+        self.kernel_size, self.stride, self.dilation, self.combine = kernel_size, stride, dilation, combine
+        taps = kernel_size**2
+        self.spatial = nn.Conv2d(channels, taps, 1, stride=stride)
+        self.spatial_norm = FilterNorm(torch.full((taps, 1, 1), 1 / taps), taps=0)
+        self.channel = ChannelFilter(channels, 1, kernel_size, squeeze_ratio)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B, C, H, W]` to `[B, C, Ho, Wo]` with `Ho = (H - 1) // stride + 1`, `Wo` alike."""
+        spatial = self.spatial_norm(self.spatial(x))
+        channel = self.channel(x).squeeze(1)
+        x = x.to(spatial.dtype)
+        return ddf(x, channel, spatial, self.kernel_size, self.dilation, self.stride, self.combine)
+
+
+class DDFUp(nn.Module):
+    """DDF-Up as a layer (section 3.4): up-sampling by `scale` with spatial filters from guidance features.
+
+    The channel filters come from `x` itself. An untrained layer is close to bilinear up-sampling: the spatial shift
+    starts as the bilinear kernel of its sub-pixel and the channel shift as 1.
+
+    Args:
+        channels: C of input and output.
+        guidance_channels: channels of the guidance, any number.
+        scale: up-sampling factor s.
+        kernel_size: k, odd, at least 3 where `scale` > 1 is to start as bilinear.
+        guidance_grid: `"input"`, if the guidance has the size of the input, or `"output"`, if it has that of the
+            output (then it is pixel-unshuffled first).
+        squeeze_ratio: sigma.
+        combine: `"mul"` or `"add"`.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        guidance_channels: int,
+        scale: int = 2,
+        kernel_size: int = 3,
+        guidance_grid: str = "output",
+        squeeze_ratio: float = 0.2,
+        combine: str = "mul",
+    ):
+        super().__init__()
+        if guidance_grid not in ("input", "output"):
+            raise ValueError(f"guidance_grid: got {guidance_grid!r}, expected 'input' or 'output'")
+        self.scale, self.kernel_size, self.combine = scale, kernel_size, combine
+        self.unshuffle = scale if guidance_grid == "output" else 1
+        branches, taps = scale**2, kernel_size**2
+        self.spatial = nn.Conv2d(guidance_channels * self.unshuffle**2, branches * taps, 1)
+        self.spatial_norm = FilterNorm(bilinear_taps(scale, kernel_size)[..., None, None], taps=1)
+        self.channel = ChannelFilter(channels, branches, kernel_size, squeeze_ratio)
+        if combine == "add":
+            nn.init.zeros_(self.channel.norm.beta)  # the sum of the two shifts is to start as bilinear
+
+    def forward(self, x: Tensor, guidance: Tensor) -> Tensor:
+        """`x [B, C, H, W]` and guidance on either grid to `[B, C, scale*H, scale*W]`.
+
+        Raises:
+            ValueError: the guidance does not have the size that `guidance_grid` promises.
+        """
+        size, expected = guidance.shape[-2:], [n * self.unshuffle for n in x.shape[-2:]]
+        if list(size) != expected:
+            raise ValueError(f"guidance: got size {list(size)}, expected {expected} for x {list(x.shape)}")
+        if self.unshuffle > 1:
+            guidance = F.pixel_unshuffle(guidance, self.unshuffle)
+        spatial = self.spatial(guidance).unflatten(1, (self.scale**2, self.kernel_size**2))
+        spatial = self.spatial_norm(spatial)
+        channel = self.channel(x)
+        x = x.to(spatial.dtype)
+        return ddf_up(x, channel, spatial, self.scale, self.kernel_size, combine=self.combine)

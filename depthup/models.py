@@ -1,0 +1,226 @@
+"""DDF-Up-Net: depth encoder, guidance encoder, one x2 DDF-Up per octave, decoder.
+
+Two configurations of one family: `paper` follows Zhou et al. (CVPR 2021, section 4.3) with PAC-Net's widths (Su et al.,
+CVPR 2019, section 5.1) where the paper is silent; `base` is ours, and the one whose weights are shipped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from depthup.layers import DDFUp
+
+SCALES = (2, 4, 8, 16)
+
+
+@dataclass(frozen=True)
+class DDFUpNetConfig:
+    """What makes a DDF-Up-Net.
+
+    Args:
+        architecture: `"paper"` or `"base"`.
+        scale: up-sampling factor: 2, 4, 8 or 16.
+        width: channels of the features at the coarsest levels of `base` (finer levels have fewer); 32 in `paper`.
+        trunk_blocks: residual blocks at low resolution, `base` only.
+        kernel_size: k of the DDF-Up layers; 5 in `paper`, as in PAC-Net.
+    """
+
+    architecture: str = "base"
+    scale: int = 4
+    width: int = 64
+    trunk_blocks: int = 6
+    kernel_size: int = 3
+
+    def __post_init__(self):
+        if self.architecture not in ("paper", "base"):
+            raise ValueError(f"architecture: got {self.architecture!r}, expected 'paper' or 'base'")
+        if self.scale not in SCALES:
+            raise ValueError(f"scale: got {self.scale}, expected one of {SCALES}")
+
+    @property
+    def octaves(self) -> int:
+        return self.scale.bit_length() - 1
+
+    @classmethod
+    def named(cls, architecture: str, scale: int) -> DDFUpNetConfig:
+        """The configuration `paper` or `base` for a scale."""
+        if architecture == "paper":
+            return cls(architecture, scale, width=32, trunk_blocks=0, kernel_size=5)
+        return cls(architecture, scale)
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+
+def conv(inputs: int, outputs: int, kernel_size: int = 3) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, kernel_size, padding=kernel_size // 2)
+
+
+class ResidualBlock(nn.Module):
+    """3x3 convolution, ReLU, 3x3 convolution, added to the input; no normalisation, which would erase metric depth."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.first = conv(channels, channels)
+        self.second = conv(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.second(F.relu(self.first(x)))
+
+
+class PaperNet(nn.Module):
+    """DDF-Up-Net of the paper: PAC-Net with every PAC transposed convolution replaced by DDF-Up x2.
+
+    Deviations, where the paper is silent or cannot be followed:
+    * widths, 5x5 kernels and ReLUs are PAC-Net's: depth encoder 1-32-32-32, guidance encoder 3-32-32-16 per octave,
+      decoder 32-32-1; the guidance of an octave is a bilinear reduction of its 16 channels, as in PAC-Net;
+    * DDF-Up mixes no channels, which PAC's transposed convolution did; nothing is added in its place;
+    * the guidance of an octave has the resolution of its output and is pixel-unshuffled for the 1x1 convolution;
+    * the shifts of the filter normalisation start as a bilinear kernel (`DDFUp`), not at zero, from which training
+      hardly moves;
+    * depth goes in and out normalised by the minimum and maximum of the low-resolution image, as in PAC-Net.
+    """
+
+    def __init__(self, config: DDFUpNetConfig):
+        super().__init__()
+        width, octaves = config.width, config.octaves
+        self.guidance_channels = 16
+        relu = nn.ReLU
+        self.depth_encoder = nn.Sequential(
+            conv(1, width, 5), relu(), conv(width, width, 5), relu(), conv(width, width, 5), relu()
+        )
+        self.guidance_encoder = nn.Sequential(
+            conv(3, 32, 5), relu(), conv(32, 32, 5), relu(), conv(32, self.guidance_channels * octaves, 5)
+        )
+        self.ups = nn.ModuleList(
+            DDFUp(width, self.guidance_channels, kernel_size=config.kernel_size) for _ in range(octaves)
+        )
+        self.decoder = nn.Sequential(conv(width, width, 5), relu(), conv(width, 1, 5))
+
+    def forward(self, low: Tensor, rgb: Tensor) -> Tensor:
+        x = self.depth_encoder(low)
+        for up, guidance in zip(self.ups, self.guidance_encoder(rgb).split(self.guidance_channels, 1), strict=True):
+            size = [2 * n for n in x.shape[-2:]]
+            guidance = F.interpolate(guidance, size, mode="bilinear", align_corners=False)
+            x = F.relu(up(x, guidance))
+        return self.decoder(x)
+
+
+class BaseNet(nn.Module):
+    """Our variant: all work below full resolution, every octave guided by an RGB pyramid made by pixel-unshuffle.
+
+    Level l has 1/2^l of the full resolution; level 0 holds only the last DDF-Up's output and two small convolutions.
+    * guidance pyramid: per level pixel-unshuffle by 2, a convolution, one residual block;
+    * low-resolution depth and the guidance of its level through `trunk_blocks` residual blocks;
+    * per octave: 1x1 reduction, DDF-Up x2 whose spatial filters come from features and unshuffled finer guidance
+      together, join with that guidance, one residual block;
+    * the result is a correction of the bicubic up-sampling, and starts as zero.
+    Layers are named by their level, so that a network of scale 8 can start from the weights of one of scale 4.
+    """
+
+    def __init__(self, config: DDFUpNetConfig):
+        super().__init__()
+        levels = self.levels = config.octaves
+        width = [config.width // 4, config.width // 2] + [config.width] * 3
+        guidance = [config.width // 8, config.width // 2, config.width * 3 // 4, config.width, config.width]
+        if levels == 1:
+            width[1] = config.width
+        self.guidance, self.guidance_block = nn.ModuleDict(), nn.ModuleDict()
+        self.reduce, self.up, self.join, self.block = (nn.ModuleDict() for _ in range(4))
+        for level in range(1, levels + 1):
+            name = str(level)
+            self.guidance[name] = conv(12, guidance[1]) if level == 1 else conv(4 * guidance[level - 1], guidance[level], 1)
+            self.guidance_block[name] = ResidualBlock(guidance[level])
+        self.finest_guidance = conv(guidance[1], 4 * guidance[0], 1)
+        self.depth = conv(1, config.width)
+        self.enter = conv(config.width + guidance[levels], config.width, 1)
+        self.trunk = nn.Sequential(*(ResidualBlock(config.width) for _ in range(config.trunk_blocks)))
+        for level in range(levels, 0, -1):
+            name, finer = str(level), width[level - 1]
+            seen = width[level] + (4 * guidance[level - 1] if level > 1 else guidance[1])
+            self.reduce[name] = conv(width[level], finer, 1)
+            self.up[name] = DDFUp(finer, seen, kernel_size=config.kernel_size, guidance_grid="input")
+            self.join[name] = conv(finer + guidance[level - 1], finer, 1 if level > 1 else 3)
+            if level > 1:
+                self.block[name] = ResidualBlock(finer)
+        self.result = conv(width[0], 1)
+        nn.init.zeros_(self.result.weight)
+        nn.init.zeros_(self.result.bias)
+        self.scale = config.scale
+
+    def forward(self, low: Tensor, rgb: Tensor) -> Tensor:
+        guidance = {}
+        g = F.pixel_unshuffle(rgb - 0.5, 2)
+        for level in range(1, self.levels + 1):
+            g = self.guidance_block[str(level)](F.relu(self.guidance[str(level)](g)))
+            guidance[level] = g
+            g = unshuffled = F.pixel_unshuffle(g, 2) if level < self.levels else g
+            guidance[f"{level} unshuffled"] = unshuffled
+        x = F.relu(self.depth(low - 0.5))
+        x = self.trunk(self.enter(torch.cat([x, guidance[self.levels]], 1)))
+        for level in range(self.levels, 0, -1):
+            name = str(level)
+            seen = guidance[f"{level - 1} unshuffled"] if level > 1 else guidance[1]
+            finer = guidance[level - 1] if level > 1 else F.pixel_shuffle(self.finest_guidance(guidance[1]), 2)
+            up = self.up[name](self.reduce[name](x), torch.cat([x, seen], 1))
+            x = F.relu(self.join[name](torch.cat([up.to(finer.dtype), finer], 1)))
+            if level > 1:
+                x = self.block[name](x)
+        bicubic = F.interpolate(low, scale_factor=self.scale, mode="bicubic", align_corners=False)
+        return bicubic + self.result(x)
+
+
+class DDFUpNet(nn.Module):
+    """DDF-Up-Net of either configuration.
+
+    `forward` is strict: normalised depth in, normalised depth out, no missing value, sizes that fit. `depthup.upsample`
+    does the rest for a pair of a user.
+    """
+
+    def __init__(self, config: DDFUpNetConfig):
+        super().__init__()
+        self.config = config
+        self.net = PaperNet(config) if config.architecture == "paper" else BaseNet(config)
+
+    def forward(self, low: Tensor, rgb: Tensor) -> Tensor:
+        """Low-resolution depth and RGB to full-resolution depth.
+
+        Args:
+            low: `[B, 1, h, w]`, normalised so that the low-resolution image has minimum 0 and maximum 1; no NaN.
+            rgb: `[B, 3, scale*h, scale*w]`, 0..1.
+
+        Returns:
+            `[B, 1, scale*h, scale*w]`, in the normalised units of `low`.
+
+        Raises:
+            ValueError: the size of `rgb` is not `scale` times that of `low`.
+        """
+        s = self.config.scale
+        if [n * s for n in low.shape[-2:]] != list(rgb.shape[-2:]):
+            raise ValueError(f"rgb: got size {list(rgb.shape[-2:])}, expected {s} times {list(low.shape[-2:])}, that of low")
+        return self.net(low, rgb)
+
+    def parameter_count(self) -> int:
+        return sum(p.numel() for p in self.parameters())
+
+
+def normalise(low: Tensor, low_range: Tensor) -> Tensor:
+    """`low [B, 1, h, w]` from depth to 0..1 by `low_range [B, 2]`, the minimum and maximum of the low-resolution image."""
+    bottom, span = _bottom_and_span(low_range)
+    return (low - bottom) / span
+
+
+def denormalise(depth: Tensor, low_range: Tensor) -> Tensor:
+    """The inverse of `normalise`."""
+    bottom, span = _bottom_and_span(low_range)
+    return depth * span + bottom
+
+
+def _bottom_and_span(low_range: Tensor) -> tuple[Tensor, Tensor]:
+    bottom, top = low_range.view(-1, 2, 1, 1, 1).unbind(1)
+    span = top - bottom
+    return bottom, torch.where(span > 0, span, torch.ones_like(span))

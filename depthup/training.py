@@ -1,0 +1,364 @@
+"""Training of a DDF-Up-Net: one loop that reads from top to bottom, and can be stopped and resumed anywhere."""
+
+from __future__ import annotations
+
+import csv
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from depthup import __version__
+from depthup.checkpoint import load_checkpoint, save_checkpoint
+from depthup.data import CachedPairs, CropSampler, InputError, Pair, PairDataset, prefetch
+from depthup.evaluation import Evaluation, evaluate
+from depthup.models import DDFUpNet, DDFUpNetConfig, denormalise, normalise
+from depthup.upsampling import fill_from_nearest
+from depthup.weights import load_model, save_weights
+
+CENTIMETRES = 100.0
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides what a training run does; stored in its checkpoints and weights.
+
+    Args:
+        scale, protocol: what is learned: the factor, and how low-resolution depth is made (`dkn` or `pac`).
+        architecture: `base` or `paper`.
+        minutes: length by the clock, validation included; the learning rate follows the clock, so that two runs are
+            not equal bit for bit. 0 = use `steps`.
+        steps: length in steps of the optimiser; two runs with the same seed and number of threads are then equal bit
+            for bit on a CPU.
+        batch_size, crop_size: crops of a step and their side in pixels.
+        learning_rate: highest value; reached after `warmup_steps`, then a cosine down to 1 % of it.
+        rmse_weight: weight of the mean RMSE of the crops beside the mean absolute error, both in centimetres.
+        ema_decay: of the averaged weights, which are the result.
+        precision: `float32` or `bf16` (autocast).
+        seed: of the initial weights and of every crop.
+        init: weights to start from, a name or a file; tensors that do not fit are left at their random start.
+        validation_images: held-out images, evenly spread, that are scored during training; all are at its end.
+        validation_every, checkpoint_every: in steps.
+    """
+
+    scale: int
+    protocol: str = "dkn"
+    architecture: str = "base"
+    minutes: float = 0.0
+    steps: int = 0
+    batch_size: int = 8
+    crop_size: int = 128
+    learning_rate: float = 1.5e-3
+    warmup_steps: int = 200
+    weight_decay: float = 1e-4
+    gradient_clip: float = 1.0
+    rmse_weight: float = 0.5
+    ema_decay: float = 0.999
+    precision: str = "float32"
+    seed: int = 0
+    init: str | None = None
+    validation_images: int = 24
+    validation_every: int = 2000
+    checkpoint_every: int = 500
+
+    def __post_init__(self):
+        if (self.minutes > 0) == (self.steps > 0):
+            raise ValueError("minutes, steps: expected exactly one of them above 0")
+        if self.precision not in ("float32", "bf16"):
+            raise ValueError(f"precision: got {self.precision!r}, expected 'float32' or 'bf16'")
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a run ended."""
+
+    finished: bool  # False: stopped by Ctrl-C, to be resumed
+    steps: int
+    minutes: float
+    validation: dict | None  # summary of the last evaluation on all held-out images
+    weights: Path
+
+
+@dataclass
+class TrainState:
+    """All that changes while training, and is in a checkpoint."""
+
+    model: DDFUpNet
+    optimiser: torch.optim.Optimizer
+    ema: dict[str, Tensor]
+    step: int = 0
+    seconds: float = 0.0
+
+
+def train(
+    training: PairDataset,
+    validation: PairDataset,
+    config: TrainConfig,
+    out: Path,
+    resume: bool = False,
+    report: Callable[[str], None] = print,
+    progress: Callable[[str, float], None] | None = None,
+) -> TrainResult:
+    """Train a DDF-Up-Net and write it to the folder `out`.
+
+    `out` receives `model.safetensors` (the averaged weights), `checkpoint.safetensors`, `metrics.csv`, and TensorBoard
+    files where TensorBoard is installed. Validation scenes are never trained on. Ctrl-C (SIGINT) or SIGTERM finishes
+    the step, saves a checkpoint and returns.
+
+    Args:
+        training, validation: pairs; no scene may be in both.
+        config: what to do; ignored for `resume`, which goes on as the run was started.
+        out: folder of the run; made if it is not there.
+        resume: go on from the checkpoint in `out`, exactly.
+        report: takes a line of narration.
+        progress: takes what is being done and the fraction that is done.
+
+    Raises:
+        InputError: `out` holds a run and `resume` is False, or none and it is True; scenes overlap; bad data.
+    """
+    shared = set(training.scenes) & set(validation.scenes)
+    if shared:
+        raise InputError(f"training and validation share {len(shared)} scenes, such as {min(shared)}; expected none")
+    checkpoint = out / "checkpoint.safetensors"
+    if checkpoint.exists() and not resume:
+        raise InputError(f"{out}: holds a run already; expected --resume to go on with it, or another folder")
+    if resume and not checkpoint.exists():
+        raise InputError(f"{checkpoint}: no such file; expected the checkpoint of a run to resume")
+    out.mkdir(parents=True, exist_ok=True)
+    tick = progress or (lambda what, fraction: None)
+
+    pairs = CachedPairs(training, lambda done, total: tick("reading pairs", done / total))
+    if resume:
+        config = TrainConfig(**load_checkpoint(checkpoint)[1]["config"])
+    state = _start(config)
+    if resume:
+        _restore(state, checkpoint)
+        report(f"resumed {out} at step {state.step} after {state.seconds / 60:.1f} minutes")
+    device = next(state.model.parameters()).device
+    sampler = CropSampler(pairs, config.crop_size, config.scale, config.protocol, config.batch_size, config.seed)
+    held_out = _Some(CachedPairs(validation), config.validation_images)
+    parameters = state.model.parameter_count()
+    report(
+        f"{config.architecture} x{config.scale} {config.protocol}: {parameters / 1e6:.2f} M parameters; "
+        f"{len(pairs)} pairs to train on, {len(validation)} held out; {config.precision} on {device}"
+    )
+    record = _record(config, training, validation)
+    log = _Log(out, state.step)
+    losses: list[float] = []
+    began, before = time.monotonic(), state.seconds
+
+    with _stop_on_signal() as stopped:
+        for batch in prefetch(sampler, state.step, config.steps or 2**62):
+            done = _done(config, state)
+            if done >= 1 or stopped():
+                break
+            for group in state.optimiser.param_groups:
+                group["lr"] = learning_rate(config, state.step, done)
+            losses.append(_step(config, state, {name: t.to(device) for name, t in batch.items()}))
+            state.step += 1
+            state.seconds = before + time.monotonic() - began
+            tick(f"step {state.step}, loss {losses[-1]:.2f} cm", _done(config, state))
+            if state.step % config.checkpoint_every == 0:
+                log.write(state, loss=sum(losses) / len(losses), learning_rate=state.optimiser.param_groups[0]["lr"])
+                losses.clear()
+                save_checkpoint(checkpoint, state, asdict(config))
+            if state.step % config.validation_every == 0:
+                rmse = _validate(state, held_out, config).rmse
+                log.write(state, validation_rmse=rmse)
+                report(f"step {state.step}: RMSE {rmse:.3f} on {len(held_out)} held-out images, {_minutes(state)}")
+
+    finished = _done(config, state) >= 1
+    save_checkpoint(checkpoint, state, asdict(config))
+    summary = None
+    if finished:
+        tick("validating", 1.0)
+        summary = _validate(state, held_out.all, config).summary()
+        log.write(state, validation_rmse=summary["rmse"])
+    log.close()
+    record |= {"steps": state.step, "minutes": round(state.seconds / 60, 1), "validation": summary}
+    weights = out / "model.safetensors"
+    save_weights(weights, state.model, record, state.ema)
+    return TrainResult(finished, state.step, state.seconds / 60, summary, weights)
+
+
+def learning_rate(config: TrainConfig, step: int, done: float) -> float:
+    """A linear warm-up by steps, then a cosine over the fraction `done` of the run, down to 1 %."""
+    warm = min(1.0, (step + 1) / config.warmup_steps)
+    return config.learning_rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
+
+
+def loss(prediction: Tensor, depth: Tensor, rmse_weight: float) -> Tensor:
+    """Mean absolute error plus `rmse_weight` times the mean over crops of their RMSE, in centimetres for metres in.
+
+    Args:
+        prediction, depth: `[B, 1, H, W]`; where `depth` is NaN nothing is scored.
+    """
+    known = depth.isfinite()
+    error = torch.where(known, prediction - torch.where(known, depth, 0), 0)
+    count = known.sum((1, 2, 3)).clamp(min=1)
+    mae = (error.abs().sum((1, 2, 3)) / count).mean()
+    rmse = ((error.square().sum((1, 2, 3)) / count) + 1e-8).sqrt().mean()
+    return (mae + rmse_weight * rmse) * CENTIMETRES
+
+
+def _done(config: TrainConfig, state: TrainState) -> float:
+    return state.seconds / (60 * config.minutes) if config.minutes else state.step / config.steps
+
+
+def _minutes(state: TrainState) -> str:
+    return f"{state.seconds / 60:.1f} minutes"
+
+
+def _start(config: TrainConfig) -> TrainState:
+    torch.manual_seed(config.seed)
+    network = DDFUpNetConfig.named(config.architecture, config.scale)
+    model = DDFUpNet(network)
+    if config.init:
+        _copy_fitting(load_model(config.init), model)
+    model = model.to("cuda" if torch.cuda.is_available() else "cpu", memory_format=torch.channels_last)
+    optimiser = torch.optim.AdamW(model.parameters(), config.learning_rate, weight_decay=config.weight_decay)
+    return TrainState(model, optimiser, {name: t.detach().clone() for name, t in model.state_dict().items()})
+
+
+def _copy_fitting(source: DDFUpNet, target: DDFUpNet) -> None:
+    """Copy every tensor that both have in the same shape, such as the octaves that two scales share."""
+    state = target.state_dict()
+    fitting = {n: t for n, t in source.state_dict().items() if n in state and state[n].shape == t.shape}
+    target.load_state_dict(state | fitting)
+
+
+def _restore(state: TrainState, checkpoint: Path) -> None:
+    tensors, facts = load_checkpoint(checkpoint)
+    state.model.load_state_dict(tensors["model"])
+    state.optimiser.load_state_dict({"state": tensors["optimiser"], "param_groups": facts["param_groups"]})
+    state.ema = {name: t.to(state.ema[name].device) for name, t in tensors["ema"].items()}
+    torch.set_rng_state(tensors["random"]["cpu"])
+    state.step, state.seconds = facts["step"], facts["seconds"]
+
+
+def _step(config: TrainConfig, state: TrainState, batch: dict[str, Tensor]) -> float:
+    """One step of the optimiser and of the averaged weights; returns the loss in centimetres."""
+    low, low_range = _fill(batch["low"]), batch["low_range"]
+    with torch.autocast(low.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+        rgb = batch["rgb"].contiguous(memory_format=torch.channels_last)
+        result = state.model(normalise(low, low_range), rgb)
+    value = loss(denormalise(result.float(), low_range), batch["depth"], config.rmse_weight)
+    state.optimiser.zero_grad(set_to_none=True)
+    value.backward()
+    torch.nn.utils.clip_grad_norm_(state.model.parameters(), config.gradient_clip)
+    state.optimiser.step()
+    decay = min(config.ema_decay, (1 + state.step) / (10 + state.step))
+    with torch.no_grad():
+        current = state.model.state_dict()
+        torch._foreach_lerp_(list(state.ema.values()), [current[name] for name in state.ema], 1 - decay)
+    return float(value.detach())
+
+
+def _fill(low: Tensor) -> Tensor:
+    """Low-resolution depth with holes filled as `upsample` fills them; a crop that is all hole becomes zero."""
+    if not low.isnan().any():
+        return low
+    images = []
+    for image in low.cpu().double().numpy()[:, 0]:
+        valid = ~np.isnan(image)
+        images.append(fill_from_nearest(image, valid) if valid.any() else np.zeros_like(image))
+    return torch.from_numpy(np.stack(images))[:, None].to(low)
+
+
+def _validate(state: TrainState, dataset: PairDataset, config: TrainConfig, progress=None) -> Evaluation:
+    """Score the averaged weights."""
+    own = {name: t.detach().clone() for name, t in state.model.state_dict().items()}
+    state.model.load_state_dict(state.ema)
+    state.model.eval()
+    try:
+        return evaluate(dataset, config.scale, config.protocol, state.model, "the averaged weights", progress)
+    finally:
+        state.model.load_state_dict(own)
+        state.model.train()
+
+
+class _Some:
+    """At most `count` pairs of a data set, evenly spread; `all` is the whole of it."""
+
+    def __init__(self, dataset: CachedPairs, count: int):
+        self.all = dataset
+        self.chosen = sorted({i * len(dataset) // count for i in range(count)}) if count < len(dataset) else range(len(dataset))
+        self.title, self.unit, self.border = dataset.title, dataset.unit, dataset.border
+        self.names, self.scenes = ([values[i] for i in self.chosen] for values in (dataset.names, dataset.scenes))
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, index: int) -> Pair:
+        return self.all[self.chosen[index]]
+
+
+class _Log:
+    """`metrics.csv`, one line per entry, and the same for TensorBoard where it is installed."""
+
+    columns = ("step", "minutes", "loss", "learning_rate", "validation_rmse")
+
+    def __init__(self, out: Path, step: int):
+        path = out / "metrics.csv"
+        lines = []
+        if step and path.exists():  # what a stopped run logged after its last checkpoint will be logged again
+            lines = [row for row in csv.DictReader(path.open(newline="")) if int(row["step"]) <= step]
+        self.file = path.open("w", newline="")
+        self.table = csv.DictWriter(self.file, self.columns)
+        self.table.writeheader()
+        self.table.writerows(lines)
+        self.board = None
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            return
+        self.board = SummaryWriter(str(out / "tensorboard"), purge_step=step or None)
+
+    def write(self, state: TrainState, **values: float) -> None:
+        self.table.writerow({"step": state.step, "minutes": f"{state.seconds / 60:.2f}"} | values)
+        self.file.flush()
+        for name, value in values.items():
+            if self.board:
+                self.board.add_scalar(name, value, state.step)
+
+    def close(self) -> None:
+        self.file.close()
+        if self.board:
+            self.board.close()
+
+
+@contextmanager
+def _stop_on_signal():
+    """Inside, SIGINT and SIGTERM only set a flag; gives a function that reads it. A second one interrupts at once."""
+    asked = []
+
+    def ask(number, frame):
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _record(config: TrainConfig, training: PairDataset, validation: PairDataset) -> dict:
+    """What a weights file says about its training."""
+    data = {"title": training.title, "images": len(training), "scenes": len(set(training.scenes))}
+    held_out = {"title": validation.title, "images": len(validation), "scenes": len(set(validation.scenes))}
+    versions = {"depthup": __version__, "torch": torch.__version__}
+    return {"config": asdict(config), "data": data, "held_out": held_out, "versions": versions}

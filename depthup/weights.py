@@ -1,0 +1,86 @@
+"""Weights in safetensors files, with their configuration and history in the metadata; the models in the box."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import safetensors
+import torch
+from safetensors.torch import load_file, save_file
+
+from depthup.atomic import write_beside
+from depthup.data import InputError
+from depthup.models import DDFUpNet, DDFUpNetConfig
+
+FORMAT = "depthup-1"
+SHIPPED = Path(__file__).parent / "weights"
+
+
+def shipped_names() -> list[str]:
+    """Names of the weights in the box, e.g. `["x16", "x4", "x4-pac", "x8"]`."""
+    return sorted(path.stem for path in SHIPPED.glob("*.safetensors"))
+
+
+def save_weights(path: Path, model: DDFUpNet, training: dict, state: dict[str, torch.Tensor] | None = None) -> None:
+    """Write a model (or `state`, its averaged parameters) with its configuration and how it was trained."""
+    metadata = {"format": FORMAT, "config": json.dumps(model.config.to_dict()), "training": json.dumps(training)}
+    tensors = {name: t.detach().cpu().contiguous() for name, t in (state or model.state_dict()).items()}
+    with write_beside(path) as temporary:
+        save_file(tensors, temporary, metadata)
+
+
+def weights_path(model: str | Path) -> Path:
+    """The file of a name in the box or of a path.
+
+    Raises:
+        InputError: neither a shipped name nor a file.
+    """
+    if str(model) in shipped_names():
+        return SHIPPED / f"{model}.safetensors"
+    path = Path(model)
+    if not path.is_file():
+        raise InputError(f"{model}: no such model; expected a .safetensors file or one of {', '.join(shipped_names())}")
+    return path
+
+
+def read_metadata(model: str | Path) -> tuple[DDFUpNetConfig, dict]:
+    """Configuration and training record of a weights file, without reading its tensors.
+
+    Raises:
+        InputError: not a safetensors file, or not one of depthup's.
+    """
+    path = weights_path(model)
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+    except Exception as error:  # the library raises its own type and OSError, by version
+        raise InputError(f"{path}: not a safetensors file ({error}); expected weights written by depthup") from None
+    if metadata.get("format") != FORMAT:
+        found = metadata.get("format", "no format at all")
+        raise InputError(f"{path}: its metadata names {found}, expected {FORMAT}; only depthup's own weights can be loaded")
+    try:
+        return DDFUpNetConfig(**json.loads(metadata["config"])), json.loads(metadata["training"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: its configuration cannot be read ({error}); was it made by a newer depthup?") from None
+
+
+def load_model(model: str | Path, device: str | torch.device = "cpu") -> DDFUpNet:
+    """A trained DDF-Up-Net, in evaluation mode.
+
+    Args:
+        model: a name in the box (`shipped_names()`) or a `.safetensors` file of `depthup train`.
+        device: where its parameters go.
+
+    Raises:
+        InputError: no such model, or a file that is not depthup's.
+    """
+    config, _ = read_metadata(model)
+    path = weights_path(model)
+    net = DDFUpNet(config)
+    try:
+        net.load_state_dict(load_file(path))
+    except (RuntimeError, safetensors.SafetensorError) as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise InputError(f"{path}: its tensors do not fit its configuration ({reason})") from None
+    return net.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
