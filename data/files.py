@@ -18,7 +18,8 @@ RGB_SUFFIXES = (".png", ".jpg", ".jpeg", ".jp2", ".tif", ".tiff", ".bmp", ".webp
 DEPTH_SUFFIXES = (".png", ".jp2", ".tif", ".tiff", ".npy")
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_JP2_SIGNATURES = (b"\x00\x00\x00\x0cjP  ", b"\xff\x4f\xff\x51")
+_JP2_SIGNATURE = b"\x00\x00\x00\x0cjP  "
+_CODESTREAM_SIGNATURE = b"\xff\x4f\xff\x51"
 
 _log_lock = threading.Lock()
 _log_users = 0
@@ -90,14 +91,33 @@ def _jpeg_fault(content: bytes) -> str | None:
     return "is a truncated JPEG (it holds no image data)"
 
 
+def _jpeg_2000_fault(content: bytes) -> str | None:
+    """What is wrong with the boxes or the end of a JPEG 2000 file, or None."""
+    truncated = "is a truncated JPEG 2000 (its end is missing)"
+    position = 0
+    while content.startswith(_JP2_SIGNATURE) and position + 8 <= len(content):
+        length = int.from_bytes(content[position : position + 4], "big")
+        kind = content[position + 4 : position + 8]
+        if length == 1:
+            length = int.from_bytes(content[position + 8 : position + 16], "big")
+        end = position + length if length else len(content)
+        if end > len(content) or end < position + 8:
+            return truncated
+        if kind == b"jp2c":
+            return None if content[:end].rstrip(b"\0").endswith(b"\xff\xd9") else truncated
+        position = end
+    whole = content.startswith(_CODESTREAM_SIGNATURE) and content.rstrip(b"\0").endswith(b"\xff\xd9")
+    return None if whole else truncated
+
+
 def _fault(content: bytes) -> str | None:
     """What is structurally wrong with an image file, or None: OpenCV decodes some truncated files in part."""
     if content.startswith(_PNG_SIGNATURE):
         return _png_fault(content)
     if content.startswith(b"\xff\xd8\xff"):
         return _jpeg_fault(content)
-    if content.startswith(_JP2_SIGNATURES) and b"\xff\xd9" not in content[-64:]:
-        return "is a truncated JPEG 2000 (its end is missing)"
+    if content.startswith((_JP2_SIGNATURE, _CODESTREAM_SIGNATURE)):
+        return _jpeg_2000_fault(content)
     return None
 
 

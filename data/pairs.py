@@ -86,8 +86,8 @@ def select_nyuv2(source: Path, indices: list[int], scenes: list[str], split: str
         chosen = [n for n, index in enumerate(indices) if index >= NYUV2_TRAIN_FRAMES]
         if not chosen:
             raise InputError(
-                f"{source}: split test expects official indices >= {NYUV2_TRAIN_FRAMES}, but all {len(indices)} pairs"
-                " are of the training part; use --split val"
+                f"{source}: all {len(indices)} pairs are of the training part, expected official indices >="
+                f" {NYUV2_TRAIN_FRAMES} for split test; use --split val"
             )
         return chosen
     training = [n for n, index in enumerate(indices) if index < NYUV2_TRAIN_FRAMES]
@@ -190,7 +190,7 @@ def _manifest_entries(folder: Path) -> tuple[str, list[_Entry]] | None:
         if manifest.is_file():
             rows = _manifest_rows(manifest)
             places = {folder.resolve(), folder.resolve() / "rgb"}
-            rows = [row for row in rows if (parent / row["rgb"]).resolve().parent in places]
+            rows = [row for row in rows if (parent / row["rgb"]).parent.resolve() in places]
             if rows:
                 sets = sorted({row["set"] for row in rows})
                 if len(sets) > 1:
@@ -240,7 +240,9 @@ def _found_entries(folder: Path) -> list[_Entry]:
         sources = [("m", _stems(folder / "depth", "", DEPTH_SUFFIXES))]
         sources.append(("disparity", _stems(folder / "disparity", "", DEPTH_SUFFIXES)))
     if not colours:
-        raise InputError(f"{folder}: holds no pairs, expected {_PATTERNS}")
+        inside = ", ".join(sorted(path.name for path in folder.iterdir() if path.is_dir())[:5])
+        found = f"holds no pairs itself, only folders ({inside})" if inside else "holds no pairs"
+        raise InputError(f"{folder}: {found}, expected {_PATTERNS}")
     entries = []
     for unit, partners in sources:
         divisor = 1000.0 if unit == "m" else 1.0

@@ -1,0 +1,244 @@
+"""Training crops: exact low-resolution depth, and batches that depend on seed and step alone."""
+
+import numpy as np
+import pytest
+import torch
+
+from depthup.data import (
+    PROTOCOLS,
+    CachedPairs,
+    CropSampler,
+    InputError,
+    Pair,
+    crop_to_multiple,
+    make_low_resolution,
+    prefetch,
+)
+
+FLIPS = [(False, False), (False, True), (True, False), (True, True)]
+
+
+class Synthetic:
+    """Random pairs of odd sizes, with holes."""
+
+    title = "synthetic"
+
+    def __init__(self, count=6, height=101, width=135, border=6, millimetres=True):
+        rng = np.random.default_rng(0)
+        self.unit, self.border = "m", border
+        self.names = [f"pair {number}" for number in range(count)]
+        self.scenes = list(self.names)
+        self._pairs = []
+        for name in self.names:
+            rgb = rng.integers(0, 256, (height, width, 3)).astype(np.uint8)
+            depth = rng.integers(700, 9000, (height, width)).astype(np.float32) / np.float32(1000)
+            depth[50:70, 30:45] = np.nan
+            depth[:5, 60:80] = np.nan
+            if not millimetres:
+                depth += np.float32(1e-4)
+            self._pairs.append(Pair(name, name, rgb, depth, self.unit))
+
+    def __len__(self):
+        return len(self._pairs)
+
+    def __getitem__(self, index):
+        return self._pairs[index]
+
+
+@pytest.fixture(scope="module")
+def cached():
+    return CachedPairs(Synthetic())
+
+
+def sampler(pairs, scale=4, protocol="dkn", crop_size=32, batch_size=4, seed=3, **options):
+    return CropSampler(pairs, crop_size, scale, protocol, batch_size, seed, **options)
+
+
+def same(first, second):
+    return all(torch.equal(first[name].nan_to_num(-1), second[name].nan_to_num(-1)) for name in first)
+
+
+@pytest.mark.parametrize(("millimetres", "dtype"), [(True, np.uint16), (False, np.float32)])
+def test_cache_loses_nothing(millimetres, dtype):
+    dataset, calls = Synthetic(millimetres=millimetres), []
+    pairs = CachedPairs(dataset, progress=lambda done, total: calls.append((done, total)), workers=2)
+    assert calls == [(n, 6) for n in range(1, 7)]
+    assert len(pairs) == 6
+    assert (pairs.title, pairs.unit, pairs.border) == ("synthetic", "m", 6)
+    assert all(depth.dtype == dtype for depth in pairs._depth)
+    for index in range(6):
+        pair = pairs[index]
+        assert pair.name == dataset[index].name
+        np.testing.assert_array_equal(pair.rgb, dataset[index].rgb)
+        np.testing.assert_array_equal(pair.depth, dataset[index].depth)
+        np.testing.assert_array_equal(
+            pairs.depth(index, slice(3, 60), slice(9, 40)), dataset[index].depth[3:60, 9:40]
+        )
+
+
+def test_cached_depth_cannot_be_spoiled():
+    pairs = CachedPairs(Synthetic(count=1, millimetres=False))
+    pairs.depth(0)[:] = 0
+    assert not (pairs.depth(0) == 0).any()
+
+
+def test_cache_passes_errors_on():
+    class Broken(Synthetic):
+        def __getitem__(self, index):
+            if index == 2:
+                raise InputError("pair 2: is bad, expected a good one")
+            return super().__getitem__(index)
+
+    with pytest.raises(InputError, match="pair 2: is bad"):
+        CachedPairs(Broken())
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("scale", [2, 4, 8, 16])
+def test_crop_has_the_low_resolution_of_the_whole_image(cached, protocol, scale):
+    crops, size = sampler(cached, scale, protocol), 32
+    depth = crop_to_multiple(cached.depth(0), scale)
+    height, width = depth.shape
+    for flips in FLIPS:
+        whole = depth[:: -1 if flips[0] else 1, :: -1 if flips[1] else 1]
+        low = make_low_resolution(whole, scale, protocol)
+        for top in range(0, height - size + 1, max(scale, 8)):
+            for left in range(0, width - size + 1, max(scale, 8)):
+                cut, cells = crops._cut(0, top, left, flips)
+                y = height - top - size if flips[0] else top
+                x = width - left - size if flips[1] else left
+                np.testing.assert_array_equal(cut, whole[y : y + size, x : x + size])
+                expected = low[y // scale : (y + size) // scale, x // scale : (x + size) // scale]
+                np.testing.assert_allclose(cells, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_batch(cached, protocol):
+    batch = sampler(cached, 8, protocol).batch(5)
+    assert {name: tuple(tensor.shape) for name, tensor in batch.items()} == {
+        "rgb": (4, 3, 32, 32),
+        "depth": (4, 1, 32, 32),
+        "low": (4, 1, 4, 4),
+        "low_range": (4, 2),
+    }
+    assert all(tensor.dtype == torch.float32 for tensor in batch.values())
+    assert 0 <= batch["rgb"].min() < batch["rgb"].max() <= 1
+    low = batch["low"].flatten(1)
+    assert (low.nan_to_num(9e9).amin(1) >= batch["low_range"][:, 0] - 1e-6).all()
+    assert (low.nan_to_num(-9e9).amax(1) <= batch["low_range"][:, 1] + 1e-6).all()
+
+
+def locate(patch, whole):
+    """Top and left of a patch in a whole image, by its first row of known pixels."""
+    size = patch.shape[0]
+    windows = np.lib.stride_tricks.sliding_window_view(whole, (size, size))
+    equal = (windows[:, :, 0, :] == patch[0]).all(-1)
+    return [(y, x) for y, x in np.argwhere(equal) if np.array_equal(windows[y, x], patch)]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_whole_batch_against_the_images(cached, protocol):
+    """Range, low-resolution depth, RGB and position belong together, whatever the flip."""
+    scale, size, seen = 4, 16, set()
+    crops = sampler(cached, scale, protocol, size)
+    for step in range(8):
+        batch = crops.batch(step)
+        for n in range(4):
+            index = crops._index(step * 4 + n)
+            for flips in FLIPS:
+                steps = (-1 if flips[0] else 1, -1 if flips[1] else 1)
+                whole = crop_to_multiple(cached.depth(index), scale)[:: steps[0], :: steps[1]]
+                found = locate(batch["depth"][n, 0].nan_to_num(0).numpy(), np.nan_to_num(whole))
+                if not found:
+                    continue
+                y, x = found[0]
+                seen.add(flips)
+                assert min(y, x) >= 8
+                assert y + size <= whole.shape[0] - 8
+                assert x + size <= whole.shape[1] - 8
+                low = make_low_resolution(whole, scale, protocol)
+                cells = low[y // scale : (y + size) // scale, x // scale : (x + size) // scale]
+                np.testing.assert_allclose(batch["low"][n, 0], cells, rtol=1e-6)
+                np.testing.assert_allclose(batch["low_range"][n], [np.nanmin(low), np.nanmax(low)], rtol=1e-6)
+                rgb = crop_to_multiple(cached.rgb(index), scale)[:: steps[0], :: steps[1]][y : y + size, x : x + size]
+                ranks = np.corrcoef(rgb.mean(2).ravel(), batch["rgb"][n].mean(0).numpy().ravel())[0, 1]
+                assert ranks > 0.9
+                break
+            else:
+                pytest.fail("crop is in no flip of its image")
+    assert len(seen) == 4
+
+
+def test_rgb_without_jitter_is_the_image(cached):
+    crops, exact = sampler(cached, batch_size=8), 0
+    for step in range(4):
+        exact += sum(
+            bool(torch.equal((rgb * 255).round() / 255, rgb)) for rgb in crops.batch(step)["rgb"].to(torch.float32)
+        )
+    assert 8 <= exact <= 24
+
+
+def test_batches_depend_on_seed_and_step_alone(cached):
+    first, second = sampler(cached), sampler(cached)
+    second.batch(17)
+    assert same(first.batch(4), second.batch(4))
+    assert not same(first.batch(4), first.batch(5))
+    assert not same(first.batch(4), sampler(cached, seed=4).batch(4))
+
+
+def test_every_pair_once_per_epoch(cached):
+    crops = sampler(cached)
+    epochs = [[crops._index(position) for position in range(6 * n, 6 * n + 6)] for n in range(4)]
+    assert all(sorted(epoch) == list(range(6)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > 1
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_prefetch_is_the_same_for_any_number_of_workers(cached, workers):
+    crops, expected = sampler(cached), sampler(cached)
+    batches = list(prefetch(crops, 3, 15, workers))
+    assert len(batches) == 12
+    assert all(same(batch, expected.batch(step)) for step, batch in enumerate(batches, 3))
+
+
+def test_prefetch_may_be_left_early_and_passes_errors_on(cached):
+    batches = prefetch(sampler(cached), 0, 10**9)
+    next(batches)
+    batches.close()
+    assert list(prefetch(sampler(cached), 5, 5)) == []
+    crops = sampler(cached)
+    crops.batch = lambda step: 1 // 0
+    with pytest.raises(ZeroDivisionError):
+        next(prefetch(crops, 0, 3))
+
+
+def test_hard_places_are_preferred():
+    """An image that is flat but for one quarter: most crops are drawn there."""
+    dataset = Synthetic(count=1, height=256, width=256, border=0)
+    dataset._pairs[0].depth[:] = 2
+    dataset._pairs[0].depth[128:, 128:] = 2 + np.random.default_rng(0).integers(0, 2, (128, 128))
+    pairs = CachedPairs(dataset)
+
+    def share(candidates):
+        crops = sampler(pairs, 8, batch_size=50, candidates=candidates)
+        return float((crops.batch(0)["depth"].std((1, 2, 3)) > 0).float().mean())
+
+    assert share(1) < 0.5 < 0.65 < share(8)
+
+
+def test_bad_arguments(cached):
+    with pytest.raises(ValueError, match="crop size 30 is not a multiple of scale 4"):
+        sampler(cached, crop_size=30)
+    with pytest.raises(ValueError, match="protocol 'area' is unknown"):
+        sampler(cached, protocol="area")
+    with pytest.raises(ValueError, match="must be >= 1"):
+        sampler(cached, batch_size=0)
+    with pytest.raises(InputError, match=r"pair 0: is 135x101 pixels, expected at least 104x104 for crops of 88"):
+        sampler(cached, crop_size=88)
+
+
+def test_image_without_measurement():
+    dataset = Synthetic(count=1)
+    dataset._pairs[0].depth[:] = np.nan
+    with pytest.raises(InputError, match="pair 0: depth has no measurement"):
+        sampler(CachedPairs(dataset))
