@@ -113,7 +113,9 @@ def backward(
     return grad_x, grad_channel, grad_spatial
 
 
-def plan_forward(x, channel_filter, spatial_filter, dilation, stride, scale, combine) -> Plan:
+def plan_forward(
+    x: Tensor, channel_filter: Tensor, spatial_filter: Tensor, dilation: int, stride: int, scale: int, combine: str
+) -> Plan:
     """The plan of `forward`, whose arguments and errors it shares; its one output is not filled yet."""
     dtype, kernel_size = _dtype(x), channel_filter.shape[-1]
     geometry = _geometry(x, spatial_filter, dilation, stride, scale)
@@ -128,7 +130,16 @@ def plan_forward(x, channel_filter, spatial_filter, dilation, stride, scale, com
     return Plan((out,), (launch,), dtype, kernel_size)
 
 
-def plan_backward(grad_out, x, channel_filter, spatial_filter, dilation, stride, scale, combine) -> Plan:
+def plan_backward(
+    grad_out: Tensor,
+    x: Tensor,
+    channel_filter: Tensor,
+    spatial_filter: Tensor,
+    dilation: int,
+    stride: int,
+    scale: int,
+    combine: str,
+) -> Plan:
     """The plan of `backward`, whose arguments and errors it shares; its three outputs are not filled yet."""
     dtype, k = _dtype(x), channel_filter.shape[-1]
     geometry = _geometry(x, spatial_filter, dilation, stride, scale)

@@ -6,7 +6,10 @@ import importlib.util
 import re
 import shutil
 import subprocess
+import sys
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -218,10 +221,57 @@ def test_why_not_names_the_missing_piece(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.version, "cuda", None)
     assert "ROCm" in cuda.why_not()
-    monkeypatch.setitem(__import__("sys").modules, "cupy", None)
+    monkeypatch.setitem(sys.modules, "cupy", None)
     for version, extra in (("12.8", "cuda12"), ("13.0", "cuda13")):
         monkeypatch.setattr(torch.version, "cuda", version)
         assert f"pip install depthup[{extra}]" in cuda.why_not()
+
+
+class CupyOnCpu:
+    """As much of CuPy as the launcher uses, for CPU tensors; notes the device and stream of every launch."""
+
+    def __init__(self, cpu, dtype, kernel_size):
+        self.cpu, self.dtype, self.kernel_size = cpu, dtype, kernel_size
+        self.current, self.launches = {}, []
+        self.cuda = SimpleNamespace(
+            Device=lambda index: self._during("device", index),
+            Stream=SimpleNamespace(from_external=lambda stream: self._during("stream", stream.__cuda_stream__())),
+        )
+
+    @contextmanager
+    def _during(self, key, value):
+        self.current[key] = value
+        yield
+        del self.current[key]
+
+    def RawModule(self, code, options):  # noqa: N802, CuPy's own name
+        assert code == cuda.SOURCE.read_text()
+        assert options == ("-std=c++17", *cuda.compile_options(self.dtype, self.kernel_size))
+        return self
+
+    def get_function(self, name):
+        def kernel(grid, block, arguments):
+            self.launches.append((name, dict(self.current)))
+            self.cpu.launch(self.dtype, self.kernel_size, name, *grid, *block, arguments)
+
+        return kernel
+
+
+@needs_gxx
+def test_every_launch_names_torchs_device_and_stream(cpu, monkeypatch, request):
+    for cache in (cuda._kernel, cuda._module):
+        cache.cache_clear()
+        request.addfinalizer(cache.cache_clear)
+    case = CASES[6]
+    *inputs, grad_out = random_inputs(case, torch.float64)
+    cupy = CupyOnCpu(cpu, torch.float64, case[0])
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: SimpleNamespace(cuda_stream=1234))
+    actual = cuda.forward(*inputs, *case[1:5]), *cuda.backward(grad_out, *inputs, *case[1:5])
+    torch.testing.assert_close(actual, by_autograd(inputs, grad_out, case[1:5]), rtol=1e-12, atol=1e-12)
+    kernels = ("forward_mul", "grad_x_mul", "grad_spatial_mul", "grad_channel_mul", "sum_slices")
+    where = {"device": None, "stream": (0, 1234)}  # a CPU tensor's device has no index
+    assert cupy.launches == [(f"ddf_{kernel}_float64", where) for kernel in kernels]
 
 
 @needs_nvcc

@@ -32,16 +32,23 @@ class CpuRunner:
         self._library = functools.cache(self._compile)
 
     def run(self, plan: cuda.Plan) -> tuple[torch.Tensor, ...]:
-        """Fill and return the plan's outputs. Raises TypeError where an argument's width is not what a kernel reads."""
+        """Fill and return the plan's outputs."""
         for launch in plan.launches:
-            packed = [np.atleast_1d(value) for value in cuda.pack_arguments(launch.arguments)]
-            addresses = (ctypes.c_void_p * len(packed))(*(array.ctypes.data for array in packed))
-            sizes = (ctypes.c_size_t * len(packed))(*(array.itemsize for array in packed))
-            entry = getattr(self._library(plan.dtype, plan.kernel_size), f"run_{launch.kernel}")
-            entry.restype = ctypes.c_bool
-            if not entry(launch.blocks, cuda.THREADS, addresses, sizes, ctypes.c_size_t(len(packed))):
-                raise TypeError(f"{launch.kernel}: the packed arguments do not fit its parameters")
+            arguments = cuda.pack_arguments(launch.arguments)
+            self.launch(plan.dtype, plan.kernel_size, launch.kernel, launch.blocks, cuda.THREADS, arguments)
         return plan.outputs
+
+    def launch(
+        self, dtype: torch.dtype, kernel_size: int, kernel: str, blocks: int, threads: int, arguments: tuple
+    ) -> None:
+        """Run one kernel on packed arguments. Raises TypeError where one is not as wide as the kernel reads."""
+        packed = [np.atleast_1d(value) for value in arguments]
+        addresses = (ctypes.c_void_p * len(packed))(*(array.ctypes.data for array in packed))
+        sizes = (ctypes.c_size_t * len(packed))(*(array.itemsize for array in packed))
+        entry = getattr(self._library(dtype, kernel_size), f"run_{kernel}")
+        entry.restype = ctypes.c_bool
+        if not entry(blocks, threads, addresses, sizes, ctypes.c_size_t(len(packed))):
+            raise TypeError(f"{kernel}: the packed arguments do not fit its parameters")
 
     def _compile(self, dtype: torch.dtype, kernel_size: int) -> ctypes.CDLL:
         stem = f"ddf_{str(dtype).removeprefix('torch.')}_{kernel_size}"
