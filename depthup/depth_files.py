@@ -76,7 +76,9 @@ def write_depth(path: str | Path, depth: np.ndarray, unit: str = "mm", overwrite
         np.save(file, depth.astype(np.float32))
         _write_bytes(path, file.getvalue())
     else:
-        _write_bytes(path, _encode(path, _to_integers(path, depth, unit) if suffix == ".png" else np.float32(depth)))
+        _write_bytes(
+            path, _encode(path, _to_integers(path, depth, unit) if suffix == ".png" else depth.astype(np.float32))
+        )
 
 
 def write_image(path: str | Path, rgb: np.ndarray, overwrite: bool = False) -> None:
@@ -116,7 +118,8 @@ def _range_fault(metres: np.ndarray, extreme: float, count: int, unit: str) -> s
     fitting = [
         name
         for name, other in DEPTH_UNITS.items()
-        if np.rint(metres.min() * other) >= 1 and np.rint(metres.max() * other) <= _LARGEST
+        # whole metres would fit, and lose what was computed
+        if name != "m" and np.rint(metres.min() * other) >= 1 and np.rint(metres.max() * other) <= _LARGEST
     ]
     units = f"the unit {' or '.join(fitting)}, or " if fitting else ""
     return (

@@ -1,0 +1,170 @@
+"""Depth files: what is written is what is read, and nothing is clipped, wrapped or left behind."""
+
+import errno
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from depthup.data import DEPTH_UNITS, InputError, read_depth, read_rgb
+from depthup.depth_files import DEPTH_OUTPUT_SUFFIXES, check_output, write_depth, write_image
+
+
+def some_depth(unit: str = "mm") -> np.ndarray:
+    """Depth in the middle of what a unit holds, with holes."""
+    depth = np.random.default_rng(0).uniform(1, 60000, (13, 17)) / DEPTH_UNITS[unit]
+    depth[2:5, 3] = np.nan
+    return depth.astype(np.float32)
+
+
+@pytest.mark.parametrize("unit", DEPTH_UNITS)
+def test_png_holds_depth_rounded_to_the_unit(tmp_path, unit):
+    depth = some_depth(unit)
+    write_depth(tmp_path / "depth.png", depth, unit)
+    stored = cv2.imread(str(tmp_path / "depth.png"), cv2.IMREAD_UNCHANGED)
+    assert stored.dtype == np.uint16
+    np.testing.assert_array_equal(stored == 0, np.isnan(depth))
+    result = read_depth(tmp_path / "depth.png", unit)
+    np.testing.assert_allclose(result, depth, rtol=1e-6, atol=0.5 / DEPTH_UNITS[unit], equal_nan=True)
+
+
+@pytest.mark.parametrize("unit", DEPTH_UNITS)
+def test_every_integer_survives(tmp_path, unit):
+    values = np.arange(1, 65536, dtype=np.float64).reshape(255, 257)
+    write_depth(tmp_path / "depth.png", (values / DEPTH_UNITS[unit]).astype(np.float32), unit)
+    np.testing.assert_array_equal(cv2.imread(str(tmp_path / "depth.png"), cv2.IMREAD_UNCHANGED), values)
+
+
+@pytest.mark.parametrize("name", ["depth.tif", "depth.tiff", "depth.npy", "DEPTH.TIFF", "DEPTH.NPY"])
+def test_floating_point_files_are_exact(tmp_path, name):
+    depth = some_depth()
+    depth[0, 0], depth[0, 1] = 1e-4, 1e5
+    write_depth(tmp_path / name, depth)
+    np.testing.assert_array_equal(read_depth(tmp_path / name, "m"), depth)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [name]
+
+
+def test_floating_point_files_are_float32(tmp_path):
+    write_depth(tmp_path / "depth.npy", some_depth().astype(np.float64))
+    write_depth(tmp_path / "depth.tiff", some_depth().astype(np.float64))
+    assert np.load(tmp_path / "depth.npy").dtype == np.float32
+    assert cv2.imread(str(tmp_path / "depth.tiff"), cv2.IMREAD_UNCHANGED).dtype == np.float32
+
+
+def test_a_map_without_any_measurement(tmp_path):
+    write_depth(tmp_path / "depth.png", np.full((4, 5), np.nan, np.float32))
+    assert np.isnan(read_depth(tmp_path / "depth.png")).all()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "unit", "expected"),
+    [
+        (70.0, "mm", ["depth 70 m", "0.001 to 65.535 m", "kitti", ".tiff", ".npy"]),
+        (65.536, "mm", ["65.536 m", "kitti"]),
+        (14.0, "tum", ["13.107 m", "mm or kitti"]),
+        (300.0, "kitti", ["255.996 m", "use a .tiff"]),
+        (70000.0, "m", ["65535 m", ".npy"]),
+        (0.0004, "mm", ["depth 0.0004 m", "0.001 to", "tum"]),
+        (0.001, "kitti", ["0.00390625 to", "mm or tum"]),
+        (0.0, "mm", ["depth 0 m"]),
+        (-0.25, "mm", ["depth -0.25 m"]),
+        (np.inf, "mm", ["depth inf m", ".tiff"]),
+    ],
+)
+def test_depth_out_of_range_is_refused(tmp_path, wrong, unit, expected):
+    depth = np.full((4, 5), 2.0, np.float32)
+    depth[1, 2] = wrong
+    with pytest.raises(InputError) as caught:
+        write_depth(tmp_path / "depth.png", depth, unit)
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path / 'depth.png'}: ")
+    assert "\n" not in message and "(1 such pixels)" in message
+    for part in expected:
+        assert part in message
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["depth.exr", "depth.jpg", "depth", ".png", "depth.png.bak"])
+def test_unknown_ending_names_the_known_ones(tmp_path, name):
+    with pytest.raises(InputError, match=r"expected one of \.png, \.tif, \.tiff, \.npy"):
+        write_depth(tmp_path / name, some_depth())
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_existing_file_stays_unless_overwriting(tmp_path):
+    path = tmp_path / "depth.png"
+    path.write_bytes(b"precious")
+    with pytest.raises(InputError, match="exists already"):
+        write_depth(path, some_depth())
+    with pytest.raises(InputError, match="does not fit"):
+        write_depth(path, np.full((2, 2), 99.0, np.float32), overwrite=True)
+    assert path.read_bytes() == b"precious"
+    write_depth(path, some_depth(), overwrite=True)
+    assert read_depth(path).shape == (13, 17)
+
+
+def test_bad_places(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path, reason in [
+        (tmp_path / "missing" / "depth.png", "does not exist"),
+        (tmp_path / "file" / "depth.png", "is not a folder"),
+        (tmp_path, "is a folder"),
+        (tmp_path / ("x" * 300 + ".png"), "cannot be written"),
+    ]:
+        with pytest.raises(InputError, match=reason) as caught:
+            check_output(path)
+        assert "\n" not in str(caught.value)
+
+
+def test_read_only_folder(tmp_path, monkeypatch):
+    tmp_path.chmod(0o500)
+    if os.geteuid() == 0:  # root may write anywhere
+        monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
+    with pytest.raises(InputError, match="is not writable"):
+        check_output(tmp_path / "depth.png")
+
+
+def test_check_output_accepts_any_ending_unless_told(tmp_path):
+    check_output(tmp_path / "scores.csv")
+    with pytest.raises(InputError, match=r"ends in '\.csv'"):
+        check_output(tmp_path / "scores.csv", suffixes=DEPTH_OUTPUT_SUFFIXES)
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
+    def write_half(self, content):
+        with self.open("wb") as file:
+            file.write(content[:10])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", write_half)
+    with pytest.raises(InputError, match="No space left"):
+        write_depth(tmp_path / "depth.png", some_depth())
+    assert not list(tmp_path.iterdir())
+
+
+def test_mistakes_of_a_programmer(tmp_path):
+    with pytest.raises(ValueError, match="unknown"):
+        write_depth(tmp_path / "depth.png", some_depth(), "inch")
+    with pytest.raises(ValueError, match="expected \\[height, width\\]"):
+        write_depth(tmp_path / "depth.png", some_depth()[None])
+    with pytest.raises(ValueError, match="expected uint8"):
+        write_image(tmp_path / "image.png", some_depth())
+
+
+@pytest.mark.parametrize("name", ["image.png", "image.jpg", "image.JPEG"])
+def test_image_keeps_its_colours(tmp_path, name):
+    rgb = np.zeros((16, 24, 3), np.uint8)
+    rgb[:, :8, 0], rgb[:, 8:16, 1], rgb[:, 16:, 2] = 250, 200, 150
+    write_image(tmp_path / name, rgb)
+    result = read_rgb(tmp_path / name).astype(int)
+    np.testing.assert_allclose(result[:, 4::8], rgb[:, 4::8], atol=0 if name.endswith("png") else 6)
+    with pytest.raises(InputError, match="exists already"):
+        write_image(tmp_path / name, rgb)
+
+
+def test_image_too_large_for_its_format(tmp_path):
+    with pytest.raises(InputError, match="70000x1 pixels cannot be stored"):
+        write_image(tmp_path / "image.jpg", np.zeros((1, 70000, 3), np.uint8))
+    assert not list(tmp_path.iterdir())
