@@ -194,12 +194,13 @@ def _to_float(path: Path, image: np.ndarray, divisor: float, what: str) -> np.nd
     return values
 
 
-def read_depth(path: str | Path, unit: str = "mm") -> np.ndarray:
+def read_depth(path: str | Path, unit: str = "auto") -> np.ndarray:
     """Read a depth map in metres.
 
     Args:
         path: one-channel PNG, JPEG 2000 or TIFF of 16-bit integers, float TIFF, or .npy array of floats or integers.
-        unit: what the file's values are, one of `DEPTH_UNITS`: mm, m, tum (5000 per metre), kitti (256 per metre).
+        unit: what the file's values are, one of `DEPTH_UNITS`: mm, m, tum (5000 per metre), kitti (256 per metre); or
+            `auto`: millimetres for integers, metres for floating-point numbers.
 
     Returns:
         float32 [H, W] in metres, NaN where there is no measurement (0, NaN or infinity in the file).
@@ -209,19 +210,21 @@ def read_depth(path: str | Path, unit: str = "mm") -> np.ndarray:
             one channel or negative values.
         ValueError: `unit` is not in `DEPTH_UNITS`.
     """
-    if unit not in DEPTH_UNITS:
-        raise ValueError(f"depth unit {unit!r} is unknown, expected one of {', '.join(DEPTH_UNITS)}")
-    return read_scaled_depth(path, DEPTH_UNITS[unit])
+    if unit != "auto" and unit not in DEPTH_UNITS:
+        raise ValueError(f"depth unit {unit!r} is unknown, expected auto or one of {', '.join(DEPTH_UNITS)}")
+    return read_scaled_depth(path, None if unit == "auto" else DEPTH_UNITS[unit])
 
 
-def read_scaled_depth(path: str | Path, divisor: float) -> np.ndarray:
-    """Read a depth map whose value / `divisor` is metres; otherwise as `read_depth`."""
+def read_scaled_depth(path: str | Path, divisor: float | None) -> np.ndarray:
+    """Read a depth map whose value / `divisor` is metres (None: as unit `auto`); otherwise as `read_depth`."""
     path = Path(path)
     image = _read_plane(path, "depth")
     if image.dtype.itemsize == 1:
         raise InputError(
             f"{path}: 8-bit depth holds 256 levels, too few to be metric; pass a 16-bit image (or float TIFF, .npy)"
         )
+    if divisor is None:
+        divisor = DEPTH_UNITS["m" if image.dtype.kind == "f" else "mm"]
     return _to_float(path, image, divisor, "depth")
 
 

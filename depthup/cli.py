@@ -52,7 +52,10 @@ class Unit(StrEnum):
     kitti = "kitti"
 
 
-MODEL_HELP = "A name in the box (see `depthup info`), a .safetensors file, or nearest, bilinear, bicubic, joint-bilateral, guided-filter."
+MODEL_HELP = (
+    "A name in the box (see `depthup info`), a .safetensors file, or nearest, bilinear, bicubic, joint-bilateral, "
+    "guided-filter."
+)
 DATA_HELP = "An NYUv2 .mat file, a folder of pairs, or `motorcycle`."
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 
@@ -63,11 +66,16 @@ def say(line: str) -> None:
 
 @contextmanager
 def progress_bar(delay: float = 2.0) -> Iterator[Callable[[str, float], None]]:
-    """A bar on stderr for whatever takes longer than `delay` seconds; gives a function of what and the fraction done."""
+    """A bar on stderr for what takes longer than `delay` seconds; gives a function of what and the fraction done."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeRemainingColumn(),
+    )
     bar = Progress(*columns, console=Console(stderr=True), transient=True)
     began, tasks = time.monotonic(), {}
 
@@ -88,11 +96,22 @@ def progress_bar(delay: float = 2.0) -> Iterator[Callable[[str, float], None]]:
 @app.command()
 def upsample(
     rgb: Annotated[Path, typer.Argument(help="RGB image.", metavar="RGB")],
-    depth: Annotated[Path, typer.Argument(help="Low-resolution depth: 16-bit PNG, TIFF or JPEG 2000, float TIFF, .npy.", metavar="DEPTH")],
+    depth: Annotated[
+        Path,
+        typer.Argument(help="Low-resolution depth: 16-bit PNG, TIFF or JPEG 2000, float TIFF, .npy.", metavar="DEPTH"),
+    ],
     out: Annotated[Path, typer.Option("-o", "--out", help="Result: 16-bit .png, or float32 metres in .tiff or .npy.")],
     model: Annotated[str | None, typer.Option(help=MODEL_HELP + " Default: the network of the pair's factor.")] = None,
-    depth_unit: Annotated[Unit, typer.Option(help="Unit of DEPTH, and of a 16-bit result: mm, m, tum (5000 per m), kitti (256 per m). auto: mm for integers, m for floats.")] = Unit.auto,
-    preview: Annotated[Path | None, typer.Option(help="Also write a colour picture of the result (.png or .jpg).")] = None,
+    depth_unit: Annotated[
+        Unit,
+        typer.Option(
+            help="Unit of DEPTH, and of a 16-bit result: mm, m, tum (5000 per m), kitti (256 per m). "
+            "auto: mm for integers, m for floats."
+        ),
+    ] = Unit.auto,
+    preview: Annotated[
+        Path | None, typer.Option(help="Also write a colour picture of the result (.png or .jpg).")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -117,7 +136,9 @@ def evaluate(
     data: Annotated[str, typer.Option(help=DATA_HELP)],
     scale: Annotated[int, typer.Option(help="Up-sampling factor.", min=2)],
     protocol: Annotated[Protocol, typer.Option(help="How low-resolution depth is made.")] = Protocol.dkn,
-    model: Annotated[str | None, typer.Option(help=MODEL_HELP + " Default: the network in the box for scale and protocol.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help=MODEL_HELP + " Default: the network in the box for scale and protocol.")
+    ] = None,
     split: Annotated[Split, typer.Option(help="Which part of the data.")] = Split.test,
     as_json: JsonFlag = False,
     table: Annotated[Path | None, typer.Option("--csv", help="Also write the errors of every image.")] = None,
@@ -132,7 +153,11 @@ def evaluate(
         print(json.dumps(result))
         return
     for name, value in result.items():
-        print(f"{name.replace('_', ' '):15} {value:.3f}" if isinstance(value, float) else f"{name.replace('_', ' '):15} {value}")
+        print(
+            f"{name.replace('_', ' '):15} {value:.3f}"
+            if isinstance(value, float)
+            else f"{name.replace('_', ' '):15} {value}"
+        )
 
 
 @app.command()
@@ -142,15 +167,21 @@ def train(
     scale: Annotated[int, typer.Option(help="Up-sampling factor: 2, 4, 8 or 16.")] = 4,
     protocol: Annotated[Protocol, typer.Option(help="How low-resolution depth is made.")] = Protocol.dkn,
     minutes: Annotated[float | None, typer.Option(help="Length by the clock.", min=0.001)] = None,
-    epochs: Annotated[int | None, typer.Option(help="Length in passes over the data; repeatable bit for bit.", min=1)] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in OUT, exactly as it was started.")] = False,
+    epochs: Annotated[
+        int | None, typer.Option(help="Length in passes over the data; repeatable bit for bit.", min=1)
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in OUT, exactly as it was started.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of the initial weights and every crop.", min=0)] = 0,
     architecture: Annotated[Architecture, typer.Option(help="base: ours; paper: as published.")] = Architecture.base,
     init: Annotated[str | None, typer.Option(help="Weights to start from: a name or a file, of any scale.")] = None,
     batch_size: Annotated[int, typer.Option(help="Crops in a step.", min=1)] = 8,
     crop_size: Annotated[int, typer.Option(help="Side of a crop in pixels, a multiple of the scale.", min=16)] = 128,
     learning_rate: Annotated[float, typer.Option(help="Highest learning rate.", min=0.0)] = 1.5e-3,
-    precision: Annotated[Precision, typer.Option(help="bf16 is faster where the processor has it.")] = Precision.float32,
+    precision: Annotated[
+        Precision, typer.Option(help="bf16 is faster where the processor has it.")
+    ] = Precision.float32,
     as_json: JsonFlag = False,
 ) -> None:
     """Train a DDF-Up-Net; Ctrl-C saves, --resume goes on."""
@@ -177,6 +208,26 @@ def train(
     if not result["finished"]:
         say(f"depthup: stopped and saved; go on with: depthup train --data {data} --out {out} --resume")
         raise typer.Exit(130)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("demo"),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Upsample the Motorcycle pair by 8: depth, preview and a side-by-side figure."""
+    from depthup.demo import run_demo
+
+    result = run_demo(out, overwrite)
+    if as_json:
+        print(json.dumps(result))
+        return
+    (w, h), s, rmse = result["size"], result["scale"], result["rmse_cm"]
+    print(f"{result['data']}: {w // s}x{h // s} -> {w}x{h}")
+    print(f"RMSE {rmse['depthup']:.2f} cm, bicubic {rmse['bicubic']:.2f} cm; {result['seconds']:.2f} s on this machine")
+    for name, path in result["files"].items():
+        print(f"{name:8} {path}")
 
 
 @app.command()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -13,13 +12,13 @@ import torch
 
 from depthup import __version__
 from depthup.baselines import BASELINES
-from depthup.data import InputError, Pair, make_low_resolution, motorcycle, open_dataset, read_depth, read_rgb
-from depthup.depth_files import check_output, write_depth, write_image
+from depthup.data import InputError, open_dataset, read_depth, read_rgb
+from depthup.depth_files import DEPTH_OUTPUT_SUFFIXES, IMAGE_OUTPUT_SUFFIXES, check_output, write_depth, write_image
 from depthup.evaluation import evaluate
 from depthup.kernels import BACKENDS, why_not
 from depthup.training import TrainConfig, train
 from depthup.upsampling import pair_scale, resolve_model, upsample
-from depthup.visualize import colourise, comparison_figure
+from depthup.visualize import colourise
 from depthup.weights import read_metadata, shipped_names
 
 Progress = Callable[[str, float], None]
@@ -37,12 +36,12 @@ def upsample_files(
     Returns:
         Facts of the result: files, size, scale, model, seconds of upsampling, depth range in metres, fraction known.
     """
-    for path in filter(None, (out, preview)):
-        check_output(path, overwrite)
+    check_output(out, overwrite, DEPTH_OUTPUT_SUFFIXES)
+    if preview:
+        check_output(preview, overwrite, IMAGE_OUTPUT_SUFFIXES)
     if preview and preview.resolve() == out.resolve():
         raise UsageError(f"{preview}: --preview and --out are the same file; expected two")
     rgb = read_rgb(rgb_path)
-    unit = unit if unit != "auto" else natural_unit(depth_path)
     depth = read_depth(depth_path, unit)
     try:
         scale = pair_scale(rgb, depth)
@@ -53,7 +52,7 @@ def upsample_files(
         seconds = time.perf_counter() - began
     except InputError as error:
         raise InputError(f"{rgb_path}, {depth_path}: {error}") from None
-    write_depth(out, result, "mm" if unit == "m" else unit, overwrite)
+    write_depth(out, result, "mm" if unit in ("m", "auto") else unit, overwrite)
     if preview:
         write_image(preview, colourise(result), overwrite)
     known = np.isfinite(result)
@@ -70,11 +69,6 @@ def upsample_files(
     }
 
 
-def natural_unit(path: Path) -> str:
-    """Metres for files of floating-point numbers, millimetres for files of integers."""
-    return "m" if read_depth_kind(path) == "f" else "mm"
-
-
 def default_model(scale: int, protocol: str) -> str:
     """The network in the box for a scale and a protocol.
 
@@ -83,8 +77,10 @@ def default_model(scale: int, protocol: str) -> str:
     """
     name = f"x{scale}" if protocol == "dkn" else f"x{scale}-{protocol}"
     if name not in shipped_names():
-        expected = ", ".join(shipped_names())
-        raise InputError(f"{name}: no weights in the box for scale {scale} and protocol {protocol}; expected --model, or one of {expected}")
+        raise InputError(
+            f"{name}: no weights in the box for scale {scale} and protocol {protocol}; "
+            f"expected --model, or what has some: {', '.join(shipped_names())}"
+        )
     return name
 
 
@@ -105,7 +101,9 @@ def evaluate_data(
     if method not in BASELINES:
         resolve_model(method, scale)
     dataset = open_dataset(data, split)
-    result = evaluate(dataset, scale, protocol, method, progress=lambda done, total: progress("evaluating", done / total))
+    result = evaluate(
+        dataset, scale, protocol, method, progress=lambda done, total: progress("evaluating", done / total)
+    )
     if table:
         result.write_csv(table)
     return result.summary()
@@ -131,7 +129,12 @@ def train_run(
     except ValueError as error:
         raise UsageError(f"train: {error}") from None
     result = train(training, validation, config, out, resume, report, progress)
-    facts = {"finished": result.finished, "steps": result.steps, "minutes": round(result.minutes, 1), "weights": str(result.weights)}
+    facts = {
+        "finished": result.finished,
+        "steps": result.steps,
+        "minutes": round(result.minutes, 1),
+        "weights": str(result.weights),
+    }
     if result.validation:
         facts |= {f"held_out_{name}": result.validation[name] for name in ("rmse", "unit", "images", "scenes")}
     return facts

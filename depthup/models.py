@@ -16,6 +16,12 @@ from depthup.layers import DDFUp
 
 SCALES = (2, 4, 8, 16)
 
+RESIDUAL_SCALE = 0.05
+"""What the last convolution of `base` gives is a correction in this fraction of the depth range: of the order of 1."""
+
+CONTRAST_GAIN = 8.0
+"""Makes the local contrast of normalised depth, most of which is far below 0.1, of the order of 1."""
+
 
 @dataclass(frozen=True)
 class DDFUpNetConfig:
@@ -115,7 +121,8 @@ class BaseNet(nn.Module):
 
     Level l has 1/2^l of the full resolution; level 0 holds only the last DDF-Up's output and two small convolutions.
     * guidance pyramid: per level pixel-unshuffle by 2, a convolution, one residual block;
-    * low-resolution depth and the guidance of its level through `trunk_blocks` residual blocks;
+    * low-resolution depth, its contrast against a 5x5 mean, and the guidance of that level through `trunk_blocks`
+      residual blocks;
     * per octave: 1x1 reduction, DDF-Up x2 whose spatial filters come from features and unshuffled finer guidance
       together, join with that guidance, one residual block;
     * the result is a correction of the bicubic up-sampling, and starts as zero.
@@ -133,10 +140,12 @@ class BaseNet(nn.Module):
         self.reduce, self.up, self.join, self.block = (nn.ModuleDict() for _ in range(4))
         for level in range(1, levels + 1):
             name = str(level)
-            self.guidance[name] = conv(12, guidance[1]) if level == 1 else conv(4 * guidance[level - 1], guidance[level], 1)
+            self.guidance[name] = (
+                conv(12, guidance[1]) if level == 1 else conv(4 * guidance[level - 1], guidance[level], 1)
+            )
             self.guidance_block[name] = ResidualBlock(guidance[level])
         self.finest_guidance = conv(guidance[1], 4 * guidance[0], 1)
-        self.depth = conv(1, config.width)
+        self.depth = conv(2, config.width)
         self.enter = conv(config.width + guidance[levels], config.width, 1)
         self.trunk = nn.Sequential(*(ResidualBlock(config.width) for _ in range(config.trunk_blocks)))
         for level in range(levels, 0, -1):
@@ -160,7 +169,8 @@ class BaseNet(nn.Module):
             guidance[level] = g
             g = unshuffled = F.pixel_unshuffle(g, 2) if level < self.levels else g
             guidance[f"{level} unshuffled"] = unshuffled
-        x = F.relu(self.depth(low - 0.5))
+        mean = F.avg_pool2d(F.pad(low, (2, 2, 2, 2), mode="replicate"), 5, stride=1)
+        x = F.relu(self.depth(torch.cat([low - 0.5, (low - mean) * CONTRAST_GAIN], 1)))
         x = self.trunk(self.enter(torch.cat([x, guidance[self.levels]], 1)))
         for level in range(self.levels, 0, -1):
             name = str(level)
@@ -171,7 +181,7 @@ class BaseNet(nn.Module):
             if level > 1:
                 x = self.block[name](x)
         bicubic = F.interpolate(low, scale_factor=self.scale, mode="bicubic", align_corners=False)
-        return bicubic + self.result(x)
+        return bicubic + RESIDUAL_SCALE * self.result(x)
 
 
 class DDFUpNet(nn.Module):
@@ -201,7 +211,9 @@ class DDFUpNet(nn.Module):
         """
         s = self.config.scale
         if [n * s for n in low.shape[-2:]] != list(rgb.shape[-2:]):
-            raise ValueError(f"rgb: got size {list(rgb.shape[-2:])}, expected {s} times {list(low.shape[-2:])}, that of low")
+            raise ValueError(
+                f"rgb: got size {list(rgb.shape[-2:])}, expected {s} times {list(low.shape[-2:])}, that of low"
+            )
         return self.net(low, rgb)
 
     def parameter_count(self) -> int:
@@ -209,7 +221,7 @@ class DDFUpNet(nn.Module):
 
 
 def normalise(low: Tensor, low_range: Tensor) -> Tensor:
-    """`low [B, 1, h, w]` from depth to 0..1 by `low_range [B, 2]`, the minimum and maximum of the low-resolution image."""
+    """`low [B, 1, h, w]` to 0..1 by `low_range [B, 2]`, the minimum and maximum of the low-resolution image."""
     bottom, span = _bottom_and_span(low_range)
     return (low - bottom) / span
 

@@ -60,7 +60,7 @@ class TrainConfig:
     warmup_steps: int = 200
     weight_decay: float = 1e-4
     gradient_clip: float = 1.0
-    rmse_weight: float = 0.5
+    rmse_weight: float = 1.0
     ema_decay: float = 0.999
     precision: str = "float32"
     seed: int = 0
@@ -290,7 +290,9 @@ class _Some:
 
     def __init__(self, dataset: CachedPairs, count: int):
         self.all = dataset
-        self.chosen = sorted({i * len(dataset) // count for i in range(count)}) if count < len(dataset) else range(len(dataset))
+        self.chosen = (
+            sorted({i * len(dataset) // count for i in range(count)}) if count < len(dataset) else range(len(dataset))
+        )
         self.title, self.unit, self.border = dataset.title, dataset.unit, dataset.border
         self.names, self.scenes = ([values[i] for i in self.chosen] for values in (dataset.names, dataset.scenes))
 

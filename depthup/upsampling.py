@@ -26,11 +26,12 @@ def upsample(rgb: np.ndarray, depth: np.ndarray, model: Model = None) -> np.ndar
 
     Args:
         rgb: uint8 `[H, W, 3]`, red first.
-        depth: any real type, `[h, w]` with H = s*h and W = s*w for one factor s, pixel-aligned with `rgb`; metres (or any unit); NaN
-            (or infinite) where there is no measurement. Such samples never enter a filter: they are replaced by their
-            nearest valid neighbours first.
+        depth: any real type, `[h, w]` with H = s*h and W = s*w for one factor s, pixel-aligned with `rgb`; metres (or
+            any unit); NaN (or infinite) where there is no measurement. Such samples never enter a filter: they are
+            replaced by their nearest valid neighbours first.
         model: a name in the box, a `.safetensors` file, what `load_model` returned, or a baseline: `nearest`,
-            `bilinear`, `bicubic`, `joint-bilateral`, `guided-filter`. Without it: the network in the box for the factor.
+            `bilinear`, `bicubic`, `joint-bilateral`, `guided-filter`. Without it: the network in the box for the
+            factor.
 
     Returns:
         float32 `[H, W]` in the unit of `depth`; NaN at a pixel whose own low-resolution sample is not valid.
@@ -63,10 +64,12 @@ def pair_scale(rgb: np.ndarray, depth: np.ndarray) -> int:
         raise InputError(f"depth: got {depth.dtype} {list(depth.shape)}, expected real numbers [h, w]")
     (H, W), (h, w) = rgb.shape[:2], depth.shape
     sizes = f"RGB is {W}x{H} and depth {w}x{h}"
-    if H < h or W < w:
+    if h > H or w > W:
         raise InputError(f"rgb: smaller than depth: {sizes}; expected RGB at least as large as depth")
     if H % h or W % w or H // h != W // w:
-        raise InputError(f"depth: {sizes}, a ratio of {W / w:.4g} by {H / h:.4g}; expected one whole factor in both directions")
+        raise InputError(
+            f"depth: {sizes}, a ratio of {W / w:.4g} by {H / h:.4g}; expected one whole factor in both directions"
+        )
     return H // h
 
 
@@ -87,7 +90,9 @@ def resolve_model(model: Model, factor: int) -> DDFUpNet:
     if model is None:
         if f"x{factor}" not in shipped_names():
             shipped = [s for s in SCALES if f"x{s}" in shipped_names()]
-            raise InputError(f"depth: the pair's factor is {factor}; expected one of {shipped}, for which there are weights")
+            raise InputError(
+                f"depth: the pair's factor is {factor}; expected one of {shipped}, for which there are weights"
+            )
         model = f"x{factor}"
     net = model if isinstance(model, DDFUpNet) else _cached_model(str(model))
     if net.config.scale != factor:

@@ -58,11 +58,15 @@ def read_metadata(model: str | Path) -> tuple[DDFUpNetConfig, dict]:
         raise InputError(f"{path}: not a safetensors file ({error}); expected weights written by depthup") from None
     if metadata.get("format") != FORMAT:
         found = metadata.get("format", "no format at all")
-        raise InputError(f"{path}: its metadata names {found}, expected {FORMAT}; only depthup's own weights can be loaded")
+        raise InputError(
+            f"{path}: its metadata names {found}, expected {FORMAT}; only depthup's own weights can be loaded"
+        )
     try:
         return DDFUpNetConfig(**json.loads(metadata["config"])), json.loads(metadata["training"])
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: its configuration cannot be read ({error}); was it made by a newer depthup?") from None
+        raise InputError(
+            f"{path}: its configuration cannot be read ({error}); was it made by a newer depthup?"
+        ) from None
 
 
 def load_model(model: str | Path, device: str | torch.device = "cpu") -> DDFUpNet:

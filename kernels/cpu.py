@@ -61,7 +61,7 @@ def _columns(offset, stride, W, Wo):
 
 @_compile
 def _forward_groups(start, stop, x, channel_filter, spatial_filter, out, dilation, stride, scale, add):
-    B, C, H, W = x.shape
+    _, C, H, W = x.shape
     Ho, Wo = spatial_filter.shape[3], spatial_filter.shape[4]
     k = channel_filter.shape[4]
     groups = (Ho + ROWS_PER_GROUP - 1) // ROWS_PER_GROUP
@@ -110,7 +110,7 @@ def _backward_groups(
     dilation, stride, scale, add,
 ):  # fmt: skip
     """Rows of `grad_x` and `grad_spatial`; `grad_channel [groups, N, C, k*k]` holds each group's own partial sum."""
-    B, C, H, W = x.shape
+    _, C, H, W = x.shape
     Ho, Wo = spatial_filter.shape[3], spatial_filter.shape[4]
     k = channel_filter.shape[4]
     groups = (H + ROWS_PER_GROUP - 1) // ROWS_PER_GROUP
@@ -237,9 +237,8 @@ def backward(
     grad_spatial = np.empty(spatial_filter.shape, arrays[0].dtype)
     partial = np.zeros((groups, scale * scale, C, channel_filter.shape[-1] ** 2), np.float64)
     work = 3 * grad_out.numel() * channel_filter.shape[-1] ** 2
-    _run(
-        _backward_groups, groups, work, *arrays, grad_x, partial, grad_spatial, dilation, stride, scale, combine == "add"
-    )  # fmt: skip
+    results = grad_x, partial, grad_spatial
+    _run(_backward_groups, groups, work, *arrays, *results, dilation, stride, scale, combine == "add")
     grad_channel = partial.reshape(B, groups // max(B, 1), *partial.shape[1:]).sum(axis=1)
     return (
         torch.from_numpy(grad_x).to(x.dtype),
