@@ -1,0 +1,66 @@
+"""What the benchmarks share: timing in turn, the machine, and results as JSON."""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def time_in_turn(candidates: dict[str, Callable[[], object]], rounds: int) -> dict[str, dict[str, float]]:
+    """Milliseconds of every candidate: one call each per round, so that a machine that drifts is fair to all.
+
+    The first two rounds are not counted.
+    """
+    taken: dict[str, list[float]] = {name: [] for name in candidates}
+    for turn in range(rounds + 2):
+        for name, call in candidates.items():
+            began = time.perf_counter()
+            call()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            if turn >= 2:
+                taken[name].append(1000 * (time.perf_counter() - began))
+    return {
+        name: {"median_ms": statistics.median(times), "min_ms": min(times), "max_ms": max(times), "rounds": rounds}
+        for name, times in taken.items()
+    }
+
+
+def machine() -> dict[str, str | int]:
+    """What the numbers were measured on."""
+    info = Path("/proc/cpuinfo")
+    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
+    return {
+        "processor": names[0] if names else platform.processor(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "commit": commit.strip(),
+    }
+
+
+def write_results(name: str, rows: list[dict]) -> Path:
+    """`benchmarks/results/NAME-cpu.json` or `NAME-cuda.json`."""
+    path = RESULTS / f"{name}-{'cuda' if torch.cuda.is_available() else 'cpu'}.json"
+    path.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
+    return path
+
+
+def print_table(rows: list[dict], columns: list[str]) -> None:
+    """Rows as a Markdown table on stdout."""
+    print("| " + " | ".join(columns) + " |")
+    print("|" + "---|" * len(columns))
+    for row in rows:
+        cells = [f"{row[c]:.3g}" if isinstance(row[c], float) else str(row[c]) for c in columns]
+        print("| " + " | ".join(cells) + " |")

@@ -1,0 +1,57 @@
+"""Whole upsampling of one pair, after loading: seconds, and peak memory above what importing and loading left."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+CASES = [("x4", 640, 480), ("x8", 640, 480), ("x16", 640, 480), ("x4-pac", 640, 480), ("x4", 1920, 1440)]
+CASES += [(name, 640, 480) for name in ("bicubic", "joint-bilateral", "guided-filter")]
+ROUNDS = 9
+
+
+def peak_and_now() -> tuple[float, float]:
+    """Peak and present resident memory of this process in MB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    kilobytes = {line.split(":")[0]: int(line.split()[1]) for line in lines if line.startswith(("VmHWM", "VmRSS"))}
+    return kilobytes["VmHWM"] / 1024, kilobytes["VmRSS"] / 1024
+
+
+def measure(model: str, width: int, height: int) -> dict:
+    """In a process of its own, so that one case's memory is not another's."""
+    import numpy as np
+    from timing import time_in_turn
+
+    import depthup
+
+    scale = 4 if model in ("bicubic", "joint-bilateral", "guided-filter") else int(model.split("-")[0][1:])
+    random = np.random.default_rng(0)
+    rgb = random.integers(0, 256, (height, width, 3), np.uint8)
+    depth = random.uniform(1, 8, (height // scale, width // scale)).astype(np.float32)
+    loaded = depthup.load_model(model) if model.startswith("x") else model
+    _, before = peak_and_now()
+    Path("/proc/self/clear_refs").write_text("5")  # starts the peak anew
+    times = time_in_turn({"upsample": lambda: depthup.upsample(rgb, depth, loaded)}, ROUNDS)["upsample"]
+    peak, _ = peak_and_now()
+    return {"model": model, "scale": scale, "size": f"{width}x{height}", "peak_mb_above_import": peak - before} | times
+
+
+def main() -> None:
+    if len(sys.argv) > 1:
+        model, width, height = sys.argv[1:]
+        print(json.dumps(measure(model, int(width), int(height))))
+        return
+    from timing import print_table, write_results
+
+    rows = []
+    for case in CASES:
+        command = [sys.executable, __file__, *map(str, case)]
+        rows.append(json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+    print_table(rows, ["model", "size", "median_ms", "min_ms", "max_ms", "peak_mb_above_import"])
+    print(f"\n{ROUNDS} rounds each; written to {write_results('upsampling', rows)}")
+
+
+if __name__ == "__main__":
+    main()
