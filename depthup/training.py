@@ -72,6 +72,9 @@ class TrainConfig:
     def __post_init__(self):
         if (self.minutes > 0) == (self.steps > 0):
             raise ValueError("minutes, steps: expected exactly one of them above 0")
+        DDFUpNetConfig.named(self.architecture, self.scale)  # raises for a scale or architecture that there is not
+        if self.crop_size % self.scale:
+            raise ValueError(f"crop_size: got {self.crop_size}, expected a multiple of the scale {self.scale}")
         if self.precision not in ("float32", "bf16"):
             raise ValueError(f"precision: got {self.precision!r}, expected 'float32' or 'bf16'")
 

@@ -12,10 +12,15 @@ from scipy.ndimage import distance_transform_edt
 from depthup.baselines import BASELINES
 from depthup.data import InputError
 from depthup.models import SCALES, DDFUpNet, denormalise, normalise
-from depthup.weights import load_model, shipped_names
+from depthup.weights import load_model, shipped_names, weights_path
 
 Model = str | Path | DDFUpNet | None
-_cached_model = lru_cache(maxsize=8)(load_model)
+
+
+@lru_cache(maxsize=8)
+def _load_once(path: Path, changed: int) -> DDFUpNet:
+    """The model in a file; `changed`, the time of its last change, makes a rewritten file be read again."""
+    return load_model(path)
 
 
 def upsample(rgb: np.ndarray, depth: np.ndarray, model: Model = None) -> np.ndarray:
@@ -94,7 +99,11 @@ def resolve_model(model: Model, factor: int) -> DDFUpNet:
                 f"depth: the pair's factor is {factor}; expected one of {shipped}, for which there are weights"
             )
         model = f"x{factor}"
-    net = model if isinstance(model, DDFUpNet) else _cached_model(str(model))
+    if isinstance(model, DDFUpNet):
+        net = model
+    else:
+        path = weights_path(model)
+        net = _load_once(path, path.stat().st_mtime_ns)
     if net.config.scale != factor:
         name = "the model" if isinstance(model, DDFUpNet) else str(model)
         raise InputError(f"{name}: upsamples by {net.config.scale}, and the pair's factor is {factor}")
