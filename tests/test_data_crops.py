@@ -71,9 +71,7 @@ def test_cache_loses_nothing(millimetres, dtype):
         assert pair.name == dataset[index].name
         np.testing.assert_array_equal(pair.rgb, dataset[index].rgb)
         np.testing.assert_array_equal(pair.depth, dataset[index].depth)
-        np.testing.assert_array_equal(
-            pairs.depth(index, slice(3, 60), slice(9, 40)), dataset[index].depth[3:60, 9:40]
-        )
+        np.testing.assert_array_equal(pairs.depth(index, slice(3, 60), slice(9, 40)), dataset[index].depth[3:60, 9:40])
 
 
 def test_cached_depth_cannot_be_spoiled():
