@@ -102,6 +102,8 @@ class DDF(nn.Module):
         self.spatial = nn.Conv2d(channels, taps, 1, stride=stride)
         self.spatial_norm = FilterNorm(torch.full((taps, 1, 1), 1 / taps), taps=0)
         self.channel = ChannelFilter(channels, 1, kernel_size, squeeze_ratio)
+        if combine == "add":
+            nn.init.zeros_(self.channel.norm.beta)  # the sum of the two shifts is to start as a mean
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, C, H, W]` to `[B, C, Ho, Wo]` with `Ho = (H - 1) // stride + 1`, `Wo` alike."""

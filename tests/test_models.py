@@ -1,0 +1,236 @@
+"""DDF-Up-Net of both configurations, and the normalisation of depth around it."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from depthup.kernels import use_backend
+from depthup.layers import DDFUp
+from depthup.models import SCALES, DDFUpNet, DDFUpNetConfig, denormalise, normalise
+
+ARCHITECTURES = ("paper", "base")
+
+
+@pytest.fixture(autouse=True)
+def same_weights_every_time():
+    torch.manual_seed(0)
+
+
+def network(architecture: str, scale: int) -> DDFUpNet:
+    """Untrained, but with a last layer that lets the others be seen."""
+    net = DDFUpNet(DDFUpNetConfig.named(architecture, scale))
+    if architecture == "base":
+        nn.init.normal_(net.net.result.weight, std=0.3)
+    return net
+
+
+def random_pair(scale: int, h: int = 3, w: int = 2, B: int = 2) -> tuple[Tensor, Tensor]:
+    return torch.rand(B, 1, h, w), torch.rand(B, 3, scale * h, scale * w)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 2), (1, 5)], ids=str)
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_output_has_the_size_of_rgb(architecture, scale, size):
+    low, rgb = random_pair(scale, *size)
+    with torch.no_grad():
+        out = network(architecture, scale)(low, rgb)
+    assert out.shape == (2, 1, *rgb.shape[-2:])
+    assert out.isfinite().all()
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_untrained_base_is_bicubic(scale):
+    low, rgb = random_pair(scale, 5, 3)
+    net = DDFUpNet(DDFUpNetConfig(scale=scale))
+    with torch.no_grad():
+        out = net(low, rgb)
+    assert torch.equal(out, F.interpolate(low, scale_factor=scale, mode="bicubic", align_corners=False))
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_rgb_and_depth_both_matter(architecture):
+    low, rgb = random_pair(4)
+    net = network(architecture, 4)
+    with torch.no_grad():
+        out = net(low, rgb)
+        assert not torch.allclose(net(low, 1 - rgb), out, atol=1e-5)
+        assert not torch.allclose(net(1 - low, rgb), out, atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_images_of_a_batch_do_not_mix(architecture):
+    low, rgb = random_pair(2, 4, 3, B=3)
+    net = network(architecture, 2)
+    with torch.no_grad():
+        together = net(low, rgb)
+        alone = torch.cat([net(low[i : i + 1], rgb[i : i + 1]) for i in range(3)])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("size", [(12, 9), (3, 2), (2, 3), (24, 16)], ids=str)
+def test_rgb_of_a_wrong_size(architecture, size):
+    low, _ = random_pair(4)
+    with pytest.raises(ValueError, match=r"rgb: got size \[\d+, \d+\], expected 4 times \[3, 2\]"):
+        network(architecture, 4)(low, torch.rand(2, 3, *size))
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_paper_has_the_widths_of_pac_net(scale):
+    net = DDFUpNet(DDFUpNetConfig.named("paper", scale)).net
+    octaves = {2: 1, 4: 2, 8: 3, 16: 4}[scale]
+
+    def widths(layers: nn.Sequential) -> list[int]:
+        convolutions = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
+        assert all(c.kernel_size == (5, 5) and c.stride == (1, 1) for c in convolutions)
+        return [convolutions[0].in_channels, *(c.out_channels for c in convolutions)]
+
+    assert widths(net.depth_encoder) == [1, 32, 32, 32]
+    assert widths(net.guidance_encoder) == [3, 32, 32, 16 * octaves]
+    assert widths(net.decoder) == [32, 32, 1]
+    assert len(net.ups) == octaves
+    for up in net.ups:
+        assert (up.scale, up.kernel_size) == (2, 5)
+        assert up.spatial.weight.shape == (4 * 25, 4 * 16, 1, 1)
+        assert up.channel.norm.beta.shape == (4, 32, 25)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_one_ddf_up_per_octave(architecture, scale):
+    ups = [m for m in DDFUpNet(DDFUpNetConfig.named(architecture, scale)).modules() if isinstance(m, DDFUp)]
+    assert [up.scale for up in ups] == [2] * (scale.bit_length() - 1)
+
+
+@pytest.mark.parametrize("constant", [False, True], ids=["random", "constant"])
+@pytest.mark.parametrize(("architecture", "scale"), [("paper", 2), ("paper", 8), ("base", 2), ("base", 8)])
+def test_every_parameter_gets_a_finite_gradient(architecture, scale, constant):
+    net = network(architecture, scale)
+    low, rgb = random_pair(scale)
+    if constant:
+        low, rgb = torch.zeros_like(low), torch.full_like(rgb, 0.5)
+    net(low, rgb).square().sum().backward()
+    for name, parameter in net.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert constant or parameter.grad.any(), name
+
+
+def test_base_starts_to_learn_from_its_last_layer():
+    net = DDFUpNet(DDFUpNetConfig(scale=2))
+    net(*random_pair(2)).square().sum().backward()
+    moved = {name for name, parameter in net.named_parameters() if parameter.grad.any()}
+    assert moved == {"net.result.weight", "net.result.bias"}
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_backends_agree_through_the_network(architecture):
+    net = network(architecture, 4).double()
+    low, rgb = (t.double() for t in random_pair(4))
+    results = []
+    for backend in ("reference", "cpu"):
+        with use_backend(backend):
+            out = net(low, rgb)
+        results.append((out.detach(), *torch.autograd.grad(out.square().sum(), list(net.parameters()))))
+    for reference, kernel in zip(*results, strict=True):
+        assert (reference - kernel).abs().max() <= 1e-9 * reference.abs().max()
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_memory_layout_does_not_matter(architecture):
+    net = network(architecture, 4)
+    low, rgb = random_pair(4)
+    with torch.no_grad():
+        expected = net(low, rgb)
+        net = net.to(memory_format=torch.channels_last)
+        out = net(low.contiguous(memory_format=torch.channels_last), rgb.contiguous(memory_format=torch.channels_last))
+    torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_autocast_is_near_float32(architecture):
+    net = network(architecture, 4)
+    low, rgb = random_pair(4)
+    with torch.no_grad():
+        expected = net(low, rgb)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            out = net(low, rgb)
+    assert out.isfinite().all()
+    assert (out.float() - expected).abs().max() < 0.1 * expected.abs().max()
+
+
+@pytest.mark.parametrize("scale", [4, 8])
+def test_a_larger_scale_can_start_from_a_smaller_one(scale):
+    smaller = DDFUpNet(DDFUpNetConfig(scale=scale)).state_dict()
+    larger = DDFUpNet(DDFUpNetConfig(scale=2 * scale)).state_dict()
+    assert smaller.keys() < larger.keys()
+    different = {name for name in smaller if smaller[name].shape != larger[name].shape}
+    # the low-resolution trunk joins the guidance of its own level, whose width depends on the level
+    assert different <= {"net.enter.weight"}
+
+
+def test_configuration():
+    config = DDFUpNetConfig.named("paper", 8)
+    assert (config.width, config.kernel_size, config.octaves) == (32, 5, 3)
+    assert DDFUpNetConfig.named("base", 16) == DDFUpNetConfig(scale=16)
+    for each in (config, DDFUpNetConfig(scale=16, width=32, trunk_blocks=2, kernel_size=5)):
+        assert DDFUpNetConfig(**each.to_dict()) == each
+    with pytest.raises(FrozenInstanceError):
+        config.scale = 4
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"architecture": "unet"}, "architecture: got 'unet', expected 'paper' or 'base'"),
+        ({"scale": 3}, "scale: got 3, expected one of"),
+        ({"scale": 32}, "scale: got 32, expected one of"),
+    ],
+)
+def test_wrong_configuration(options, message):
+    with pytest.raises(ValueError, match=message):
+        DDFUpNetConfig(**options)
+
+
+def test_other_widths_and_kernels():
+    config = DDFUpNetConfig(scale=4, width=16, trunk_blocks=1, kernel_size=5)
+    net = DDFUpNet(config)
+    assert net(*random_pair(4)).shape == (2, 1, 12, 8)
+    assert net.parameter_count() == sum(t.numel() for t in net.state_dict().values())
+    assert net.parameter_count() < DDFUpNet(DDFUpNetConfig(scale=4)).parameter_count()
+
+
+def test_normalised_depth_goes_from_zero_to_one():
+    low = 0.5 + 7 * torch.rand(3, 1, 5, 4) * torch.tensor([1.0, 0.1, 10.0]).view(3, 1, 1, 1)
+    low_range = torch.stack([low.amin((1, 2, 3)), low.amax((1, 2, 3))], 1)
+    normalised = normalise(low, low_range)
+    torch.testing.assert_close(normalised.amin((1, 2, 3)), torch.zeros(3))
+    torch.testing.assert_close(normalised.amax((1, 2, 3)), torch.ones(3))
+    torch.testing.assert_close(denormalise(normalised, low_range), low)
+    fine = torch.randn(3, 1, 10, 8)
+    torch.testing.assert_close(normalise(denormalise(fine, low_range), low_range), fine, rtol=1e-4, atol=1e-4)
+
+
+def test_constant_depth_comes_back():
+    low = torch.full((2, 1, 3, 4), 2.5)
+    low_range = torch.tensor([[2.5, 2.5], [2.0, 3.0]])
+    normalised = normalise(low, low_range)
+    assert torch.equal(normalised[0], torch.zeros(1, 3, 4))
+    assert torch.equal(normalised[1], torch.full((1, 3, 4), 0.5))
+    assert torch.equal(denormalise(normalised, low_range), low)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (4, 3)], ids=str)
+def test_untrained_base_keeps_constant_depth(size):
+    low, rgb = random_pair(4, *size, B=1)
+    low = torch.full_like(low, 3.25)
+    low_range = torch.tensor([[3.25, 3.25]])
+    with torch.no_grad():
+        out = denormalise(DDFUpNet(DDFUpNetConfig(scale=4))(normalise(low, low_range), rgb), low_range)
+    assert torch.equal(out, torch.full_like(out, 3.25))
