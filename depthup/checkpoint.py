@@ -8,7 +8,7 @@ from typing import Any
 
 import safetensors
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from depthup.atomic import write_beside
 from depthup.data import InputError
@@ -28,11 +28,12 @@ def save_checkpoint(path: Path, state: Any, config: dict) -> None:
         "config": config,
         "step": state.step,
         "seconds": state.seconds,
+        "losses": state.losses,
         "param_groups": optimiser["param_groups"],
     }
     metadata = {"format": FORMAT, "facts": json.dumps(facts)}
     with write_beside(path) as temporary:
-        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary, metadata)
+        temporary.write_bytes(save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, metadata))
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, dict], dict]:

@@ -16,7 +16,6 @@ import typer
 app = typer.Typer(
     name="depthup",
     help="Guided depth upsampling with Decoupled Dynamic Filters (DDF-Up).",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -76,12 +75,13 @@ def progress_bar(delay: float = 2.0) -> Iterator[Callable[[str, float], None]]:
         TextColumn("{task.percentage:>3.0f}%"),
         TimeRemainingColumn(),
     )
-    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    console = Console(stderr=True)
+    bar = Progress(*columns, console=console, transient=True)
     began, tasks = time.monotonic(), {}
 
     def update(what: str, fraction: float) -> None:
         if not tasks:
-            if time.monotonic() - began < delay:
+            if not console.is_terminal or time.monotonic() - began < delay:
                 return
             bar.start()
             tasks["only"] = bar.add_task(what, total=1.0)
@@ -90,7 +90,8 @@ def progress_bar(delay: float = 2.0) -> Iterator[Callable[[str, float], None]]:
     try:
         yield update
     finally:
-        bar.stop()
+        if tasks:  # stopping one that was not started prints an empty line
+            bar.stop()
 
 
 @app.command()
@@ -250,11 +251,14 @@ def info(as_json: JsonFlag = False) -> None:
 def main() -> None:
     """Entry point. An expected failure is one line on stderr; exit code 2 is wrong usage, 1 is failure."""
     try:
-        app()
-    except KeyboardInterrupt:
+        sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False))
+    except (KeyboardInterrupt, typer.Abort):
         say("depthup: interrupted")
         sys.exit(130)
     except Exception as error:
+        if hasattr(error, "format_message"):  # wrong usage: of click's class, which newer typers carry in themselves
+            say(f"depthup: {' '.join(error.format_message().split()).rstrip('.')}; see --help")
+            sys.exit(2)
         from depthup.commands import UsageError  # here, because it imports torch, which `--help` must not
         from depthup.data import InputError
 

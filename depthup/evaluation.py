@@ -99,8 +99,11 @@ def evaluate(
     scores = []
     for n in range(len(dataset)):
         pair = dataset[n]
-        rgb, truth = crop_to_multiple(pair.rgb, scale), crop_to_multiple(pair.depth, scale)
-        result = upsample(rgb, make_low_resolution(truth, scale, protocol), model)
+        try:
+            rgb, truth = crop_to_multiple(pair.rgb, scale), crop_to_multiple(pair.depth, scale)
+            result = upsample(rgb, make_low_resolution(truth, scale, protocol), model)
+        except ValueError as error:  # an InputError, or smaller than one cell
+            raise InputError(f"{pair.name}: {error}") from None
         scores.append(score(pair.name, pair.scene, result, truth, dataset.border, 100.0 if pair.unit == "m" else 1.0))
         if progress:
             progress(n + 1, len(dataset))

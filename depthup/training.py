@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +99,7 @@ class TrainState:
     ema: dict[str, Tensor]
     step: int = 0
     seconds: float = 0.0
+    losses: list[float] = field(default_factory=list)  # of the steps since the last one that was logged
 
 
 def train(
@@ -138,13 +139,12 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     tick = progress or (lambda what, fraction: None)
 
-    pairs = CachedPairs(training, lambda done, total: tick("reading pairs", done / total))
     if resume:
-        config = TrainConfig(**load_checkpoint(checkpoint)[1]["config"])
-    state = _start(config)
-    if resume:
-        _restore(state, checkpoint)
+        config, state = _restore(checkpoint)
         report(f"resumed {out} at step {state.step} after {state.seconds / 60:.1f} minutes")
+    else:
+        state = _start(config)
+    pairs = CachedPairs(training, lambda done, total: tick("reading pairs", done / total))
     device = next(state.model.parameters()).device
     sampler = CropSampler(pairs, config.crop_size, config.scale, config.protocol, config.batch_size, config.seed)
     held_out = _Some(CachedPairs(validation), config.validation_images)
@@ -155,7 +155,6 @@ def train(
     )
     record = _record(config, training, validation)
     log = _Log(out, state.step)
-    losses: list[float] = []
     began, before = time.monotonic(), state.seconds
 
     with _stop_on_signal() as stopped:
@@ -165,13 +164,14 @@ def train(
                 break
             for group in state.optimiser.param_groups:
                 group["lr"] = learning_rate(config, state.step, done)
-            losses.append(_step(config, state, {name: t.to(device) for name, t in batch.items()}))
+            state.losses.append(_step(config, state, {name: t.to(device) for name, t in batch.items()}))
             state.step += 1
             state.seconds = before + time.monotonic() - began
-            tick(f"step {state.step}, loss {losses[-1]:.2f} cm", _done(config, state))
+            tick(f"step {state.step}, loss {state.losses[-1]:.2f} cm", _done(config, state))
             if state.step % config.checkpoint_every == 0:
-                log.write(state, loss=sum(losses) / len(losses), learning_rate=state.optimiser.param_groups[0]["lr"])
-                losses.clear()
+                mean = sum(state.losses) / len(state.losses)
+                log.write(state, loss=mean, learning_rate=state.optimiser.param_groups[0]["lr"])
+                state.losses.clear()
                 save_checkpoint(checkpoint, state, asdict(config))
             if state.step % config.validation_every == 0:
                 rmse = _validate(state, held_out, config).rmse
@@ -238,13 +238,21 @@ def _copy_fitting(source: DDFUpNet, target: DDFUpNet) -> None:
     target.load_state_dict(state | fitting)
 
 
-def _restore(state: TrainState, checkpoint: Path) -> None:
+def _restore(checkpoint: Path) -> tuple[TrainConfig, TrainState]:
     tensors, facts = load_checkpoint(checkpoint)
-    state.model.load_state_dict(tensors["model"])
-    state.optimiser.load_state_dict({"state": tensors["optimiser"], "param_groups": facts["param_groups"]})
-    state.ema = {name: t.to(state.ema[name].device) for name, t in tensors["ema"].items()}
-    torch.set_rng_state(tensors["random"]["cpu"])
-    state.step, state.seconds = facts["step"], facts["seconds"]
+    try:
+        config = TrainConfig(**facts["config"])
+        state = _start(replace(config, init=None))  # the file it started from may be gone
+        state.model.load_state_dict(tensors["model"])
+        state.optimiser.load_state_dict({"state": tensors["optimiser"], "param_groups": facts["param_groups"]})
+        for name, t in state.ema.items():
+            t.copy_(tensors["ema"][name])
+        torch.set_rng_state(tensors["random"]["cpu"])
+        state.step, state.seconds, state.losses = facts["step"], facts["seconds"], facts.get("losses", [])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise InputError(f"{checkpoint}: is of another version of depthup ({reason}); expected one of this") from None
+    return config, state
 
 
 def _step(config: TrainConfig, state: TrainState, batch: dict[str, Tensor]) -> float:

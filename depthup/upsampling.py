@@ -112,10 +112,12 @@ def resolve_model(model: Model, factor: int) -> DDFUpNet:
 
 def _run_network(rgb: np.ndarray, depth: np.ndarray, factor: int, model: Model) -> np.ndarray:
     net = resolve_model(model, factor)
+    if depth.min() == depth.max():  # no range to normalise by; only a constant follows every affine change
+        return depth.repeat(factor, 0).repeat(factor, 1)
     device = next(net.parameters()).device
     low = torch.from_numpy(depth)[None, None]
     low_range = torch.stack([low.min(), low.max()])[None]
-    image = torch.from_numpy(np.ascontiguousarray(rgb)).to(device).permute(2, 0, 1)[None].float() / 255
+    image = torch.from_numpy(rgb.copy()).to(device).permute(2, 0, 1)[None].float() / 255
     with torch.inference_mode():
         result = net(normalise(low, low_range).float().to(device), image)
     return denormalise(result.double().cpu(), low_range)[0, 0].numpy()

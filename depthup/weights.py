@@ -7,7 +7,7 @@ from pathlib import Path
 
 import safetensors
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from depthup.atomic import write_beside
 from depthup.data import InputError
@@ -27,7 +27,7 @@ def save_weights(path: Path, model: DDFUpNet, training: dict, state: dict[str, t
     metadata = {"format": FORMAT, "config": json.dumps(model.config.to_dict()), "training": json.dumps(training)}
     tensors = {name: t.detach().cpu().contiguous() for name, t in (state or model.state_dict()).items()}
     with write_beside(path) as temporary:
-        save_file(tensors, temporary, metadata)
+        temporary.write_bytes(save(tensors, metadata))  # `save_file` makes a file that only its owner can read
 
 
 def weights_path(model: str | Path) -> Path:

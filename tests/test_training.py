@@ -1,0 +1,396 @@
+"""Training: repeatable, resumable to the bit, never on validation scenes, and it learns."""
+
+import csv
+import math
+import signal
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from depthup.checkpoint import load_checkpoint
+from depthup.data import InputError, is_validation_scene, open_dataset
+from depthup.evaluation import evaluate
+from depthup.models import DDFUpNet, DDFUpNetConfig
+from depthup.training import TrainConfig, TrainResult, learning_rate, loss, train
+from depthup.weights import load_model, read_metadata, save_weights
+
+SCENES = ("room0", "room1", "room2", "room3", "room23", "room34")  # the last two are for validation
+CONFIG = TrainConfig(
+    scale=2,
+    steps=6,
+    batch_size=2,
+    crop_size=32,
+    learning_rate=3e-3,
+    warmup_steps=2,
+    checkpoint_every=3,
+    validation_every=4,
+    seed=5,
+)
+
+
+def write_scene(folder: Path, name: str, seed: int) -> None:
+    """A wall and a few boxes before it, each of its own colour and depth, with a hole in the depth."""
+    rng = np.random.default_rng(seed)
+    rgb = np.full((64, 64, 3), 60, np.uint8)
+    depth = np.full((64, 64), 4000, np.uint16)
+    for _ in range(5):
+        top, left = rng.integers(0, 44, 2)
+        box = np.s_[top : top + rng.integers(10, 30), left : left + rng.integers(10, 30)]
+        rgb[box], depth[box] = rng.integers(0, 256, 3), rng.integers(1000, 3500)
+    depth[40:44, 10:20] = 0
+    cv2.imwrite(str(folder / f"{name}_rgb.png"), rgb)
+    cv2.imwrite(str(folder / f"{name}_depth.png"), depth)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("pairs")
+    for seed, name in enumerate(SCENES):
+        write_scene(folder, name, seed)
+    return folder
+
+
+def make_small(patch: pytest.MonkeyPatch) -> None:
+    """Networks of 10,000 parameters, and no TensorBoard, which takes seconds to import."""
+    small = classmethod(lambda cls, architecture, scale: cls(architecture, scale, width=16, trunk_blocks=1))
+    patch.setattr(DDFUpNetConfig, "named", small)
+    patch.setitem(sys.modules, "torch.utils.tensorboard", None)
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    make_small(monkeypatch)
+
+
+def run(folder: Path, out: Path, config: TrainConfig = CONFIG, resume: bool = False, progress=None) -> TrainResult:
+    sets = open_dataset(folder, "train"), open_dataset(folder, "val")
+    return train(*sets, config, out, resume, lambda line: None, progress)
+
+
+def rows(out: Path) -> list[dict[str, str]]:
+    """`metrics.csv` without what depends on the clock."""
+    with (out / "metrics.csv").open(newline="") as file:
+        return [{name: value for name, value in row.items() if name != "minutes"} for row in csv.DictReader(file)]
+
+
+def tensors(out: Path) -> dict[str, torch.Tensor]:
+    """All that a run ended with: the weights, and the parts of its checkpoint."""
+    parts, _ = load_checkpoint(out / "checkpoint.safetensors")
+    found = {f"weights/{name}": t for name, t in load_file(out / "model.safetensors").items()}
+    for part in ("model", "ema", "random"):
+        found |= {f"{part}/{name}": t for name, t in parts[part].items()}
+    for index, moments in parts["optimiser"].items():
+        found |= {f"optimiser/{index}/{name}": t for name, t in moments.items()}
+    return found
+
+
+def assert_equal_runs(first: Path, second: Path) -> None:
+    a, b = tensors(first), tensors(second)
+    assert a.keys() == b.keys()
+    assert [name for name in a if not torch.equal(a[name], b[name])] == []
+    assert rows(first) == rows(second)
+
+
+@pytest.fixture(scope="module")
+def finished(folder, tmp_path_factory) -> Path:
+    """A run of CONFIG that nobody disturbed; only to be read."""
+    out = tmp_path_factory.mktemp("runs") / "finished"
+    with pytest.MonkeyPatch.context() as patch:
+        make_small(patch)
+        run(folder, out)
+    return out
+
+
+class Signals:
+    """A progress callback that raises signals when a step is done."""
+
+    def __init__(self, step: int, *numbers: signal.Signals):
+        self.step, self.numbers = step, numbers
+
+    def __call__(self, what: str, fraction: float) -> None:
+        if what.startswith(f"step {self.step},"):
+            for number in self.numbers:
+                signal.raise_signal(number)
+
+
+def test_scenes_are_what_the_tests_suppose():
+    assert [is_validation_scene(scene) for scene in SCENES] == [False] * 4 + [True] * 2
+
+
+def test_same_seed_gives_the_same_bits(folder, finished, tmp_path):
+    result = run(folder, tmp_path)
+    assert (result.finished, result.steps) == (True, 6)
+    assert result.weights == tmp_path / "model.safetensors"
+    assert_equal_runs(tmp_path, finished)
+
+
+def test_another_seed_gives_other_weights(folder, finished, tmp_path):
+    run(folder, tmp_path, replace(CONFIG, seed=6))
+    other, weights = load_file(tmp_path / "model.safetensors"), load_file(finished / "model.safetensors")
+    assert not torch.equal(other["net.depth.weight"], weights["net.depth.weight"])
+    assert [row["loss"] for row in rows(tmp_path)] != [row["loss"] for row in rows(finished)]
+
+
+def test_every_tensor_moves(finished):
+    torch.manual_seed(CONFIG.seed)
+    start = DDFUpNet(DDFUpNetConfig(scale=2, width=16, trunk_blocks=1)).state_dict()
+    end = load_checkpoint(finished / "checkpoint.safetensors")[0]["model"]
+    assert [name for name in start if torch.equal(start[name], end[name])] == []
+
+
+@pytest.mark.parametrize(("step", "number"), [(3, signal.SIGINT), (4, signal.SIGINT), (4, signal.SIGTERM)], ids=str)
+def test_stopped_and_resumed_is_as_if_never_stopped(folder, finished, tmp_path, step, number):
+    handler = signal.getsignal(number)
+    result = run(folder, tmp_path, progress=Signals(step, number))
+    assert (result.finished, result.steps, result.validation) == (False, step, None)
+    assert signal.getsignal(number) is handler
+    assert load_model(result.weights).config.scale == 2  # what there is can be used
+    ignored = TrainConfig(scale=4, steps=1, seed=99)
+    result = run(folder, tmp_path, ignored, resume=True)
+    assert (result.finished, result.steps) == (True, 6)
+    assert_equal_runs(tmp_path, finished)
+
+
+def test_killed_and_resumed_is_as_if_never_killed(folder, finished, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run(folder, tmp_path, progress=Signals(5, signal.SIGINT, signal.SIGINT))
+    assert rows(tmp_path)[-1]["step"] == "4"  # after the checkpoint of step 3
+    assert run(folder, tmp_path, resume=True).steps == 6
+    assert_equal_runs(tmp_path, finished)
+
+
+def test_interrupted_before_the_first_checkpoint_may_start_again(folder, finished, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run(folder, tmp_path, progress=Signals(1, signal.SIGINT, signal.SIGINT))
+    run(folder, tmp_path)
+    assert_equal_runs(tmp_path, finished)
+
+
+def test_metrics(finished):
+    with (finished / "metrics.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert list(table[0]) == ["step", "minutes", "loss", "learning_rate", "validation_rmse"]
+    assert [(row["step"], bool(row["loss"]), bool(row["validation_rmse"])) for row in table] == [
+        ("3", True, False),
+        ("4", False, True),
+        ("6", True, False),
+        ("6", False, True),
+    ]
+    for row in table:
+        assert all(math.isfinite(float(value)) and float(value) >= 0 for value in row.values() if value)
+    assert float(table[2]["learning_rate"]) == pytest.approx(learning_rate(CONFIG, 5, 5 / 6))
+
+
+def test_record_in_the_weights(folder, finished):
+    config, record = read_metadata(finished / "model.safetensors")
+    assert config == DDFUpNetConfig(scale=2, width=16, trunk_blocks=1)
+    assert record["config"] == asdict(CONFIG)
+    assert (record["config"]["protocol"], record["config"]["seed"], record["steps"]) == ("dkn", 5, 6)
+    assert record["data"] == {"title": f"{folder.name}, split train", "images": 4, "scenes": 4}
+    assert record["held_out"] == {"title": f"{folder.name}, split val", "images": 2, "scenes": 2}
+    assert record["versions"]["torch"] == torch.__version__
+    expected = evaluate(open_dataset(folder, "val"), 2, "dkn", load_model(finished / "model.safetensors"))
+    assert record["validation"]["rmse"] == pytest.approx(expected.rmse, rel=1e-6)
+    assert record["validation"]["images"] == 2
+    assert float(rows(finished)[-1]["validation_rmse"]) == record["validation"]["rmse"]
+
+
+def test_the_weights_are_the_averaged_ones(finished):
+    parts, facts = load_checkpoint(finished / "checkpoint.safetensors")
+    weights = load_file(finished / "model.safetensors")
+    assert all(torch.equal(t, parts["ema"][name]) for name, t in weights.items())
+    assert not all(torch.equal(t, parts["model"][name]) for name, t in weights.items())
+    assert facts["step"] == 6
+    assert facts["config"] == asdict(CONFIG)
+
+
+def test_only_these_files(finished):
+    assert sorted(p.name for p in finished.iterdir()) == ["checkpoint.safetensors", "metrics.csv", "model.safetensors"]
+
+
+def test_it_learns(folder, tmp_path):
+    config = replace(CONFIG, steps=40, checkpoint_every=8, validation_every=1000, learning_rate=1e-2)
+    result = run(folder, tmp_path, config)
+    losses = [float(row["loss"]) for row in rows(tmp_path) if row["loss"]]
+    assert len(losses) == 5
+    assert losses[-1] < 0.9 * losses[0]
+    bicubic = evaluate(open_dataset(folder, "val"), 2, "dkn", "bicubic")
+    assert result.validation["rmse"] < bicubic.rmse
+
+
+def test_length_by_the_clock(folder, tmp_path):
+    result = run(folder, tmp_path, replace(CONFIG, steps=0, minutes=0.005))
+    assert result.finished
+    assert result.steps >= 1
+    assert 0.005 <= result.minutes < 0.1
+
+
+def test_bf16(folder, tmp_path):
+    result = run(folder, tmp_path, replace(CONFIG, steps=2, precision="bf16"))
+    assert math.isfinite(result.validation["rmse"])
+    assert all(t.dtype == torch.float32 for t in load_file(result.weights).values())
+
+
+def test_paper_architecture_and_pac(folder, tmp_path):
+    result = run(folder, tmp_path, replace(CONFIG, scale=4, steps=1, architecture="paper", protocol="pac"))
+    assert load_model(result.weights).config.architecture == "paper"
+    assert "one sample per cell" in result.validation["degradation"]
+
+
+def test_start_from_weights_of_another_scale(folder, tmp_path):
+    torch.manual_seed(1)
+    source = DDFUpNet(DDFUpNetConfig(scale=4, width=16, trunk_blocks=1))
+    torch.nn.init.normal_(source.net.result.weight)
+    save_weights(tmp_path / "source.safetensors", source, {})
+    config = replace(CONFIG, scale=8, steps=2, learning_rate=0.0, init=str(tmp_path / "source.safetensors"))
+    run(folder, tmp_path / "run", config)
+    given, found = source.state_dict(), load_file(tmp_path / "run" / "model.safetensors")
+    fitting = [name for name in found if name in given and given[name].shape == found[name].shape]
+    assert [name for name in fitting if not torch.equal(given[name], found[name])] == []
+    assert {"net.trunk.0.first.weight", "net.up.1.spatial.weight", "net.result.weight"} <= set(fitting)
+    assert "net.up.3.spatial.weight" in set(found) - set(given)
+    torch.manual_seed(config.seed)
+    start = DDFUpNet(DDFUpNetConfig(scale=8, width=16, trunk_blocks=1)).state_dict()
+    assert all(torch.equal(found[name], start[name]) for name in set(found) - set(fitting))
+
+
+def test_resuming_needs_no_weights_that_it_started_from(folder, tmp_path):
+    source = tmp_path / "source.safetensors"
+    save_weights(source, DDFUpNet(DDFUpNetConfig(scale=2, width=16, trunk_blocks=1)), {})
+    config = replace(CONFIG, init=str(source))
+    run(folder, tmp_path / "run", config, progress=Signals(1, signal.SIGINT))
+    source.unlink()
+    assert run(folder, tmp_path / "run", config, resume=True).finished
+
+
+def test_a_folder_with_a_run_is_not_overwritten(folder, finished):
+    before = {path: path.read_bytes() for path in finished.iterdir()}
+    with pytest.raises(InputError, match="holds a run already; expected --resume"):
+        run(folder, finished)
+    assert {path: path.read_bytes() for path in finished.iterdir()} == before
+
+
+def test_nothing_to_resume(folder, tmp_path):
+    with pytest.raises(InputError, match=r"checkpoint\.safetensors: no such file; expected the checkpoint of a run"):
+        run(folder, tmp_path / "none", resume=True)
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"no checkpoint at all" * 10, b"\0" * 100, "weights", "truncated", "other", "older", "narrower"]
+)
+def test_a_bad_checkpoint(folder, finished, tmp_path, content):
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    good = (finished / "checkpoint.safetensors").read_bytes()
+    if content == "weights":
+        content = (finished / "model.safetensors").read_bytes()
+    elif content == "truncated":
+        content = good[:-100]
+    elif content == "older":
+        content = good.replace(b"ema_decay", b"ema_DECAY")
+    elif content == "narrower":
+        content = good.replace(b'\\"scale\\": 2', b'\\"scale\\": 4')
+    if content == "other":
+        save_file({"a/b": torch.zeros(1)}, checkpoint, {"format": "depthup-checkpoint-1"})
+    else:
+        assert content != good
+        checkpoint.write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        run(folder, tmp_path, resume=True)
+    assert str(caught.value).startswith(f"{checkpoint}: ")
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == [checkpoint.name]
+
+
+def test_scenes_must_not_overlap(folder, tmp_path):
+    with pytest.raises(InputError, match="share 2 scenes, such as room23; expected none"):
+        train(open_dataset(folder, "all"), open_dataset(folder, "val"), CONFIG, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"steps": 0}, "minutes, steps: expected exactly one"),
+        ({"minutes": 1.0}, "minutes, steps: expected exactly one"),
+        ({"precision": "int8"}, "precision: got 'int8'"),
+        ({"scale": 3}, "scale: got 3, expected one of"),
+        ({"architecture": "giant"}, "architecture: got 'giant'"),
+        ({"scale": 16, "crop_size": 40}, "crop_size: got 40, expected a multiple of the scale 16"),
+    ],
+)
+def test_wrong_configurations(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        replace(CONFIG, **wrong)
+
+
+def test_images_too_small_for_a_crop(folder, tmp_path):
+    with pytest.raises(InputError, match="64x64 pixels, expected at least 128x128"):
+        run(folder, tmp_path, replace(CONFIG, crop_size=128))
+
+
+def test_loss_is_that_of_hand_computation():
+    nan = math.nan
+    prediction = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]], [[[5.0, 5.0], [5.0, 5.0]]]], requires_grad=True)
+    depth = torch.tensor([[[[1.5, nan], [3.0, 2.0]]], [[[nan, nan], [nan, 4.0]]]])
+    mae = ((0.5 + 0 + 2) / 3 + 1) / 2
+    rmse = (math.sqrt((0.25 + 4) / 3) + 1) / 2
+    for weight in (0.0, 1.0, 0.3):
+        value = loss(prediction, depth, weight)
+        assert value.item() == pytest.approx(100 * (mae + weight * rmse), rel=1e-6)
+    value.backward()
+    wrong = torch.tensor([[[[True, False], [False, True]]], [[[False, False], [False, True]]]])
+    assert torch.equal(prediction.grad != 0, wrong)
+
+
+def test_loss_of_a_perfect_or_unknown_crop_has_a_gradient():
+    depth = torch.tensor([[[[1.0, 2.0]]], [[[math.nan, math.nan]]]])
+    prediction = depth.nan_to_num(3.0).requires_grad_()
+    value = loss(prediction, depth, 1.0)
+    assert 0 <= value.item() < 0.1
+    value.backward()
+    assert torch.equal(prediction.grad, torch.zeros_like(prediction))
+
+
+def test_learning_rate_schedule():
+    config = TrainConfig(scale=4, steps=1000, learning_rate=2.0, warmup_steps=200)
+    assert learning_rate(config, 0, 0.0) == pytest.approx(2.0 / 200)
+    assert learning_rate(config, 99, 0.0) == pytest.approx(1.0)
+    assert learning_rate(config, 199, 0.0) == pytest.approx(2.0)
+    assert learning_rate(config, 5000, 0.5) == pytest.approx(2.0 * 0.505)
+    assert learning_rate(config, 5000, 1.0) == pytest.approx(0.02)
+    assert learning_rate(config, 5000, 7.0) == pytest.approx(0.02)
+    falling = [learning_rate(config, step, step / 1000) for step in range(200, 1000)]
+    assert falling == sorted(falling, reverse=True)
+
+
+def test_tensorboard_files_where_it_is_installed(folder, tmp_path, monkeypatch):
+    scalars = []
+
+    class SummaryWriter:
+        def __init__(self, folder, purge_step=None):
+            scalars.append(folder)
+
+        def add_scalar(self, name, value, step):
+            scalars.append((name, step))
+
+        def close(self):
+            scalars.append("closed")
+
+    module = type(sys)("torch.utils.tensorboard")
+    module.SummaryWriter = SummaryWriter
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    run(folder, tmp_path, replace(CONFIG, steps=3))
+    assert scalars == [
+        str(tmp_path / "tensorboard"),
+        ("loss", 3),
+        ("learning_rate", 3),
+        ("validation_rmse", 3),
+        "closed",
+    ]
