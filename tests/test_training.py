@@ -35,14 +35,13 @@ CONFIG = TrainConfig(
 
 
 def write_scene(folder: Path, name: str, seed: int) -> None:
-    """A wall and a few boxes before it, each of its own colour and depth, with a hole in the depth."""
+    """A wall and boxes before it, darker the nearer they are, and a hole in the depth."""
     rng = np.random.default_rng(seed)
-    rgb = np.full((64, 64, 3), 60, np.uint8)
     depth = np.full((64, 64), 4000, np.uint16)
     for _ in range(5):
         top, left = rng.integers(0, 44, 2)
-        box = np.s_[top : top + rng.integers(10, 30), left : left + rng.integers(10, 30)]
-        rgb[box], depth[box] = rng.integers(0, 256, 3), rng.integers(1000, 3500)
+        depth[top : top + rng.integers(10, 30), left : left + rng.integers(10, 30)] = rng.integers(1000, 3500)
+    rgb = (depth // 20).astype(np.uint8)[..., None].repeat(3, 2)
     depth[40:44, 10:20] = 0
     cv2.imwrite(str(folder / f"{name}_rgb.png"), rgb)
     cv2.imwrite(str(folder / f"{name}_depth.png"), depth)
@@ -215,13 +214,13 @@ def test_only_these_files(finished):
 
 
 def test_it_learns(folder, tmp_path):
-    config = replace(CONFIG, steps=40, checkpoint_every=8, validation_every=1000, learning_rate=1e-2)
-    result = run(folder, tmp_path, config)
+    """Whole images and 80 steps; of four seeds the worst came to 0.68 and 0.65 of what is compared with."""
+    config = replace(CONFIG, steps=80, batch_size=4, crop_size=64, learning_rate=1e-2, checkpoint_every=8)
+    result = run(folder, tmp_path, replace(config, validation_every=1000))
     losses = [float(row["loss"]) for row in rows(tmp_path) if row["loss"]]
-    assert len(losses) == 5
-    assert losses[-1] < 0.9 * losses[0]
-    bicubic = evaluate(open_dataset(folder, "val"), 2, "dkn", "bicubic")
-    assert result.validation["rmse"] < bicubic.rmse
+    assert len(losses) == 10
+    assert losses[-1] < 0.8 * losses[0]
+    assert result.validation["rmse"] < 0.8 * evaluate(open_dataset(folder, "val"), 2, "dkn", "bicubic").rmse
 
 
 def test_length_by_the_clock(folder, tmp_path):

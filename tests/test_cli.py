@@ -1,0 +1,475 @@
+"""The command line: what it writes, and that every mistake is one line and leaves nothing behind."""
+
+import csv
+import json
+import math
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import h5py
+import numpy as np
+import pytest
+import torch
+
+import depthup.training
+import depthup.weights
+from depthup import upsample
+from depthup.cli import main, progress_bar
+from depthup.data import read_depth, read_rgb
+from depthup.models import DDFUpNet, DDFUpNetConfig
+from depthup.weights import read_metadata, save_weights
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+SCALE = 4
+SCENES = ("room0", "room1", "room2", "room23")  # the last is for validation
+RECORD = {
+    "config": {"protocol": "dkn"},
+    "data": {"title": "boxes"},
+    "steps": 12,
+    "validation": {"rmse": 1.5, "unit": "cm", "images": 3, "scenes": 2},
+}
+
+
+@dataclass
+class Run:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def depthup_(monkeypatch, capfd) -> Callable[..., Run]:
+    """Runs the program in this process."""
+
+    def run(*arguments: object) -> Run:
+        monkeypatch.setattr(sys, "argv", ["depthup", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            main()
+        out, err = capfd.readouterr()
+        return Run(caught.value.code or 0, out, err)
+
+    return run
+
+
+def small_net(scale: int, seed: int = 0) -> DDFUpNet:
+    torch.manual_seed(seed)
+    net = DDFUpNet(DDFUpNetConfig(scale=scale, width=16, trunk_blocks=1))
+    torch.nn.init.normal_(net.net.result.weight, std=0.5)
+    return net
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch) -> Path:
+    """A folder with a pair for x4, good and bad files, and a box with networks for x2 and x4; the current one."""
+    rng = np.random.default_rng(0)
+    box = tmp_path / "box"
+    box.mkdir()
+    for scale in (2, SCALE):
+        save_weights(box / f"x{scale}.safetensors", small_net(scale), RECORD)
+    monkeypatch.setattr(depthup.weights, "SHIPPED", box)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+
+    depth = rng.integers(800, 6000, (8, 12)).astype(np.uint16)
+    depth[2:4, 3] = 0
+    images = {
+        "rgb.png": rng.integers(0, 256, (8 * SCALE, 12 * SCALE, 3), dtype=np.uint8),
+        "small.png": rng.integers(0, 256, (6, 10, 3), dtype=np.uint8),
+        "odd.png": rng.integers(0, 256, (8 * SCALE, 13 * SCALE, 3), dtype=np.uint8),
+        "depth.png": depth,
+        "depth.tiff": (depth / np.float32(1000)).astype(np.float32),
+        "eight.png": (depth // 30).astype(np.uint8),
+        "nothing.png": np.zeros_like(depth),
+    }
+    for name, image in images.items():
+        assert cv2.imwrite(str(tmp_path / name), image)
+    np.save(tmp_path / "depth.npy", images["depth.tiff"])
+    for name in ("rgb", "depth"):
+        content = (tmp_path / f"{name}.png").read_bytes()
+        (tmp_path / f"cut-{name}.png").write_bytes(content[: len(content) * 2 // 3])
+    (tmp_path / "text.safetensors").write_text("these are no weights\n" * 10)
+    with h5py.File(tmp_path / "no-depths.mat", "w") as file:
+        file["images"] = np.zeros((2, 3, 8, 8), np.uint8)
+    (tmp_path / "existing.png").write_bytes(b"precious")
+    (tmp_path / "folder.png").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def snapshot(folder: Path) -> dict[str, bytes | None]:
+    return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in folder.rglob("*")}
+
+
+UPSAMPLE = ("upsample", "rgb.png", "depth.png")
+GOOD = (*UPSAMPLE, "-o", "out.png")
+TRAIN = ("train", "--data", "pairs", "--out", "run")
+EVAL = ("eval", "--data", "motorcycle", "--scale", "4")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "parts"),
+    [
+        (("upsample", "small.png", "depth.png", "-o", "out.png"), 1, ["small.png", "10x6", "12x8", "smaller"]),
+        (("upsample", "odd.png", "depth.png", "-o", "out.png"), 1, ["odd.png", "depth.png", "52x32", "12x8"]),
+        (("upsample", "rgb.png", "rgb.png", "-o", "out.png"), 1, ["rgb.png"]),
+        (("upsample", "rgb.png", "eight.png", "-o", "out.png"), 1, ["eight.png", "8-bit"]),
+        (("upsample", "rgb.png", "nothing.png", "-o", "out.png"), 1, ["nothing.png", "none of its 96 samples"]),
+        (("upsample", "cut-rgb.png", "depth.png", "-o", "out.png"), 1, ["cut-rgb.png", "truncated"]),
+        (("upsample", "rgb.png", "cut-depth.png", "-o", "out.png"), 1, ["cut-depth.png", "truncated"]),
+        (("upsample", "missing.png", "depth.png", "-o", "out.png"), 1, ["missing.png", "no such file"]),
+        (("upsample", "rgb.png", "missing.png", "-o", "out.png"), 1, ["missing.png", "no such file"]),
+        (("upsample", "folder.png", "depth.png", "-o", "out.png"), 1, ["folder.png", "is a folder"]),
+        (("upsample", "text.safetensors", "depth.png", "-o", "out.png"), 1, ["text.safetensors", "decoded"]),
+        ((*GOOD, "--model", "text.safetensors"), 1, ["text.safetensors", "not a safetensors file"]),
+        ((*GOOD, "--model", "x2"), 1, ["x2: upsamples by 2, and the pair's factor is 4"]),
+        ((*GOOD, "--model", "box/x2.safetensors"), 1, ["box/x2.safetensors: upsamples by 2"]),
+        ((*GOOD, "--model", "x8"), 1, ["x8: no such model", "x2, x4"]),
+        (("upsample", "rgb.png", "depth.png", "-o", "none/out.png"), 1, ["none/out.png", "does not exist"]),
+        (("upsample", "rgb.png", "depth.png", "-o", "existing.png"), 1, ["existing.png", "exists already"]),
+        (("upsample", "rgb.png", "depth.png", "-o", "folder.png"), 1, ["folder.png", "is a folder"]),
+        (("upsample", "rgb.png", "depth.png", "-o", "out.jpg"), 1, ["out.jpg", ".png, .tif"]),
+        ((*GOOD, "--preview", "existing.png"), 1, ["existing.png", "exists already"]),
+        ((*GOOD, "--preview", "none/preview.png"), 1, ["none/preview.png", "does not exist"]),
+        ((*GOOD, "--preview", "preview.tiff"), 1, ["preview.tiff", ".png, .jpg"]),
+        ((*GOOD, "--preview", "out.png"), 2, ["out.png", "--preview and --out are the same file"]),
+        ((*GOOD, "--preview", "box/../out.png"), 2, ["same file"]),
+        ((*GOOD, "--depth-unit", "m"), 1, ["out.png", "does not fit", ".npy"]),
+        ((*GOOD, "--depth-unit", "inch"), 2, ["--depth-unit", "inch", "tum"]),
+        ((*GOOD, "--shape"), 2, ["--shape"]),
+        (UPSAMPLE, 2, ["--out"]),
+        (("upsample",), 2, ["RGB"]),
+        (("upsample", "rgb.png", "-o", "out.png"), 2, ["DEPTH"]),
+        ((*GOOD, "surplus"), 2, ["surplus"]),
+        (("downsample",), 2, ["downsample"]),
+        (("--nonsense",), 2, ["--nonsense"]),
+        (("eval", "--data", "no-depths.mat", "--scale", "4", "--model", "bicubic"), 1, ["no-depths.mat", "depths"]),
+        (("eval", "--data", "missing", "--scale", "4", "--model", "bicubic"), 1, ["missing", "no such file or folder"]),
+        (("eval", "--data", "box", "--scale", "4", "--model", "bicubic"), 1, ["box", "holds no pairs"]),
+        ((*EVAL, "--model", "x2"), 1, ["x2: upsamples by 2"]),
+        ((*EVAL, "--model", "cubic"), 1, ["cubic: no such model"]),
+        ((*EVAL, "--protocol", "pac"), 1, ["x4-pac", "no weights in the box for scale 4 and protocol pac"]),
+        ((*EVAL, "--model", "bicubic", "--split", "train"), 1, ["motorcycle", "no split train"]),
+        ((*EVAL, "--model", "bicubic", "--csv", "existing.png"), 1, ["existing.png", "exists already"]),
+        ((*EVAL, "--model", "bicubic", "--csv", "none/scores.csv"), 1, ["none/scores.csv", "does not exist"]),
+        ((*EVAL, "--model", "bicubic", "--protocol", "psnr"), 2, ["--protocol", "psnr"]),
+        (("eval", "--data", "motorcycle", "--scale", "1"), 2, ["--scale"]),
+        (("eval", "--data", "motorcycle", "--scale", "four"), 2, ["--scale", "integer"]),
+        (("eval", "--data", "motorcycle", "--scale", "600", "--model", "bicubic"), 1, ["motorcycle", "741x500"]),
+        (("eval", "--scale", "4"), 2, ["--data"]),
+        (TRAIN, 2, ["exactly one of --minutes and --epochs"]),
+        ((*TRAIN, "--minutes", "1", "--epochs", "1"), 2, ["exactly one of --minutes and --epochs"]),
+        ((*TRAIN, "--minutes", "0"), 2, ["--minutes"]),
+        ((*TRAIN, "--epochs", "1", "--scale", "3"), 2, ["scale: got 3"]),
+        ((*TRAIN, "--epochs", "1", "--crop-size", "30"), 2, ["crop_size: got 30"]),
+        ((*TRAIN, "--epochs", "1", "--architecture", "huge"), 2, ["--architecture", "huge"]),
+        ((*TRAIN, "--resume"), 1, ["checkpoint.safetensors: no such file"]),
+        (("train", "--data", "box", "--out", "run", "--epochs", "1"), 1, ["box", "holds no pairs"]),
+        (("train", "--data", "motorcycle", "--out", "run", "--epochs", "1"), 1, ["no split train"]),
+        (("info", "--verbose"), 2, ["--verbose"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_every_mistake_is_one_line_and_leaves_nothing_behind(place, depthup_, arguments, code, parts):
+    write_pairs(place / "pairs")
+    before = snapshot(place)
+    result = depthup_(*arguments)
+    assert result.out == ""
+    assert result.err.startswith("depthup: ")
+    assert result.err.endswith("\n")
+    assert result.err.count("\n") == 1, result.err
+    assert "Traceback" not in result.err
+    for part in parts:
+        assert part in result.err
+    assert result.code == code
+    assert snapshot(place) == before
+
+
+def expected_result(place: Path, model: str | None = None, unit: str = "mm") -> np.ndarray:
+    return upsample(read_rgb(place / "rgb.png"), read_depth(place / "depth.png", unit), model)
+
+
+def test_upsample_a_png(place, depthup_):
+    result = depthup_(*GOOD)
+    assert (result.code, result.out) == (0, "")
+    assert result.err.startswith("out.png: 48x32, x4 by x4 in ")
+    assert result.err.count("\n") == 1
+    stored = cv2.imread("out.png", cv2.IMREAD_UNCHANGED)
+    expected = expected_result(place)
+    assert (stored.dtype, stored.shape) == (np.uint16, (32, 48))
+    np.testing.assert_array_equal(stored == 0, np.isnan(expected))
+    np.testing.assert_allclose(stored[stored > 0], 1000 * expected[stored > 0], atol=0.51)
+    assert np.isnan(expected).sum() == 2 * SCALE**2
+
+
+@pytest.mark.parametrize("source", ["depth.tiff", "depth.npy"])
+@pytest.mark.parametrize("out", ["out.tiff", "out.npy", "out.png"])
+def test_upsample_floating_point_files(place, depthup_, source, out):
+    assert depthup_("upsample", "rgb.png", source, "--out", out, "--model", "bilinear").code == 0
+    expected = expected_result(place, "bilinear")
+    np.testing.assert_allclose(read_depth(place / out), expected, atol=6e-4 if out == "out.png" else 1e-6)
+
+
+def test_upsample_in_the_unit_of_tum(place, depthup_):
+    assert depthup_(*GOOD, "--depth-unit", "tum", "--model", "bicubic").code == 0
+    stored = cv2.imread("out.png", cv2.IMREAD_UNCHANGED)
+    expected = 5000 * expected_result(place, "bicubic", "tum")
+    np.testing.assert_allclose(stored[stored > 0], expected[stored > 0], atol=0.51)
+    assert depthup_("upsample", "rgb.png", "depth.png", "-o", "out.npy", "--depth-unit", "tum").code == 0
+    assert np.nanmax(np.load("out.npy")) < 1.5  # metres
+
+
+def test_upsample_with_a_preview(place, depthup_):
+    result = depthup_(*GOOD, "--preview", "preview.jpg")
+    assert result.code == 0
+    assert result.err.splitlines()[1:] == ["wrote out.png", "wrote preview.jpg"]
+    assert cv2.imread("preview.jpg").shape == (32, 48, 3)
+
+
+def test_upsample_prints_json_and_nothing_else(place, depthup_):
+    result = depthup_(*GOOD, "--preview", "preview.png", "--json")
+    assert (result.code, result.err) == (0, "")
+    facts = json.loads(result.out)
+    expected = expected_result(place)
+    assert facts.pop("seconds") > 0
+    assert facts.pop("depth_min") == pytest.approx(np.nanmin(expected), rel=1e-5)
+    assert facts.pop("depth_max") == pytest.approx(np.nanmax(expected), rel=1e-5)
+    assert facts.pop("known") == pytest.approx(94 / 96)
+    assert facts == {"out": "out.png", "preview": "preview.png", "size": [48, 32], "scale": 4, "model": "x4"}
+
+
+def test_upsample_overwrites_when_told(place, depthup_):
+    result = depthup_("upsample", "rgb.png", "depth.png", "-o", "existing.png", "--overwrite", "--model", "nearest")
+    assert result.code == 0
+    np.testing.assert_allclose(read_depth(place / "existing.png"), expected_result(place, "nearest"), atol=1e-6)
+
+
+def test_upsample_with_a_weights_file(place, depthup_):
+    save_weights(place / "own.safetensors", small_net(SCALE, seed=9), {})
+    assert depthup_("upsample", "rgb.png", "depth.png", "-o", "out.npy", "--model", "own.safetensors").code == 0
+    np.testing.assert_array_equal(np.load("out.npy"), expected_result(place, "own.safetensors"))
+    assert np.nanmax(np.abs(np.load("out.npy") - expected_result(place))) > 1e-3
+
+
+def write_pairs(folder: Path) -> None:
+    """A folder of four scenes, one of them for validation."""
+    rng = np.random.default_rng(1)
+    folder.mkdir()
+    for name in SCENES:
+        depth = rng.integers(1000, 5000, (6, 6)).astype(np.uint16).repeat(8, 0).repeat(8, 1)
+        cv2.imwrite(str(folder / f"{name}_depth.png"), depth)
+        cv2.imwrite(str(folder / f"{name}_rgb.png"), (depth // 20).astype(np.uint8))
+
+
+def test_eval_prints_its_protocol(place, depthup_):
+    write_pairs(place / "pairs")
+    result = depthup_("eval", "--data", "pairs", "--scale", "4", "--model", "bilinear", "--protocol", "pac")
+    assert (result.code, result.err) == (0, "")
+    for part in ("pairs, split test", "bilinear", "pac", "depth[(s-1)//2::s", "border", "cm", "per image", "rmse"):
+        assert part in result.out
+
+
+def test_eval_json_and_csv(place, depthup_):
+    write_pairs(place / "pairs")
+    result = depthup_("eval", "--data", "pairs", "--scale", "2", "--json", "--csv", "scores.csv")
+    assert (result.code, result.err) == (0, "")
+    summary = json.loads(result.out)
+    assert (summary["method"], summary["images"], summary["scenes"], summary["unit"]) == ("x2", 4, 4, "cm")
+    with (place / "scores.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [row["name"] for row in table] == sorted(SCENES)
+    assert summary["rmse"] == pytest.approx(np.mean([float(row["rmse"]) for row in table]))
+    again = depthup_("eval", "--data", "pairs", "--scale", "2", "--json", "--csv", "scores.csv", "--overwrite")
+    assert json.loads(again.out) == summary
+    part = depthup_("eval", "--data", "pairs", "--scale", "2", "--json", "--split", "val")
+    assert json.loads(part.out)["images"] == 1
+
+
+def test_eval_motorcycle(place, depthup_):
+    result = depthup_(*EVAL, "--model", "bicubic", "--json", "--csv", "scores.csv")
+    assert (result.code, result.err) == (0, "")
+    summary = json.loads(result.out)
+    assert summary["data"] == "Middlebury 2014 Motorcycle"
+    assert (summary["scale"], summary["protocol"], summary["border"], summary["images"]) == (4, "dkn", 0, 1)
+    assert 2 < summary["rmse"] < 20
+    assert len((place / "scores.csv").read_text().splitlines()) == 2
+
+
+def test_demo(place, depthup_):
+    save_weights(place / "box" / "x8.safetensors", small_net(8), RECORD)
+    result = depthup_("demo", "--json")
+    assert result.code == 0  # matplotlib may narrate that it builds its font cache
+    facts = json.loads(result.out)
+    assert (facts["scale"], facts["size"]) == (8, [736, 496])
+    assert set(facts["rmse_cm"]) == {"bicubic", "depthup"}
+    assert sorted(p.name for p in (place / "demo").iterdir()) == sorted(f"{name}.png" for name in facts["files"])
+    assert read_depth(facts["files"]["depth"]).shape == read_rgb(facts["files"]["rgb"]).shape[:2] == (496, 736)
+    assert read_depth(facts["files"]["low"]).shape == (62, 92)
+    again = depthup_("demo")
+    assert (again.code, again.err.count("\n")) == (1, 1)
+    assert "exists already" in again.err
+
+
+def test_info(place, depthup_):
+    result = depthup_("info", "--json")
+    assert (result.code, result.err) == (0, "")
+    facts = json.loads(result.out)
+    assert set(facts) == {"versions", "threads", "backends", "models"}
+    assert facts["versions"]["torch"] == torch.__version__
+    assert facts["backends"]["reference"] is None
+    assert set(facts["backends"]) == {"reference", "cpu", "cuda"}
+    assert set(facts["models"]) == {"x2", "x4"}
+    assert facts["models"]["x4"] == {
+        "scale": 4,
+        "architecture": "base",
+        "protocol": "dkn",
+        "data": "boxes",
+        "steps": 12,
+        "held_out_rmse": 1.5,
+        "unit": "cm",
+        "held_out_images": 3,
+    }
+    text = depthup_("info")
+    assert text.code == 0
+    for part in ("depthup", torch.__version__, "reference", "x4"):
+        assert part in text.out
+
+
+@pytest.fixture
+def training(place, monkeypatch) -> Path:
+    """Pairs to train on, and networks small enough for it."""
+    write_pairs(place / "pairs")
+    small = classmethod(lambda cls, architecture, scale: cls(architecture, scale, width=16, trunk_blocks=1))
+    monkeypatch.setattr(DDFUpNetConfig, "named", small)
+    return place
+
+
+TINY = ("--scale", "2", "--epochs", "4", "--batch-size", "2", "--crop-size", "32", "--seed", "3")
+
+
+def test_train(training, depthup_):
+    result = depthup_(*TRAIN, *TINY, "--json")
+    assert result.code == 0
+    facts = json.loads(result.out)
+    assert "3 pairs to train on, 1 held out" in result.err
+    assert facts["finished"] is True
+    assert facts["steps"] == 6  # 4 passes over 3 pairs, 2 in a step
+    assert facts["weights"] == "run/model.safetensors"
+    assert math.isfinite(facts["held_out_rmse"])
+    assert (facts["held_out_unit"], facts["held_out_images"], facts["held_out_scenes"]) == ("cm", 1, 1)
+    config = read_metadata("run/model.safetensors")[1]["config"]
+    assert (config["scale"], config["seed"], config["steps"], config["crop_size"]) == (2, 3, 6, 32)
+    rgb, depth = np.zeros((8, 8, 3), np.uint8), np.ones((4, 4))
+    assert upsample(rgb, depth, "run/model.safetensors").shape == (8, 8)
+    before = snapshot(training)
+    again = depthup_(*TRAIN, *TINY)
+    assert again.code == 1
+    assert again.err.startswith("depthup: run: holds a run already")
+    assert again.err.count("\n") == 1
+    assert snapshot(training) == before
+
+
+def test_train_is_interrupted_and_resumed(training, depthup_, monkeypatch):
+    step = depthup.training._step
+    calls = []
+
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            signal.raise_signal(signal.SIGINT)
+        return step(*arguments)
+
+    monkeypatch.setattr(depthup.training, "_step", interrupted)
+    result = depthup_(*TRAIN, *TINY)
+    assert result.code == 130
+    line = result.err.splitlines()[-1]
+    assert line == f"depthup: stopped and saved; go on with: depthup {' '.join(TRAIN)} --resume"
+    resumed = depthup_(*line.split(": ")[-1].split()[1:])
+    assert resumed.code == 0
+    assert "resumed run at step 2" in resumed.err
+    assert len(calls) == 6
+    assert depthup_("train", "--data", "pairs", "--out", "whole", *TINY).code == 0
+    weights = [depthup.weights.load_model(f"{run}/model.safetensors").state_dict() for run in ("run", "whole")]
+    assert all(torch.equal(t, weights[1][name]) for name, t in weights[0].items())
+
+
+def test_train_starts_from_given_weights(training, depthup_):
+    assert depthup_(*TRAIN, *TINY, "--init", "x4").code == 0
+    missing = depthup_("train", "--data", "pairs", "--out", "other", *TINY, "--init", "x5")
+    assert missing.code == 1
+    assert missing.err.startswith("depthup: x5: no such model")
+    assert missing.err.count("\n") == 1
+
+
+def test_ctrl_c_is_130(place, depthup_, monkeypatch):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("depthup.commands.read_rgb", interrupt)
+    result = depthup_(*GOOD)
+    assert result.code == 130
+    assert "Traceback" not in result.err
+
+
+def test_a_bug_is_not_hidden(place, monkeypatch):
+    def bug(*arguments):
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr("depthup.commands.read_rgb", bug)
+    monkeypatch.setattr(sys, "argv", ["depthup", *GOOD])
+    with pytest.raises(ZeroDivisionError):
+        main()
+
+
+def test_without_arguments_it_helps(depthup_):
+    result = depthup_()
+    for command in ("upsample", "eval", "train", "info"):
+        assert command in result.out
+    assert result.err == ""
+
+
+def test_progress_is_silent_where_nobody_sees_it(capfd, monkeypatch):
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    with progress_bar(delay=0) as progress:
+        progress("working", 0.5)
+    assert capfd.readouterr() == ("", "")
+
+
+HELP = """
+import contextlib, io, sys
+from depthup.cli import main
+for command in ([], ["upsample"], ["eval"], ["train"], ["info"]):
+    sys.argv = ["depthup", *command, "--help"]
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()) as out:
+        main()
+    assert "Usage" in out.getvalue(), command
+print(sorted({"torch", "numpy", "cv2", "numba", "matplotlib", "scipy"} & set(sys.modules)))
+"""
+
+
+def test_help_does_not_import_torch():
+    result = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_from_a_checkout():
+    result = subprocess.run([sys.executable, "cli.py", "--help"], capture_output=True, text=True, cwd=CHECKOUT)
+    assert result.returncode == 0
+    assert "upsample" in result.stdout
+    assert result.stderr == ""
+
+
+def test_as_a_module(place):
+    command = [sys.executable, "-m", "depthup", "upsample", "rgb.png"]
+    good = subprocess.run([*command, "depth.png", "-o", "out.png", "--model", "bicubic", "--json"], capture_output=True)
+    assert (good.returncode, good.stderr) == (0, b"")
+    assert json.loads(good.stdout)["scale"] == 4
+    bad = subprocess.run([*command, "cut-depth.png", "-o", "bad.png"], capture_output=True, text=True)
+    assert (bad.returncode, bad.stdout) == (1, "")
+    assert bad.stderr.startswith("depthup: cut-depth.png: ")
+    assert bad.stderr.count("\n") == 1
+    assert not (place / "bad.png").exists()
