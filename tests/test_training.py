@@ -213,6 +213,12 @@ def test_only_these_files(finished):
     assert sorted(p.name for p in finished.iterdir()) == ["checkpoint.safetensors", "metrics.csv", "model.safetensors"]
 
 
+def test_validation_on_the_way_changes_nothing(folder, finished, tmp_path):
+    run(folder, tmp_path, replace(CONFIG, validation_every=1000))
+    first, second = tensors(tmp_path), tensors(finished)
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
+
+
 def test_it_learns(folder, tmp_path):
     """Whole images and 80 steps; of four seeds the worst came to 0.68 and 0.65 of what is compared with."""
     config = replace(CONFIG, steps=80, batch_size=4, crop_size=64, learning_rate=1e-2, checkpoint_every=8)
