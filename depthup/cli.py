@@ -67,7 +67,7 @@ def say(line: str) -> None:
 def progress_bar(delay: float = 2.0) -> Iterator[Callable[[str, float], None]]:
     """A bar on stderr for what takes longer than `delay` seconds; gives a function of what and the fraction done."""
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
     columns = (
         TextColumn("{task.description}"),
@@ -77,7 +77,8 @@ def progress_bar(delay: float = 2.0) -> Iterator[Callable[[str, float], None]]:
     )
     console = Console(stderr=True)
     bar = Progress(*columns, console=console, transient=True)
-    began, tasks = time.monotonic(), {}
+    began = time.monotonic()
+    tasks: dict[str, TaskID] = {}
 
     def update(what: str, fraction: float) -> None:
         if not tasks:

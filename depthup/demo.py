@@ -29,6 +29,7 @@ def run_demo(out: Path, overwrite: bool) -> dict:
     Raises:
         InputError: a file exists and `overwrite` is False, or the folder cannot be written.
     """
+    net = resolve_model(None, SCALE)
     paths = {name: out / f"{name}.png" for name in ("rgb", "low", "depth", "preview", "figure")}
     if not out.exists():
         check_output(out)
@@ -38,7 +39,6 @@ def run_demo(out: Path, overwrite: bool) -> dict:
     pair = motorcycle()
     rgb, truth = crop_to_multiple(pair.rgb, SCALE), crop_to_multiple(pair.depth, SCALE)
     low = make_low_resolution(truth, SCALE, "dkn")
-    net = resolve_model(None, SCALE)
     upsample(rgb, low, net)  # the first call compiles the CPU kernel, once for this machine
     began = time.perf_counter()
     result = upsample(rgb, low, net)

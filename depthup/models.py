@@ -157,24 +157,24 @@ class BaseNet(nn.Module):
             if level > 1:
                 self.block[name] = ResidualBlock(finer)
         self.result = conv(width[0], 1)
-        nn.init.zeros_(self.result.weight)
-        nn.init.zeros_(self.result.bias)
+        for parameter in self.result.parameters():
+            nn.init.zeros_(parameter)
         self.scale = config.scale
 
     def forward(self, low: Tensor, rgb: Tensor) -> Tensor:
-        guidance = {}
-        g = F.pixel_unshuffle(rgb - 0.5, 2)
+        guidance, unshuffled = {}, {0: F.pixel_unshuffle(rgb - 0.5, 2)}
         for level in range(1, self.levels + 1):
-            g = self.guidance_block[str(level)](F.relu(self.guidance[str(level)](g)))
+            name = str(level)
+            g = self.guidance_block[name](F.relu(self.guidance[name](unshuffled[level - 1])))
             guidance[level] = g
-            g = unshuffled = F.pixel_unshuffle(g, 2) if level < self.levels else g
-            guidance[f"{level} unshuffled"] = unshuffled
+            if level < self.levels:
+                unshuffled[level] = F.pixel_unshuffle(g, 2)
         mean = F.avg_pool2d(F.pad(low, (2, 2, 2, 2), mode="replicate"), 5, stride=1)
         x = F.relu(self.depth(torch.cat([low - 0.5, (low - mean) * CONTRAST_GAIN], 1)))
         x = self.trunk(self.enter(torch.cat([x, guidance[self.levels]], 1)))
         for level in range(self.levels, 0, -1):
             name = str(level)
-            seen = guidance[f"{level - 1} unshuffled"] if level > 1 else guidance[1]
+            seen = unshuffled[level - 1] if level > 1 else guidance[1]
             finer = guidance[level - 1] if level > 1 else F.pixel_shuffle(self.finest_guidance(guidance[1]), 2)
             up = self.up[name](self.reduce[name](x), torch.cat([x, seen], 1))
             x = F.relu(self.join[name](torch.cat([up.to(finer.dtype), finer], 1)))

@@ -136,7 +136,6 @@ def train(
         raise InputError(f"{out}: holds a run already; expected --resume to go on with it, or another folder")
     if resume and not checkpoint.exists():
         raise InputError(f"{checkpoint}: no such file; expected the checkpoint of a run to resume")
-    out.mkdir(parents=True, exist_ok=True)
     tick = progress or (lambda what, fraction: None)
 
     if resume:
@@ -154,6 +153,7 @@ def train(
         f"{len(pairs)} pairs to train on, {len(validation)} held out; {config.precision} on {device}"
     )
     record = _record(config, training, validation)
+    out.mkdir(parents=True, exist_ok=True)  # not before the data are known to be good
     log = _Log(out, state.step)
     began, before = time.monotonic(), state.seconds
 
@@ -226,7 +226,8 @@ def _start(config: TrainConfig) -> TrainState:
     model = DDFUpNet(network)
     if config.init:
         _copy_fitting(load_model(config.init), model)
-    model = model.to("cuda" if torch.cuda.is_available() else "cpu", memory_format=torch.channels_last)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(model.parameters(), config.learning_rate, weight_decay=config.weight_decay)
     return TrainState(model, optimiser, {name: t.detach().clone() for name, t in model.state_dict().items()})
 

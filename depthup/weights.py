@@ -87,4 +87,5 @@ def load_model(model: str | Path, device: str | torch.device = "cpu") -> DDFUpNe
     except (RuntimeError, safetensors.SafetensorError) as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise InputError(f"{path}: its tensors do not fit its configuration ({reason})") from None
-    return net.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+    net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return net.eval().requires_grad_(False)
