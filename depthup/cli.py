@@ -242,11 +242,15 @@ def info(as_json: JsonFlag = False) -> None:
         print(json.dumps(facts))
         return
     for name, value in facts["versions"].items():
-        print(f"{name:12} {value}")
+        print(f"{name:22} {value}")
     for name, reason in facts["backends"].items():
-        print(f"{name:12} {reason or 'works'}")
+        print(f"{name:22} {reason or 'works'}")
     for name, model in facts["models"].items():
-        print(f"{name:12} {model}")
+        print(
+            f"{name:22} x{model['scale']} {model['protocol']}, {model['architecture']}, {model['steps']} steps on "
+            f"{model['data']}; RMSE {model['held_out_rmse']:.3f} {model['unit']} on {model['held_out_images']} "
+            "images of held-out scenes"
+        )
 
 
 def main() -> None:
