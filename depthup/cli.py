@@ -221,7 +221,8 @@ def demo(
     """Upsample the Motorcycle pair by 8: depth, preview and a side-by-side figure."""
     from depthup.demo import run_demo
 
-    result = run_demo(out, overwrite)
+    with progress_bar() as progress:
+        result = run_demo(out, overwrite, progress)
     if as_json:
         print(json.dumps(result))
         return

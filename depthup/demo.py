@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from depthup.data import crop_to_multiple, make_low_resolution, motorcycle
@@ -14,7 +15,7 @@ from depthup.visualize import colourise, comparison_figure
 SCALE = 8
 
 
-def run_demo(out: Path, overwrite: bool) -> dict:
+def run_demo(out: Path, overwrite: bool, progress: Callable[[str, float], None]) -> dict:
     """Upsample Motorcycle's depth by 8 and write the inputs, the result, a preview and a figure to the folder `out`.
 
     The pair is real (Middlebury 2014) and was never trained on. Its depth is reduced as under protocol `dkn`.
@@ -22,6 +23,7 @@ def run_demo(out: Path, overwrite: bool) -> dict:
     Args:
         out: folder, made if it is not there.
         overwrite: whether files in it may be replaced.
+        progress: takes what is being done and the fraction that is done.
 
     Returns:
         Paths of the files, RMSE in centimetres of the network and of bicubic over the whole image, and seconds.
@@ -39,6 +41,7 @@ def run_demo(out: Path, overwrite: bool) -> dict:
     pair = motorcycle()
     rgb, truth = crop_to_multiple(pair.rgb, SCALE), crop_to_multiple(pair.depth, SCALE)
     low = make_low_resolution(truth, SCALE, "dkn")
+    progress("compiling the kernel", 0.1)
     upsample(rgb, low, net)  # the first call compiles the CPU kernel, once for this machine
     began = time.perf_counter()
     result = upsample(rgb, low, net)
@@ -48,6 +51,7 @@ def run_demo(out: Path, overwrite: bool) -> dict:
         name: score(pair.name, pair.scene, depth, truth, border=0, factor=100.0).rmse
         for name, depth in (("depthup", result), ("bicubic", bicubic))
     }
+    progress("drawing", 0.6)
     write_image(paths["rgb"], rgb, overwrite)
     write_depth(paths["low"], low, "mm", overwrite)
     write_depth(paths["depth"], result, "mm", overwrite)
