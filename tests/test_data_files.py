@@ -98,7 +98,7 @@ def test_integer_array(tmp_path, millimetres):
 
 
 def test_unknown_unit(tmp_path):
-    with pytest.raises(ValueError, match="'cm' is unknown, expected one of mm, m, tum, kitti"):
+    with pytest.raises(ValueError, match="'cm' is unknown, expected auto or one of mm, m, tum, kitti"):
         read_depth(tmp_path / "d.png", "cm")
 
 
