@@ -1,6 +1,7 @@
-"""The fused CPU kernel: compiled by Numba, vectorised along image rows, no unfolded copy and no s*s intermediate.
+"""The CPU backend: fused kernels compiled by Numba, no unfolded copy and no s*s intermediate.
 
-Work is cut into groups of image rows, which run on a small thread pool of exactly as many threads as torch uses
+Images of either memory format are read where they lie: `cpu_planar` for contiguous ones, `cpu_channels_last` for the
+others. Work is cut into groups of image rows, which run on a small thread pool of exactly as many threads as torch uses
 (`torch.get_num_threads()`, which is 1 in a DataLoader worker). Each group writes results that no other group writes,
 and its boundaries do not depend on the number of threads, so results are the same for any number of them.
 """
@@ -10,12 +11,18 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 
-import numba
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-ROWS_PER_GROUP = 8
+from depthup.kernels import cpu_channels_last, cpu_planar
+from depthup.kernels.layout import image_format, readable
+from depthup.kernels.simd import LANES
+
+FILTER_BYTES = 192 * 1024
+"""Spatial filters of a group of rows, which are read once for every two channels: well within a second-level cache."""
+
 _SINGLE_THREAD_BELOW = 50_000  # multiplications: less work than waking a thread
 
 _pool: ThreadPoolExecutor | None = None
@@ -48,175 +55,60 @@ def _run(kernel, groups: int, work: int, *arguments) -> None:
         other.result()
 
 
-_compile = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
+def _rows_per_group(rows: int, spatial_filter: Tensor) -> int:
+    """As many rows as keep their filters in the cache, but at least 8 groups in an image and at most 16 rows in one."""
+    row_bytes = spatial_filter[0, :, :, 0].nbytes if len(spatial_filter) else 1
+    return max(1, min(FILTER_BYTES // row_bytes, -(-rows // 8), 16))
 
 
-@_compile
-def _columns(offset, stride, W, Wo):
-    """First and last+1 output column whose tap at `offset` lies inside a row of `W`."""
-    first = 0 if offset >= 0 else (-offset + stride - 1) // stride
-    last = (W - 1 - offset) // stride + 1 if W - 1 - offset >= 0 else 0
-    return first, max(first, min(last, Wo))
-
-
-@_compile
-def _forward_groups(start, stop, x, channel_filter, spatial_filter, out, dilation, stride, scale, add):
-    _, C, H, W = x.shape
-    Ho, Wo = spatial_filter.shape[3], spatial_filter.shape[4]
-    k = channel_filter.shape[4]
-    groups = (Ho + ROWS_PER_GROUP - 1) // ROWS_PER_GROUP
-    total = np.empty(Wo, x.dtype)
-    for group in range(start, stop):
-        b = group // groups
-        first_row = (group % groups) * ROWS_PER_GROUP
-        for h in range(first_row, min(first_row + ROWS_PER_GROUP, Ho)):
-            for c in range(C):
-                for n in range(scale * scale):
-                    total[:] = 0
-                    for ty in range(k):
-                        y = h * stride + (ty - k // 2) * dilation
-                        if y < 0 or y >= H:
-                            continue
-                        for tx in range(k):
-                            offset = (tx - k // 2) * dilation
-                            w0, w1 = _columns(offset, stride, W, Wo)
-                            if w0 >= w1:
-                                continue
-                            f = channel_filter[b, n, c, ty, tx]
-                            s = spatial_filter[b, n, ty * k + tx, h, w0:w1]
-                            t = total[w0:w1]
-                            if stride == 1:
-                                row = x[b, c, y, w0 + offset : w1 + offset]
-                                if add:
-                                    for w in range(s.size):
-                                        t[w] += (s[w] + f) * row[w]
-                                else:
-                                    for w in range(s.size):
-                                        t[w] += (s[w] * f) * row[w]
-                            else:
-                                row = x[b, c, y, w0 * stride + offset :]
-                                for w in range(s.size):
-                                    weight = s[w] + f if add else s[w] * f
-                                    t[w] += weight * row[w * stride]
-                    line = out[b, c, scale * h + n // scale]
-                    phase = n % scale
-                    for w in range(Wo):
-                        line[w * scale + phase] = total[w]
-
-
-@_compile
-def _backward_groups(
-    start, stop, grad_out, x, channel_filter, spatial_filter, grad_x, grad_channel, grad_spatial,
-    dilation, stride, scale, add,
-):  # fmt: skip
-    """Rows of `grad_x` and `grad_spatial`; `grad_channel [groups, N, C, k*k]` holds each group's own partial sum."""
-    _, C, H, W = x.shape
-    Ho, Wo = spatial_filter.shape[3], spatial_filter.shape[4]
-    k = channel_filter.shape[4]
-    groups = (H + ROWS_PER_GROUP - 1) // ROWS_PER_GROUP
-    g = np.empty(Wo, x.dtype)
-    for group in range(start, stop):
-        b = group // groups
-        first_row = (group % groups) * ROWS_PER_GROUP
-        last_row = min(first_row + ROWS_PER_GROUP, H)
-
-        for y in range(first_row, last_row):
-            for c in range(C):
-                row = grad_x[b, c, y]
-                row[:] = 0
-                for ty in range(k):
-                    numerator = y - (ty - k // 2) * dilation
-                    if numerator < 0 or numerator % stride != 0 or numerator // stride >= Ho:
-                        continue
-                    h = numerator // stride
-                    for n in range(scale * scale):
-                        line = grad_out[b, c, scale * h + n // scale]
-                        for w in range(Wo):
-                            g[w] = line[w * scale + n % scale]
-                        for tx in range(k):
-                            offset = (tx - k // 2) * dilation
-                            w0, w1 = _columns(offset, stride, W, Wo)
-                            if w0 >= w1:
-                                continue
-                            f = channel_filter[b, n, c, ty, tx]
-                            s = spatial_filter[b, n, ty * k + tx, h, w0:w1]
-                            gw = g[w0:w1]
-                            if stride == 1:
-                                target = row[w0 + offset : w1 + offset]
-                                if add:
-                                    for w in range(s.size):
-                                        target[w] += gw[w] * (s[w] + f)
-                                else:
-                                    for w in range(s.size):
-                                        target[w] += gw[w] * (s[w] * f)
-                            else:
-                                for w in range(s.size):
-                                    weight = s[w] + f if add else s[w] * f
-                                    row[(w0 + w) * stride + offset] += gw[w] * weight
-
-        # output rows are dealt out to groups by the input row at their centre, h * stride
-        for h in range((first_row + stride - 1) // stride, min((last_row + stride - 1) // stride, Ho)):
-            for n in range(scale * scale):
-                grad_spatial[b, n, :, h] = 0
-                for c in range(C):
-                    line = grad_out[b, c, scale * h + n // scale]
-                    for w in range(Wo):
-                        g[w] = line[w * scale + n % scale]
-                    for ty in range(k):
-                        y = h * stride + (ty - k // 2) * dilation
-                        if y < 0 or y >= H:
-                            continue
-                        for tx in range(k):
-                            tap = ty * k + tx
-                            offset = (tx - k // 2) * dilation
-                            w0, w1 = _columns(offset, stride, W, Wo)
-                            if w0 >= w1:
-                                continue
-                            f = channel_filter[b, n, c, ty, tx]
-                            s = spatial_filter[b, n, tap, h, w0:w1]
-                            gs = grad_spatial[b, n, tap, h, w0:w1]
-                            gw = g[w0:w1]
-                            source = x[b, c, y, w0 * stride + offset :]
-                            dot = x.dtype.type(0)
-                            if add:
-                                for w in range(s.size):
-                                    product = gw[w] * source[w * stride]
-                                    gs[w] += product
-                                    dot += product
-                            elif stride == 1:
-                                for w in range(s.size):
-                                    product = gw[w] * source[w]
-                                    gs[w] += product * f
-                                    dot += product * s[w]
-                            else:
-                                for w in range(s.size):
-                                    product = gw[w] * source[w * stride]
-                                    gs[w] += product * f
-                                    dot += product * s[w]
-                            grad_channel[group, n, c, tap] += dot
-
-
-def _prepare(*tensors: Tensor) -> list[np.ndarray]:
-    """Contiguous NumPy views; 16-bit floats are widened, because Numba cannot compute in them."""
+def _wide(*tensors: Tensor) -> list[Tensor]:
+    """16-bit floats are widened, because Numba cannot compute in them."""
     wide = torch.float64 if tensors[0].dtype == torch.float64 else torch.float32
-    return [t.detach().to(wide).contiguous().numpy() for t in tensors]
+    return [t.detach().to(wide) for t in tensors]
 
 
-def _groups(B: int, rows: int) -> int:
-    return B * ((rows + ROWS_PER_GROUP - 1) // ROWS_PER_GROUP)
+def _by_pixel(image: Tensor) -> np.ndarray:
+    """`[B, C, H, W]` as a contiguous array `[B, H, W, C]`."""
+    return image.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1).numpy()
+
+
+def _from_pixels(image: np.ndarray) -> Tensor:
+    return torch.from_numpy(image).permute(0, 3, 1, 2)
+
+
+def _widened(rows: Tensor, columns: int) -> np.ndarray:
+    """Contiguous, with zeros at the right where there are fewer columns than a vector needs."""
+    return F.pad(rows, (0, max(0, columns - rows.shape[-1]))).contiguous().numpy()
+
+
+def _sum_of_groups(partial: np.ndarray, B: int) -> Tensor:
+    """`[B * groups, ...]` summed over the groups of each image."""
+    return torch.from_numpy(partial.reshape(B, len(partial) // max(B, 1), *partial.shape[1:]).sum(axis=1))
 
 
 def forward(
     x: Tensor, channel_filter: Tensor, spatial_filter: Tensor, dilation: int, stride: int, scale: int, combine: str
 ) -> Tensor:
     """As `reference.forward`, on CPU tensors; 16-bit types are computed in float32 and rounded once."""
-    arrays = _prepare(x, channel_filter, spatial_filter)
     B, C = x.shape[:2]
-    Ho, Wo = spatial_filter.shape[-2:]
-    out = np.empty((B, C, scale * Ho, scale * Wo), arrays[0].dtype)
-    work = out.size * channel_filter.shape[-1] ** 2
-    _run(_forward_groups, _groups(B, Ho), work, *arrays, out, dilation, stride, scale, combine == "add")
-    return torch.from_numpy(out).to(x.dtype)
+    k, (Ho, Wo) = channel_filter.shape[-1], spatial_filter.shape[-2:]
+    dtype, memory_format = x.dtype, image_format(x)
+    x, channel_filter, spatial_filter = _wide(x, channel_filter.flatten(3), spatial_filter)
+    rows = _rows_per_group(Ho, spatial_filter)
+    groups, work = B * -(-Ho // rows), B * C * scale * Ho * scale * Wo * k * k
+    options = dilation, stride, scale, rows, combine == "add"
+    # NumPy asks for huge pages for what is large, and torch.empty does not
+    if memory_format == torch.channels_last and C >= LANES:
+        channel = channel_filter.transpose(2, 3).contiguous().numpy()
+        arrays = _by_pixel(x), channel, spatial_filter.numpy()
+        out = np.empty((B, scale * Ho, scale * Wo, C), arrays[0].dtype)
+        _run(cpu_channels_last.forward, groups, work, *arrays, out, (k,) * k, *options)
+        return _from_pixels(out).to(dtype)
+    arrays = x.contiguous().numpy(), channel_filter.contiguous().numpy(), _widened(spatial_filter, LANES)
+    columns, phase = cpu_planar.tap_columns(k, dilation, stride, max(Wo, LANES))
+    out = np.empty((B, C, scale * Ho, scale * max(Wo, LANES)), arrays[0].dtype)
+    _run(cpu_planar.forward, groups, work, *arrays, out, columns, phase, *options)
+    return torch.from_numpy(out)[..., : scale * Wo].to(dtype).contiguous(memory_format=memory_format)
 
 
 def backward(
@@ -229,19 +121,34 @@ def backward(
     scale: int,
     combine: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of `forward` by `x`, `channel_filter` and `spatial_filter`, in their shapes and types."""
-    arrays = _prepare(grad_out, x, channel_filter, spatial_filter)
+    """Gradients of `forward` by `x`, `channel_filter` and `spatial_filter`, in their shapes and types.
+
+    That of `x` has the memory format of the result, that of the spatial filter the layout of `layout.readable`.
+    """
     B, C, H, _ = x.shape
-    groups = _groups(B, H)
-    grad_x = np.empty(x.shape, arrays[0].dtype)
-    grad_spatial = np.empty(spatial_filter.shape, arrays[0].dtype)
-    partial = np.zeros((groups, scale * scale, C, channel_filter.shape[-1] ** 2), np.float64)
-    work = 3 * grad_out.numel() * channel_filter.shape[-1] ** 2
-    results = grad_x, partial, grad_spatial
-    _run(_backward_groups, groups, work, *arrays, *results, dilation, stride, scale, combine == "add")
-    grad_channel = partial.reshape(B, groups // max(B, 1), *partial.shape[1:]).sum(axis=1)
-    return (
-        torch.from_numpy(grad_x).to(x.dtype),
-        torch.from_numpy(grad_channel).reshape(channel_filter.shape).to(x.dtype),
-        torch.from_numpy(grad_spatial).to(x.dtype),
-    )
+    k, Wo, filter_shape = channel_filter.shape[-1], spatial_filter.shape[-1], channel_filter.shape
+    dtype, memory_format = x.dtype, image_format(x)
+    grad_out, x, channel_filter, spatial_filter = _wide(grad_out, x, channel_filter.flatten(3), spatial_filter)
+    spatial_filter = readable(spatial_filter)
+    rows = _rows_per_group(H, spatial_filter)
+    groups, work = B * -(-H // rows), 3 * grad_out.numel() * k * k
+    options = dilation, stride, scale, rows, combine == "add"
+    if memory_format == torch.channels_last and C >= LANES:
+        channel = channel_filter.transpose(2, 3).contiguous().numpy()
+        arrays = _by_pixel(grad_out), _by_pixel(x), channel, spatial_filter.numpy()
+        grad_x, partial = np.empty_like(arrays[1]), np.zeros((groups, *channel.shape[1:]))
+        grad_spatial = np.zeros_like(arrays[3])
+        _run(cpu_channels_last.backward, groups, work, *arrays, grad_x, partial, grad_spatial, (k,) * k, *options)
+        by_x, by_channel = _from_pixels(grad_x), _sum_of_groups(partial, B).transpose(2, 3)
+    else:
+        channel = channel_filter.contiguous().numpy()
+        arrays = _widened(grad_out, scale * LANES), x.contiguous().numpy(), channel, _widened(spatial_filter, LANES)
+        grad_x, partial = np.empty_like(arrays[1]), np.zeros((groups, *channel.shape[1:]))
+        grad_spatial = np.zeros_like(arrays[3])
+        columns, phase = cpu_planar.tap_columns(k, dilation, stride, max(Wo, LANES))
+        _run(cpu_planar.backward, groups, work, *arrays, grad_x, partial, grad_spatial, columns, phase, *options)
+        by_x, by_channel = torch.from_numpy(grad_x).contiguous(memory_format=memory_format), _sum_of_groups(partial, B)
+    by_spatial = torch.from_numpy(grad_spatial)[..., :Wo].to(dtype)
+    if by_spatial.stride() != spatial_filter.stride():
+        by_spatial = torch.empty_like(spatial_filter, dtype=dtype).copy_(by_spatial)
+    return by_x.to(dtype), by_channel.reshape(filter_shape).to(dtype), by_spatial

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from depthup.kernels import reference
 from depthup.kernels.backend import choose_backend
+from depthup.kernels.layout import image_format, readable
 
 COMBINE = ("mul", "add")
 
@@ -36,7 +37,7 @@ def _(x, channel_filter, spatial_filter, dilation, stride, scale, combine):
 def _(x, channel_filter, spatial_filter, dilation, stride, scale, combine):
     B, C = x.shape[:2]
     Ho, Wo = spatial_filter.shape[-2:]
-    return x.new_empty(B, C, scale * Ho, scale * Wo)
+    return torch.empty((B, C, scale * Ho, scale * Wo), dtype=x.dtype, device=x.device, memory_format=image_format(x))
 
 
 @torch.library.custom_op("depthup::ddf_backward", mutates_args=(), device_types="cpu")
@@ -64,7 +65,8 @@ def _(grad_out, x, channel_filter, spatial_filter, dilation, stride, scale, comb
 
 @_ddf_backward.register_fake
 def _(grad_out, x, channel_filter, spatial_filter, dilation, stride, scale, combine):
-    return tuple(t.new_empty(t.shape) for t in (x, channel_filter, spatial_filter))
+    grad_x = torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=image_format(x))
+    return grad_x, channel_filter.new_empty(channel_filter.shape), torch.empty_like(readable(spatial_filter))
 
 
 def _setup_context(ctx, inputs, output):
@@ -78,6 +80,43 @@ def _autograd_backward(ctx, grad_out):
 
 
 _ddf.register_autograd(_autograd_backward, setup_context=_setup_context)
+
+
+def _autograd_double_backward(ctx, *grads):
+    """Differentiates `reference`: rarely needed, so it has no kernel, and costs the memory of an unfolded copy."""
+    create_graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        grad_out, *tensors = inputs = [
+            t.view_as(t) if create_graph and t.requires_grad else t.detach().requires_grad_() for t in ctx.saved_tensors
+        ]
+        out = reference.forward(*tensors, ctx.dilation, ctx.stride, ctx.scale, ctx.combine)
+        first = torch.autograd.grad(out, tensors, grad_out, create_graph=True)
+        second = torch.autograd.grad(first, inputs, grads, create_graph=create_graph, materialize_grads=True)
+    return (*second, None, None, None, None)
+
+
+_ddf_backward.register_autograd(_autograd_double_backward, setup_context=_setup_context)
+
+
+def _fold(size: int, dim: int | None, t: Tensor) -> Tensor:
+    """The dimension that vmap maps over becomes part of the batch."""
+    t = t.unsqueeze(0).expand(size, *t.shape) if dim is None else t.movedim(dim, 0)
+    return t.flatten(0, 1)
+
+
+@_ddf.register_vmap
+def _(info, in_dims, *arguments):
+    *tensors, dilation, stride, scale, combine = arguments
+    folded = [_fold(info.batch_size, dim, t) for dim, t in zip(in_dims, tensors, strict=False)]
+    return _ddf(*folded, dilation, stride, scale, combine).unflatten(0, (info.batch_size, -1)), 0
+
+
+@_ddf_backward.register_vmap
+def _(info, in_dims, *arguments):
+    *tensors, dilation, stride, scale, combine = arguments
+    folded = [_fold(info.batch_size, dim, t) for dim, t in zip(in_dims, tensors, strict=False)]
+    grads = _ddf_backward(*folded, dilation, stride, scale, combine)
+    return tuple(g.unflatten(0, (info.batch_size, -1)) for g in grads), (0, 0, 0)
 
 
 def _run(x, channel_filter, spatial_filter, dilation, stride, scale, combine) -> Tensor:

@@ -66,6 +66,21 @@ UNUSUAL = [
     Case("ddf", 7, 1, 9, "mul", (1, 2, 5, 4)),
     Case("ddf_up", 7, 3, 2, "add", (1, 2, 2, 3)),
 ]
+MANY_CHANNELS = [
+    Case("ddf", 3, 1, 1, "mul", (2, 17, 11, 10)),
+    Case("ddf", 3, 2, 2, "add", (1, 9, 9, 12)),
+    Case("ddf", 3, 9, 1, "mul", (1, 8, 5, 12)),
+    Case("ddf_up", 3, 1, 2, "mul", (2, 26, 9, 7)),
+    Case("ddf_up", 3, 1, 2, "mul", (1, 16, 1, 3)),
+    Case("ddf_up", 5, 2, 3, "add", (1, 11, 5, 9)),
+]
+WIDE = [
+    Case("ddf", 3, 1, 1, "mul", (1, 5, 9, 37)),
+    Case("ddf", 3, 2, 2, "add", (1, 2, 9, 43)),
+    Case("ddf", 5, 1, 3, "mul", (1, 3, 8, 50)),
+    Case("ddf_up", 3, 1, 2, "mul", (2, 3, 20, 19)),
+    Case("ddf_up", 3, 2, 3, "add", (1, 2, 7, 24)),
+]
 FEW = [
     Case("ddf", 3, 1, 1, "mul", (2, 5, 13, 11)),
     Case("ddf", 3, 2, 2, "add", (2, 3, 19, 12)),
@@ -191,7 +206,7 @@ def test_up_by_one_is_ddf():
 
 
 @pytest.mark.parametrize("dtype", EXACT, ids=str)
-@pytest.mark.parametrize("case", GRID + UNUSUAL, ids=str)
+@pytest.mark.parametrize("case", GRID + UNUSUAL + WIDE, ids=str)
 def test_cpu_agrees_with_the_reference(case, dtype):
     inputs = random_inputs(case, dtype)
     actual = with_gradients(case, inputs, "cpu")
@@ -231,6 +246,30 @@ def channels_last(t: Tensor) -> Tensor:
         if t.dim() == 4
         else t.movedim(1, -1).contiguous().movedim(-1, 1)
     )
+
+
+def pixel_major(spatial_filter: Tensor) -> Tensor:
+    """The layout in which a channels-last convolution leaves filters."""
+    dim = spatial_filter.dim()
+    order = (0, dim - 2, dim - 1, *range(1, dim - 2))
+    return spatial_filter.permute(order).contiguous().permute([order.index(n) for n in range(dim)])
+
+
+@pytest.mark.parametrize("layout", [torch.Tensor.contiguous, pixel_major], ids=["planar", "pixel-major"])
+@pytest.mark.parametrize(
+    ("case", "dtype"),
+    [(case, dtype) for case in MANY_CHANNELS for dtype in EXACT if case.k == 3 or dtype == torch.float64],
+)
+def test_channels_last_stays_channels_last(case, dtype, layout):
+    x, channel_filter, spatial_filter, grad_out = random_inputs(case, dtype)
+    for image_layout in (channels_last, torch.Tensor.contiguous):
+        inputs = [image_layout(x), channel_filter, layout(spatial_filter), grad_out]
+        actual = with_gradients(case, inputs, "cpu")
+        assert_near(actual, exact(case, inputs), EXACT[dtype])
+        out, grad_x, _, grad_spatial = actual
+        memory_format = torch.channels_last if image_layout is channels_last else torch.contiguous_format
+        assert out.is_contiguous(memory_format=memory_format) and grad_x.is_contiguous(memory_format=memory_format)
+        assert grad_spatial.stride() == inputs[2].stride()
 
 
 @pytest.mark.parametrize("layout", [transposed, sliced, expanded, channels_last], ids=lambda layout: layout.__name__)
@@ -276,18 +315,48 @@ def test_gradcheck(case, name):
 @pytest.mark.parametrize(
     "case", [Case("ddf", 3, 1, 1, "mul", (1, 1, 2, 2)), Case("ddf_up", 1, 1, 2, "mul", (1, 2, 1, 2))]
 )
-def test_second_derivatives_of_the_reference(case):
+@pytest.mark.parametrize("name", ["reference", "cpu"])
+def test_second_derivatives(case, name):
     leaves = [t.requires_grad_() for t in random_inputs(case)[:3]]
-    with use_backend("reference"):
+    with use_backend(name):
         assert torch.autograd.gradgradcheck(lambda *tensors: apply(case, *tensors), leaves)
 
 
-def test_second_derivatives_of_the_kernel_are_refused():
-    leaves = [t.requires_grad_() for t in random_inputs(FEW[0])[:3]]
-    with use_backend("cpu"):
-        gradients = torch.autograd.grad(apply(FEW[0], *leaves).square().sum(), leaves, create_graph=True)
-        with pytest.raises(RuntimeError, match=r"depthup.*ddf_backward.* no autograd formula"):
-            gradients[0].sum().backward()
+def test_third_derivatives():
+    def third(name):
+        leaves = [t.requires_grad_() for t in random_inputs(FEW[3])[:3]]
+        with use_backend(name):
+            value = apply(FEW[3], *leaves).pow(3).sum()
+            for _ in range(2):
+                value = sum(g.square().sum() for g in torch.autograd.grad(value, leaves, create_graph=True))
+            return torch.autograd.grad(value, leaves)
+
+    torch.testing.assert_close(third("cpu"), third("reference"), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("case", [FEW[1], FEW[3]], ids=str)
+def test_vmap(case):
+    x, channel_filter, spatial_filter, _ = random_inputs(case)
+    xs, spatial_filters = torch.stack([x, 2 * x, x.flip(0)]), torch.stack([spatial_filter] * 3, dim=2)
+
+    def function(x, channel_filter, spatial_filter):
+        return apply(case, x, channel_filter, spatial_filter)
+
+    actual = torch.vmap(function, in_dims=(0, None, 2))(xs, channel_filter, spatial_filters)
+    expected = torch.stack([function(one, channel_filter, spatial_filter) for one in xs])
+    torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("case", [FEW[1], FEW[3]], ids=str)
+def test_several_gradients_at_once(case):
+    *tensors, grad_out = random_inputs(case)
+    leaves = [t.requires_grad_() for t in tensors]
+    out = apply(case, *leaves)
+    several = torch.stack([grad_out, -2 * grad_out])
+    batched = torch.autograd.grad(out, leaves, several, is_grads_batched=True, retain_graph=True)
+    for n, single in enumerate(several):
+        expected = torch.autograd.grad(out, leaves, single, retain_graph=True)
+        torch.testing.assert_close([t[n] for t in batched], list(expected), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("case", TINY[1:3], ids=str)
@@ -298,6 +367,9 @@ def test_registration_with_pytorch(case):
     tensors = x, channel_filter, spatial_filter
     options = case.dilation, case.stride, case.scale, case.combine
     torch.library.opcheck(torch.ops.depthup.ddf_backward.default, (grad_out, *tensors, *options))
+    layouts = channels_last(x), channel_filter, pixel_major(spatial_filter)
+    torch.library.opcheck(torch.ops.depthup.ddf.default, (*layouts, *options))
+    torch.library.opcheck(torch.ops.depthup.ddf_backward.default, (grad_out, *layouts, *options))
     leaves = [t.detach().requires_grad_() for t in tensors]
     torch.library.opcheck(torch.ops.depthup.ddf.default, (*leaves, *options))
 

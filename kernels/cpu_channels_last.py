@@ -1,0 +1,195 @@
+"""The CPU kernels for channels-last images: vectors run along the channels of a pixel.
+
+A pixel all of whose taps lie inside the image takes a path of its own, which is compiled with its loops over taps
+unrolled. The last vector of a pixel overlaps the one before it; where results are accumulated, the overlap is zero in
+the gradient that arrives.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from depthup.kernels.simd import LANES, add, broadcast, compile_kernel, load, multiply, store, total, zeros_like
+
+
+@compile_kernel
+def _inside(start, dilation, size, k):
+    """First and last+1 of the `k` taps from `start` on that lie in `[0, size)`."""
+    first = 0 if start >= 0 else (-start + dilation - 1) // dilation
+    last = 0 if start >= size else (size - 1 - start) // dilation + 1
+    return min(first, k), min(max(last, first), k)
+
+
+@compile_kernel
+def _forward_pixel(
+    b, h, w, x, channel_filter, spatial_filter, out, taps, dilation, stride, scale, additive, ty0, ty1, tx0, tx1
+):
+    k = len(taps)
+    C = x.shape[3]
+    top, left = h * stride - dilation * (k // 2), w * stride - dilation * (k // 2)
+    for n in range(scale * scale):
+        row, column = scale * h + n // scale, scale * w + n % scale
+        for first in range(0, C, 2 * LANES):
+            c, d = min(first, C - LANES), min(first + LANES, C - LANES)
+            sum_c, sum_d = zeros_like(x), zeros_like(x)
+            for ty in range(ty0, ty1):
+                y = top + ty * dilation
+                for tx in range(tx0, tx1):
+                    t, z = ty * k + tx, left + tx * dilation
+                    s = broadcast(spatial_filter, (b, n, t, h, w))
+                    f, g = load(channel_filter, (b, n, t, c)), load(channel_filter, (b, n, t, d))
+                    if additive:
+                        f, g = add(s, f), add(s, g)
+                    else:
+                        f, g = multiply(s, f), multiply(s, g)
+                    sum_c = add(sum_c, multiply(f, load(x, (b, y, z, c))))
+                    sum_d = add(sum_d, multiply(g, load(x, (b, y, z, d))))
+            store(out, (b, row, column, c), sum_c)
+            store(out, (b, row, column, d), sum_d)
+
+
+@compile_kernel
+def forward(
+    first_group, last_group, x, channel_filter, spatial_filter, out, taps, dilation, stride, scale, rows, additive
+):
+    """Groups of `rows` output rows of an image.
+
+    Contiguous `x [B, H, W, C]` with C >= LANES, `channel_filter [B, N, k*k, C]`, `out [B, scale*Ho, scale*Wo, C]`, and
+    `spatial_filter [B, N, k*k, Ho, Wo]` of any strides; `taps` is k times the number k: its length is known when it is
+    compiled, for loops that are to be unrolled, and its items when it runs, for those that are not.
+    """
+    H, W = x.shape[1:3]
+    Ho, Wo = spatial_filter.shape[3:]
+    k = len(taps)
+    pad = dilation * (k // 2)
+    groups = (Ho + rows - 1) // rows
+    for group in range(first_group, last_group):
+        b, first = group // groups, group % groups * rows
+        for h in range(first, min(first + rows, Ho)):
+            ty0, ty1 = _inside(h * stride - pad, dilation, H, k)
+            for w in range(Wo):
+                tx0, tx1 = _inside(w * stride - pad, dilation, W, k)
+                if ty1 - ty0 == k and tx1 - tx0 == k:
+                    _forward_pixel(
+                        b, h, w, x, channel_filter, spatial_filter, out, taps, dilation, stride, scale, additive,
+                        0, k, 0, k,
+                    )  # fmt: skip
+                else:
+                    _forward_pixel(
+                        b, h, w, x, channel_filter, spatial_filter, out, taps, dilation, stride, scale, additive,
+                        ty0, ty1, tx0, tx1,
+                    )  # fmt: skip
+
+
+@compile_kernel
+def _grad_x_pixel(
+    b, y, z, grad_out, channel_filter, spatial_filter, grad_x, k, dilation, stride, scale, additive, inside
+):
+    """Gather from every output that read pixel (y, z); `inside`: all of them exist."""
+    C = grad_x.shape[3]
+    Ho, Wo = spatial_filter.shape[3:]
+    for first in range(0, C, 2 * LANES):
+        c, d = min(first, C - LANES), min(first + LANES, C - LANES)
+        sum_c, sum_d = zeros_like(grad_x), zeros_like(grad_x)
+        for ty in range(k):
+            down = y - (ty - k // 2) * dilation
+            h = down if inside else down // stride
+            if not inside and (down < 0 or h * stride != down or h >= Ho):
+                continue
+            for tx in range(k):
+                right = z - (tx - k // 2) * dilation
+                w = right if inside else right // stride
+                if not inside and (right < 0 or w * stride != right or w >= Wo):
+                    continue
+                t = ty * k + tx
+                for n in range(scale * scale):
+                    row, column = scale * h + n // scale, scale * w + n % scale
+                    s = broadcast(spatial_filter, (b, n, t, h, w))
+                    f, g = load(channel_filter, (b, n, t, c)), load(channel_filter, (b, n, t, d))
+                    if additive:
+                        f, g = add(s, f), add(s, g)
+                    else:
+                        f, g = multiply(s, f), multiply(s, g)
+                    sum_c = add(sum_c, multiply(f, load(grad_out, (b, row, column, c))))
+                    sum_d = add(sum_d, multiply(g, load(grad_out, (b, row, column, d))))
+        store(grad_x, (b, y, z, c), sum_c)
+        store(grad_x, (b, y, z, d), sum_d)
+
+
+@compile_kernel
+def _grad_filters_pixel(
+    b, h, w, grad_out, x, channel_filter, spatial_filter, row_sums, grad_spatial, arriving, taps, dilation, stride,
+    scale, additive, ty0, ty1, tx0, tx1,
+):  # fmt: skip
+    """Give `grad_spatial` its value at output pixel (h, w), and add to `row_sums [N, k*k, C]`."""
+    k = len(taps)
+    C = x.shape[3]
+    top, left = h * stride - dilation * (k // 2), w * stride - dilation * (k // 2)
+    whole, moved = C // LANES * LANES, (LANES - C % LANES) % LANES
+    for n in range(scale * scale):
+        row, column = scale * h + n // scale, scale * w + n % scale
+        for c in range(0, whole, LANES):
+            store(arriving, (c,), load(grad_out, (b, row, column, c)))
+        for c in range(whole, C):
+            arriving[c + moved] = grad_out[b, row, column, c]
+        for ty in range(ty0, ty1):
+            y = top + ty * dilation
+            for tx in range(tx0, tx1):
+                t, z = ty * k + tx, left + tx * dilation
+                s, dot = broadcast(spatial_filter, (b, n, t, h, w)), zeros_like(x)
+                for v in range(0, C, LANES):
+                    c = min(v, C - LANES)
+                    product = multiply(load(arriving, (v,)), load(x, (b, y, z, c)))
+                    sums = load(row_sums, (n, t, c))
+                    if additive:
+                        dot, sums = add(dot, product), add(sums, product)
+                    else:
+                        dot = add(dot, multiply(product, load(channel_filter, (b, n, t, c))))
+                        sums = add(sums, multiply(product, s))
+                    store(row_sums, (n, t, c), sums)
+                grad_spatial[b, n, t, h, w] = total(dot)
+
+
+@compile_kernel
+def backward(
+    first_group, last_group, grad_out, x, channel_filter, spatial_filter, grad_x, grad_channel, grad_spatial, taps,
+    dilation, stride, scale, rows, additive,
+):  # fmt: skip
+    """Groups of `rows` rows of `x`; each owns the gradient of those rows and of the output rows centred on them.
+
+    As `forward`, with `grad_x` and `grad_spatial` of the shapes of `x` and `spatial_filter`, the latter zero, and
+    `grad_channel [groups, N, k*k, C]`, float64 zeros, which receives each group's part of the sum.
+    """
+    _, H, W, C = x.shape
+    N, _, Ho, Wo = spatial_filter.shape[1:]
+    k = len(taps)
+    pad = dilation * (k // 2)
+    row_sums = np.zeros((N, k * k, C), x.dtype)
+    arriving = np.zeros((C + LANES - 1) // LANES * LANES, x.dtype)
+    groups = (H + rows - 1) // rows
+    for group in range(first_group, last_group):
+        b, top = group // groups, group % groups * rows
+        bottom = min(top + rows, H)
+        for y in range(top, bottom):
+            for z in range(W):
+                if stride == 1 and pad <= y < H - pad and pad <= z < W - pad:
+                    _grad_x_pixel(
+                        b, y, z, grad_out, channel_filter, spatial_filter, grad_x, taps[0], dilation, stride, scale,
+                        additive, True,
+                    )  # fmt: skip
+                else:
+                    _grad_x_pixel(
+                        b, y, z, grad_out, channel_filter, spatial_filter, grad_x, taps[0], dilation, stride, scale,
+                        additive, False,
+                    )  # fmt: skip
+        for h in range((top + stride - 1) // stride, min((bottom + stride - 1) // stride, Ho)):
+            ty0, ty1 = _inside(h * stride - pad, dilation, H, k)
+            for w in range(Wo):
+                tx0, tx1 = _inside(w * stride - pad, dilation, W, k)
+                _grad_filters_pixel(
+                    b, h, w, grad_out, x, channel_filter, spatial_filter, row_sums, grad_spatial, arriving, taps,
+                    dilation, stride, scale, additive, ty0, ty1, tx0, tx1,
+                )  # fmt: skip
+            for n, t, c in np.ndindex(row_sums.shape):
+                grad_channel[group, n, t, c] += row_sums[n, t, c]
+                row_sums[n, t, c] = 0
