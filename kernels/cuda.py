@@ -8,7 +8,8 @@ Everything is in branch form, `N = scale * scale`, `Ho = (H - 1) // stride + 1`,
 `x [B, C, H, W]`, `channel_filter [B, N, C, k, k]`, `spatial_filter [B, N, k*k, Ho, Wo]`,
 `out [B, C, scale*Ho, scale*Wo]`. `x` is read channels-last, and `out` and the gradient of `x` are then channels-last,
 where `x` is contiguous in that format and in no other; else all three are contiguous. The spatial filter is read
-contiguous or pixel-major (`[B, Ho, Wo, N, k*k]` in memory), and its gradient has the same layout. Shapes, types and devices are checked by `depthup.kernels.ddf` and `ddf_up`.
+contiguous or pixel-major (`[B, Ho, Wo, N, k*k]` in memory), and its gradient has the same layout. Shapes, types and
+devices are checked by `depthup.kernels.ddf` and `ddf_up`.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ SHARED_BYTES = 16 * 2**10  # of shared memory that a block uses where it has the
 MOST_SHARED_BYTES = 48 * 2**10  # that every GPU gives a block
 
 # Values of the spatial filter, in 32-bit registers, that a thread holds; more would spill.
-HELD = {"forward": 72, "grad_x": 64, "grad_filters": 20}
+HELD = {"forward": 72, "grad_x": 48, "grad_filters": 12}
 
 _DEFINES = {
     torch.float32: "DDF_FLOAT32",
@@ -184,13 +185,6 @@ class _Operation:
     def __init__(self, x, channel_filter, spatial_filter, dilation, stride, scale, combine):
         if x.dtype not in _DEFINES:
             raise TypeError(f"x: got {x.dtype}, and backend 'cuda' has kernels for float16, bfloat16, float32, float64")
-        self.channels_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-        self.memory_format = torch.channels_last if self.channels_last else torch.contiguous_format
-        self.x = x.contiguous(memory_format=self.memory_format)
-        self.channel_filter = channel_filter.contiguous()
-        self.pixel_major = not spatial_filter.is_contiguous() and spatial_filter.permute(0, 3, 4, 1, 2).is_contiguous()
-        self.spatial_filter = spatial_filter if self.pixel_major else spatial_filter.contiguous()
-
         self.scale, self.kernel_size, self.add = scale, channel_filter.shape[-1], combine == "add"
         self.B, self.C, self.H, self.W = x.shape
         self.Ho, self.Wo = spatial_filter.shape[-2:]
@@ -198,6 +192,13 @@ class _Operation:
         # Dilation or stride beyond the image reads and writes the same as one that just leaves it, and cannot overflow.
         self.dilation, self.stride = (min(step, max(self.H, self.W, 1)) for step in (dilation, stride))
         self._check_size()
+
+        self.channels_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+        self.memory_format = torch.channels_last if self.channels_last else torch.contiguous_format
+        self.x = x.contiguous(memory_format=self.memory_format)
+        self.channel_filter = channel_filter.contiguous()
+        self.pixel_major = not spatial_filter.is_contiguous() and spatial_filter.permute(0, 3, 4, 1, 2).is_contiguous()
+        self.spatial_filter = spatial_filter if self.pixel_major else spatial_filter.contiguous()
 
     def per_pixel(self, kind: str, tensors: tuple[Tensor, Tensor, Tensor, Tensor]) -> Launch:
         """`forward` over the pixels of the spatial filter, or `grad_x` over those of `x`: one thread sums all taps."""
@@ -214,7 +215,9 @@ class _Operation:
         block_channels = staged
         while block_channels > max(8, lanes) and self._count(rows * tile.count, block_channels) < MANY_BLOCKS:
             block_channels //= 2
-        constants = ("STAGED", staged), ("THREADS", THREADS), ("BLOCKS", 2), ("HELD", HELD[kind] // self._words)
+        # Blocks a multiprocessor: the most for which registers do not spill.
+        resident = 3 if self.kernel_size <= 3 and self.x.dtype == torch.float32 and not self.channels_last else 2
+        constants = ("STAGED", staged), ("THREADS", THREADS), ("BLOCKS", resident), ("HELD", HELD[kind] // self._words)
         return Launch(
             Kernel(kind, self.x.dtype, (*self._constants(aligned, pixels, lanes), *constants)),
             self._count(rows * tile.count, block_channels),
@@ -226,7 +229,7 @@ class _Operation:
         """Both filter gradients in one reading of `x` and `grad_out`, then the sums over what blocks left apart."""
         k = self.kernel_size
         tap_rows = k if k <= 7 else 1
-        slots = 128 if k <= 3 else 64
+        slots = 64
         aligned = _aligned((grad_out, self.x, self.spatial_filter, grad_spatial))
         pixels = self._pixels(HELD["grad_filters"] // (k * self.scale), aligned)
         totals = tap_rows * k * self.scale * slots // 32
@@ -242,7 +245,8 @@ class _Operation:
         partial_channel = self._empty(tile.count, grad_channel.numel())
 
         threads = slots * tap_rows
-        constants = ("STAGED", staged), ("THREADS", threads), ("BLOCKS", 1), ("TAP_ROWS", tap_rows)
+        resident = max(1, 640 // threads) if self._words == 1 else 1  # blocks a multiprocessor, or registers spill
+        constants = ("STAGED", staged), ("THREADS", threads), ("BLOCKS", resident), ("TAP_ROWS", tap_rows)
         tensors = grad_out, self.x, self.channel_filter, self.spatial_filter
         results = grad_spatial, partial_spatial, partial_channel
         sums = [(partial_channel, grad_channel)] + ([(partial_spatial, grad_spatial)] if slices > 1 else [])
@@ -266,17 +270,14 @@ class _Operation:
         return _ceil_div(self.kernel_size**2, 4) * 4
 
     def _check_size(self) -> None:
-        shape, largest_side = list(self.x.shape), max(self.H, self.W)
-        largest_plane = max(
-            self.H * self.W, self.scale**2 * self.Ho * self.Wo, largest_side * (self.kernel_size // 2 + 1)
-        )
-        if largest_plane > _LARGEST_INT // 2:
-            raise ValueError(f"x: got {shape}, and a plane of {largest_plane} pixels needs more than 32 bits")
+        largest_step = max(self.H, self.W) * (self.kernel_size // 2 + 1)
+        largest = max(self.H * self.W, self.scale**2 * self.Ho * self.Wo, largest_step)
+        if largest > _LARGEST_INT // 2:
+            shape = [self.B, self.C, self.H, self.W]
+            raise ValueError(f"x: got {shape}, and places of up to {largest} in a plane need more than 32 bits")
         taps = self.scale**2 * self._padded_taps
         if taps * self.accumulator.itemsize > MOST_SHARED_BYTES:
-            raise ValueError(
-                f"channel_filter: got {taps} taps a channel, more than backend 'cuda' can share in a block"
-            )
+            raise ValueError(f"channel_filter: got {taps} taps a channel, too many for a block of backend 'cuda'")
 
     def _pixels(self, most: int, aligned: bool) -> int:
         """Pixels of one thread: 16 bytes of output where layout, alignment and registers allow."""

@@ -109,7 +109,10 @@ struct Image {
     __device__ Image(Pointer start, int b, long long plane, int width_, int channels_)
         : data(start + b * plane * channels_), width(width_), channels(channels_) {}
     __device__ Pointer row(int c, long long plane, int y) const {
-        return kChannelsLast ? data + c + (long long)y * width * channels : data + c * plane + (long long)y * width;
+        long long offset = kChannelsLast ? c + (long long)y * width * channels : c * plane + (long long)y * width;
+        // Or the compiler adds all columns to all rows ahead of the loop over channels, and runs out of registers.
+        if (kChannelsLast || kSize > 3) asm("" : "+l"(offset));
+        return data + offset;
     }
     __device__ long long step() const { return kChannelsLast ? channels : 1; }
 };
@@ -247,7 +250,7 @@ __device__ inline void stage(Accumulator (*staged)[kStaged][kPaddedTaps], const 
 
 // Whether all spatial filters of a thread fit into registers; else they are read again for every few channels.
 constexpr bool kHeld = kTaps * kRow <= DDF_HELD;
-constexpr int kTogether = kHeld ? 1 : 4;
+constexpr int kTogether = kHeld ? 1 : 16 / sizeof(Accumulator);
 
 __device__ inline void load_spatial(Accumulator (&spatial)[kSize][kRow], const Scalar* spatial_filter, int b, int i,
                                     int ty, const Position& at, const Geometry& g) {
@@ -329,7 +332,7 @@ extern "C" __global__ void __launch_bounds__(DDF_THREADS, DDF_BLOCKS)
 #ifdef DDF_GRAD_X
 
 constexpr bool kHeld = kTaps * kScale * kRow <= DDF_HELD;
-constexpr int kTogether = kHeld ? 1 : 4;
+constexpr int kTogether = kHeld ? 1 : 16 / sizeof(Accumulator);
 
 // The row of outputs that read row y through the taps of row ty; -1 if there is none.
 __device__ inline int row_of(int y, int ty, const Geometry& g) {
@@ -503,18 +506,29 @@ extern "C" __global__ void __launch_bounds__(DDF_THREADS, DDF_BLOCKS)
         }
     }
 
+    // Each channel is read while the one before it is summed.
     const int last = smaller((slice + 1) * slice_channels, channels);
+    Accumulator window[kWindow] = {}, gradient[kRow] = {}, next_window[kWindow] = {}, next_gradient[kRow] = {};
+    auto read_next = [&](int channel) {
+        if (!reads || channel >= last) return;
+        load_window<1>(next_window, source.row(channel, g.source_plane(), y), columns, source.step());
+        const Scalar* const row = arriving.row(channel, g.out_plane(), at.y * kScale + i);
+        load<kRow>(next_gradient, row + (long long)at.x * kScale * arriving.step(), arriving.step());
+    };
+    read_next(slice * slice_channels + lane % kLanes);
+
     for (int first = slice * slice_channels; first < last; first += kStaged) {
         const int count = smaller(kStaged, last - first);
         stage<kScale>(staged, channel_filter, b, i * kScale, first, count, channels);
         for (int start = 0; start < count; start += kLanes) {
             const int c = start + lane % kLanes;
+#pragma unroll
+            for (int n = 0; n < kWindow; ++n) window[n] = next_window[n];
+#pragma unroll
+            for (int v = 0; v < kRow; ++v) gradient[v] = next_gradient[v];
+            read_next(first + c + kLanes);
             Accumulator by_channel[kValues] = {};
             if (reads && c < count) {
-                Accumulator window[kWindow], gradient[kRow];
-                load_window<1>(window, source.row(first + c, g.source_plane(), y), columns, source.step());
-                const Scalar* const row = arriving.row(first + c, g.out_plane(), at.y * kScale + i);
-                load<kRow>(gradient, row + (long long)at.x * kScale * arriving.step(), arriving.step());
 #pragma unroll
                 for (int tx = 0; tx < kSize; ++tx) {
 #pragma unroll
