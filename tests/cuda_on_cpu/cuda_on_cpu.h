@@ -142,11 +142,11 @@ T __shfl_xor_sync(unsigned, T value, int mask) {
     return other;
 }
 
-// Makes a kernel callable from outside under its own name with `run_` before it.
-#define CUDA_ON_CPU_EXPORT(kernel)                                                                          \
+// Makes space::kernel callable from outside under its own name with `run_` before it.
+#define CUDA_ON_CPU_EXPORT(space, kernel)                                                                   \
     extern "C" __attribute__((visibility("default"))) const char* run_##kernel(                             \
         unsigned blocks, unsigned threads, void** arguments, const std::size_t* sizes, std::size_t count) { \
-        return cuda_on_cpu::run(kernel, blocks, threads, arguments, sizes, count);                          \
+        return cuda_on_cpu::run(space::kernel, blocks, threads, arguments, sizes, count);                   \
     }
 
 struct __half {

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +15,26 @@ from depthup.kernels import cuda
 HERE = Path(__file__).parent
 
 
+def source_of(kernels: Iterable[cuda.Kernel]) -> str:
+    """One source with all these kernels, each in a namespace of its own."""
+    lines = []
+    for kernel in kernels:
+        lines += [f"#define {name} {value}" for name, value in kernel.defines.items()]
+        lines += [f"namespace only_{kernel.name} {{", f'#include "{cuda.SOURCE}"', "}"]
+        lines += [f"#undef {name}" for name in (*kernel.defines, "DDF_GEOMETRY", "DDF_GEOMETRY_PARAMETERS")]
+    return "\n".join(lines)
+
+
 class CpuRunner:
-    """Runs plans on CPU tensors; keeps one compiled library per kernel in `folder`."""
+    """Runs plans on CPU tensors; keeps what it compiled in `folder`."""
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self._library = functools.cache(self._compile)
+        self._libraries: dict[cuda.Kernel, ctypes.CDLL] = {}
 
     def run(self, plan: cuda.Plan) -> tuple[torch.Tensor, ...]:
         """Fill and return the plan's outputs."""
+        self.compile(launch.kernel for launch in plan.launches)
         for launch in plan.launches:
             self.launch(launch.kernel, launch.blocks, launch.threads, cuda.pack_arguments(launch.arguments))
         return plan.outputs
@@ -33,20 +44,23 @@ class CpuRunner:
         packed = [np.atleast_1d(value) for value in arguments]
         addresses = (ctypes.c_void_p * len(packed))(*(array.ctypes.data for array in packed))
         sizes = (ctypes.c_size_t * len(packed))(*(array.itemsize for array in packed))
-        entry = getattr(self._library(kernel), f"run_{kernel.name}")
+        entry = getattr(self._libraries[kernel], f"run_{kernel.name}")
         entry.restype = ctypes.c_char_p
         problem = entry(blocks, threads, addresses, sizes, ctypes.c_size_t(len(packed)))
         if problem:
             raise RuntimeError(f"{kernel.name}: {problem.decode()}")
 
-    def _compile(self, kernel: cuda.Kernel) -> ctypes.CDLL:
-        source, library = self.folder / f"{kernel.name}.cpp", self.folder / f"{kernel.name}.so"
-        source.write_text(
-            f'#include "cuda_on_cpu.h"\n#include "{cuda.SOURCE}"\nCUDA_ON_CPU_EXPORT({kernel.name})\n', encoding="utf-8"
-        )
-        # Hidden, or the libraries would share the __shared__ arrays, whose size depends on the kernel.
+    def compile(self, kernels: Iterable[cuda.Kernel]) -> None:
+        """Compile those kernels that are new, together, since most of g++'s time goes by before it meets the first."""
+        new = [kernel for kernel in dict.fromkeys(kernels) if kernel not in self._libraries]
+        if not new:
+            return
+        stem = f"kernels{len(self._libraries)}"
+        source, library = self.folder / f"{stem}.cpp", self.folder / f"{stem}.so"
+        exports = (f"CUDA_ON_CPU_EXPORT(only_{kernel.name}, {kernel.name})" for kernel in new)
+        source.write_text("\n".join(('#include "cuda_on_cpu.h"', source_of(new), *exports, "")), encoding="utf-8")
         command = ["g++", "-O0", "-shared", "-fPIC", "-fvisibility=hidden", "-Wall", "-Werror", "-Wno-unknown-pragmas"]
-        command += [*cuda.compile_options(kernel), "-std=c++20", f"-I{HERE}", "-o", str(library), str(source)]
+        command += ["-std=c++20", f"-I{HERE}", "-o", str(library), str(source)]
         finished = subprocess.run(command, capture_output=True, text=True)
         assert finished.returncode == 0, finished.stderr
-        return ctypes.CDLL(str(library))
+        self._libraries |= dict.fromkeys(new, ctypes.CDLL(str(library)))
