@@ -208,18 +208,18 @@ class _Operation:
         branches = self.scale if forward else self.scale**2
         aligned = _aligned(tensors)
         pixels = self._pixels(HELD[kind] // (self.kernel_size**2 * branches), aligned)
-        lanes = self._lanes()
         staged = self._staged(64, branches * self._padded_taps)
+        vector, lanes = self._channels_together(4, staged, aligned)
         tile = _Tile(height, width, pixels, lanes, THREADS)
 
         block_channels = staged
-        while block_channels > max(8, lanes) and self._count(rows * tile.count, block_channels) < MANY_BLOCKS:
+        while block_channels > max(8, vector * lanes) and self._count(rows * tile.count, block_channels) < MANY_BLOCKS:
             block_channels //= 2
         # Blocks a multiprocessor: the most for which registers do not spill.
         resident = 3 if self.kernel_size <= 3 and self.x.dtype == torch.float32 and not self.channels_last else 2
         constants = ("STAGED", staged), ("THREADS", THREADS), ("BLOCKS", resident), ("HELD", HELD[kind] // self._words)
         return Launch(
-            Kernel(kind, self.x.dtype, (*self._constants(aligned, pixels, lanes), *constants)),
+            Kernel(kind, self.x.dtype, (*self._constants(aligned, pixels, vector, lanes), *constants)),
             self._count(rows * tile.count, block_channels),
             tile.threads,
             (*tensors, block_channels, *self._geometry(tile)),
@@ -233,8 +233,8 @@ class _Operation:
         aligned = _aligned((grad_out, self.x, self.spatial_filter, grad_spatial))
         pixels = self._pixels(HELD["grad_filters"] // (k * self.scale), aligned)
         totals = tap_rows * k * self.scale * slots // 32
-        staged = self._staged(max(16, self._lanes()), self.scale * self._padded_taps + totals)
-        lanes = min(self._lanes(), staged)
+        staged = self._staged(32 if self.channels_last else 16, self.scale * self._padded_taps + totals)
+        vector, lanes = self._channels_together(12 // (k * self.scale), staged, aligned)
         tile = _Tile(self.Ho, self.Wo, pixels, lanes, slots)
 
         blocks = self.B * tile.count * self.scale * (k // tap_rows)
@@ -252,7 +252,7 @@ class _Operation:
         sums = [(partial_channel, grad_channel)] + ([(partial_spatial, grad_spatial)] if slices > 1 else [])
         return (
             Launch(
-                Kernel("grad_filters", self.x.dtype, (*self._constants(aligned, pixels, lanes), *constants)),
+                Kernel("grad_filters", self.x.dtype, (*self._constants(aligned, pixels, vector, lanes), *constants)),
                 blocks * slices,
                 tile.threads * tap_rows,
                 (*tensors, *results, slices, slice_channels, *self._geometry(tile)),
@@ -290,9 +290,15 @@ class _Operation:
             pixels //= 2
         return pixels
 
-    def _lanes(self) -> int:
-        """Neighbouring threads that work on neighbouring channels."""
-        return min(32, 1 << (self.C - 1).bit_length()) if self.channels_last else 1
+    def _channels_together(self, most: int, staged: int, aligned: bool) -> tuple[int, int]:
+        """Neighbouring channels of one thread, 16 bytes at most, and how many threads take neighbouring ones."""
+        if not self.channels_last:
+            return 1, 1
+        vector = min(4, 16 // self.x.itemsize, staged)
+        while vector > 1 and (not aligned or vector > most or self.C % vector):
+            vector //= 2
+        lanes = min(32 if vector == 1 else 8, staged // vector, 1 << (self.C // vector - 1).bit_length())
+        return vector, lanes
 
     def _staged(self, most: int, values: int) -> int:
         """Channels whose filters, of so many values each, are in shared memory at a time."""
@@ -306,7 +312,7 @@ class _Operation:
     def _empty(self, *size: int) -> Tensor:
         return torch.empty(size, dtype=self.accumulator, device=self.x.device)
 
-    def _constants(self, aligned: bool, pixels: int, lanes: int) -> tuple[tuple[str, int], ...]:
+    def _constants(self, aligned: bool, pixels: int, vector: int, lanes: int) -> tuple[tuple[str, int], ...]:
         return (
             ("KERNEL_SIZE", self.kernel_size),
             ("SCALE", self.scale),
@@ -314,6 +320,7 @@ class _Operation:
             ("CHANNELS_LAST", int(self.channels_last)),
             ("ALIGNED", int(aligned)),
             ("PIXELS", pixels),
+            ("VECTOR", vector),
             ("LANES", lanes),
         )
 

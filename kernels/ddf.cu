@@ -67,7 +67,9 @@ constexpr bool kChannelsLast = DDF_CHANNELS_LAST;
 constexpr bool kAligned = DDF_ALIGNED;
 // Neighbouring pixels of one thread; more than one only where stride and dilation are 1 and they divide the width.
 constexpr int kPixels = DDF_PIXELS;
-// Neighbouring threads that work on neighbouring channels of the same pixels.
+// Neighbouring channels of one thread, and neighbouring threads that work on neighbouring channels of the same pixels:
+// one of each unless channels-last.
+constexpr int kVector = DDF_VECTOR;
 constexpr int kLanes = DDF_LANES;
 // Channels whose channel filters are in shared memory at a time.
 constexpr int kStaged = DDF_STAGED;
@@ -75,6 +77,8 @@ constexpr int kRow = kPixels * kScale;
 constexpr int kWindow = kPixels + kSize - 1;
 // One channel's taps in shared memory, padded so that they are read 16 bytes at a time.
 constexpr int kPaddedTaps = (kTaps + 3) / 4 * 4;
+// Between the channels of two turns of a thread.
+constexpr int kTurn = kLanes * kVector;
 
 // Planes have fewer than 2^31 pixels (the launcher checks); anything larger than a plane is addressed in 64 bits.
 struct Geometry {
@@ -211,38 +215,68 @@ struct Columns {
     }
 };
 
-// Reads kCount values for every place of the window; 0 outside the image.
+// Reads `kCount` neighbouring pixels of all channels of a thread, channels fastest.
+template <int kCount>
+__device__ inline void load_pixels(Accumulator* target, const Scalar* source, long long step) {
+    if (kChannelsLast) {
+#pragma unroll
+        for (int j = 0; j < kCount; ++j) load<kVector>(target + j * kVector, source + j * step, 1);
+    } else {
+        load<kCount>(target, source, 1);
+    }
+}
+
+template <int kCount>
+__device__ inline void store_pixels(Scalar* target, const Accumulator* values, long long step) {
+    if (kChannelsLast) {
+#pragma unroll
+        for (int j = 0; j < kCount; ++j) store<kVector>(target + j * step, values + j * kVector, 1);
+    } else {
+        store<kCount>(target, values, 1);
+    }
+}
+
+// Reads kCount pixels for every place of the window; 0 outside the image.
 template <int kCount>
 __device__ inline void load_window(Accumulator* target, const Scalar* row, const Columns& columns, long long step) {
 #pragma unroll
     for (int n = 0; n < kWindow; ++n) {
-        Accumulator* const values = target + n * kCount;
+        Accumulator* const values = target + n * kCount * kVector;
         if (kPixels > 1 && n == kRadius) {
-            load<kPixels * kCount>(values, row + (long long)columns.first * kCount * step, step);
+            load<kPixels * kCount>(values, row + (long long)columns.first * kCount, 1);
         } else if (kPixels == 1 || n < kRadius || n >= kRadius + kPixels) {
             // From the first column on, so that the offsets of neighbours are constants.
             const int column = kPixels > 1 ? columns.first + n - kRadius : columns.at[n];
             if (columns.at[n] >= 0) {
-                load<kCount>(values, row + (long long)column * kCount * step, step);
+                load_pixels<kCount>(values, row + (long long)column * kCount * step, step);
             } else {
 #pragma unroll
-                for (int j = 0; j < kCount; ++j) values[j] = 0;
+                for (int j = 0; j < kCount * kVector; ++j) values[j] = 0;
             }
         }
     }
 }
 
-// Copies the taps of `count` channels from `first` on into shared memory, for kBranches branches from `branch` on.
+// Channel filters in shared memory, so that what one thread reads at once, or a warp does, lies together: the taps of a
+// channel where all threads work on the same one, else the channels of a tap.
 template <int kBranches>
-__device__ inline void stage(Accumulator (*staged)[kStaged][kPaddedTaps], const Scalar* channel_filter, int b,
-                             int branch, int first, int count, int channels) {
-    for (int n = 0; n < kBranches; ++n) {
-        const long long filter = (long long)b * (kScale * kScale) + branch + n;
-        const Scalar* const source = channel_filter + (filter * channels + first) * kTaps;
-        for (int i = threadIdx.x; i < count * kTaps; i += blockDim.x) staged[n][i / kTaps][i % kTaps] = widen(source[i]);
+struct Staged {
+    Accumulator values[kBranches * kStaged * kPaddedTaps];
+
+    __device__ Accumulator& at(int branch, int channel, int tap) {
+        const int place = kChannelsLast ? tap * kStaged + channel : channel * kPaddedTaps + tap;
+        return values[branch * (kStaged * kPaddedTaps) + place];
     }
-    __syncthreads();
-}
+    // Copies the taps of `count` channels from `first` on, for kBranches branches from `branch` on.
+    __device__ void fill(const Scalar* channel_filter, int b, int branch, int first, int count, int channels) {
+        for (int n = 0; n < kBranches; ++n) {
+            const long long filter = (long long)b * (kScale * kScale) + branch + n;
+            const Scalar* const source = channel_filter + (filter * channels + first) * kTaps;
+            for (int i = threadIdx.x; i < count * kTaps; i += blockDim.x) at(n, i / kTaps, i % kTaps) = widen(source[i]);
+        }
+        __syncthreads();
+    }
+};
 
 #endif
 
@@ -274,7 +308,7 @@ extern "C" __global__ void __launch_bounds__(DDF_THREADS, DDF_BLOCKS)
     DDF_FORWARD(const Scalar* __restrict__ x, const Scalar* __restrict__ channel_filter,
                 const Scalar* __restrict__ spatial_filter, Scalar* __restrict__ out, int block_channels,
                 DDF_GEOMETRY_PARAMETERS) {
-    alignas(16) __shared__ Accumulator staged[kScale][kStaged][kPaddedTaps];
+    alignas(16) __shared__ Staged<kScale> staged;
     const Geometry g = DDF_GEOMETRY;
     int block = blockIdx.x;
     const int i = take_digit(block, kScale);
@@ -282,7 +316,7 @@ extern "C" __global__ void __launch_bounds__(DDF_THREADS, DDF_BLOCKS)
     const Position at(block, threadIdx.x / kLanes, out_height, out_width, g);
     const int b = block, count = smaller(block_channels, channels - first);
 
-    stage<kScale>(staged, channel_filter, b, i * kScale, first, count, channels);
+    staged.fill(channel_filter, b, i * kScale, first, count, channels);
     if (!at.inside) return;
 
     const Image<const Scalar*> source(x, b, g.source_plane(), width, channels);
@@ -294,8 +328,8 @@ extern "C" __global__ void __launch_bounds__(DDF_THREADS, DDF_BLOCKS)
         for (int ty = 0; ty < kSize; ++ty) load_spatial(spatial[kHeld ? ty : 0], spatial_filter, b, i, ty, at, g);
     }
 
-    for (int c = threadIdx.x % kLanes; c < count; c += kTogether * kLanes) {
-        Accumulator sums[kTogether][kRow] = {};
+    for (int c = threadIdx.x % kLanes * kVector; c < count; c += kTogether * kTurn) {
+        Accumulator sums[kTogether][kRow * kVector] = {};
 #pragma unroll(kHeld ? kSize : 1)
         for (int ty = 0; ty < kSize; ++ty) {
             const int y = at.y * stride + (ty - kRadius) * dilation;
@@ -303,26 +337,28 @@ extern "C" __global__ void __launch_bounds__(DDF_THREADS, DDF_BLOCKS)
             if (!kHeld) load_spatial(spatial[0], spatial_filter, b, i, ty, at, g);
 #pragma unroll
             for (int q = 0; q < kTogether; ++q) {
-                const int channel = c + q * kLanes;
+                const int channel = c + q * kTurn;
                 if (channel >= count) break;
-                Accumulator window[kWindow];
+                Accumulator window[kWindow * kVector];
                 load_window<1>(window, source.row(first + channel, g.source_plane(), y), columns, source.step());
 #pragma unroll
                 for (int tx = 0; tx < kSize; ++tx) {
 #pragma unroll
-                    for (int v = 0; v < kRow; ++v) {
-                        const Accumulator by_channel = staged[v % kScale][channel][ty * kSize + tx];
-                        sums[q][v] += weight(spatial[kHeld ? ty : 0][tx][v], by_channel) * window[v / kScale + tx];
+                    for (int v = 0; v < kRow * kVector; ++v) {
+                        const int pixel = v / kVector, place = pixel / kScale + tx, u = v % kVector;
+                        const Accumulator by_channel = staged.at(pixel % kScale, channel + u, ty * kSize + tx);
+                        sums[q][v] +=
+                            weight(spatial[kHeld ? ty : 0][tx][pixel], by_channel) * window[place * kVector + u];
                     }
                 }
             }
         }
 #pragma unroll
         for (int q = 0; q < kTogether; ++q) {
-            const int channel = c + q * kLanes;
+            const int channel = c + q * kTurn;
             if (channel >= count) break;
             Scalar* const row = target.row(first + channel, g.out_plane(), at.y * kScale + i);
-            store<kRow>(row + (long long)at.x * kScale * target.step(), sums[q], target.step());
+            store_pixels<kRow>(row + (long long)at.x * kScale * target.step(), sums[q], target.step());
         }
     }
 }
@@ -361,14 +397,14 @@ extern "C" __global__ void __launch_bounds__(DDF_THREADS, DDF_BLOCKS)
     DDF_GRAD_X(const Scalar* __restrict__ grad_out, const Scalar* __restrict__ channel_filter,
                const Scalar* __restrict__ spatial_filter, Scalar* __restrict__ grad_x, int block_channels,
                DDF_GEOMETRY_PARAMETERS) {
-    alignas(16) __shared__ Accumulator staged[kScale * kScale][kStaged][kPaddedTaps];
+    alignas(16) __shared__ Staged<kScale * kScale> staged;
     const Geometry g = DDF_GEOMETRY;
     int block = blockIdx.x;
     const int first = take_digit(block, ceil_div(channels, block_channels)) * block_channels;
     const Position at(block, threadIdx.x / kLanes, height, width, g);
     const int b = block, count = smaller(block_channels, channels - first);
 
-    stage<kScale * kScale>(staged, channel_filter, b, 0, first, count, channels);
+    staged.fill(channel_filter, b, 0, first, count, channels);
     if (!at.inside) return;
 
     const Image<const Scalar*> source(grad_out, b, g.out_plane(), out_width * kScale, channels);
@@ -384,8 +420,8 @@ extern "C" __global__ void __launch_bounds__(DDF_THREADS, DDF_BLOCKS)
         }
     }
 
-    for (int c = threadIdx.x % kLanes; c < count; c += kTogether * kLanes) {
-        Accumulator sums[kTogether][kPixels] = {};
+    for (int c = threadIdx.x % kLanes * kVector; c < count; c += kTogether * kTurn) {
+        Accumulator sums[kTogether][kPixels * kVector] = {};
 #pragma unroll(kHeld ? kLines : 1)
         for (int line = 0; line < kLines; ++line) {
             const int ty = line / kScale, i = line % kScale, y = row_of(at.y, ty, g);
@@ -393,28 +429,30 @@ extern "C" __global__ void __launch_bounds__(DDF_THREADS, DDF_BLOCKS)
             if (!kHeld) load_spatial(spatial[0], spatial_filter, b, i, ty, y, columns, g);
 #pragma unroll
             for (int q = 0; q < kTogether; ++q) {
-                const int channel = c + q * kLanes;
+                const int channel = c + q * kTurn;
                 if (channel >= count) break;
-                Accumulator window[kWindow * kScale];
+                Accumulator window[kWindow * kScale * kVector];
                 load_window<kScale>(window, source.row(first + channel, g.out_plane(), y * kScale + i), columns,
                                     source.step());
 #pragma unroll
                 for (int tx = 0; tx < kSize; ++tx) {
 #pragma unroll
-                    for (int v = 0; v < kRow; ++v) {
-                        const Accumulator by_channel = staged[i * kScale + v % kScale][channel][ty * kSize + tx];
-                        sums[q][v / kScale] += weight(spatial[kHeld ? line : 0][tx][v], by_channel) *
-                                               window[v + (kSize - 1 - tx) * kScale];
+                    for (int v = 0; v < kRow * kVector; ++v) {
+                        const int pixel = v / kVector, u = v % kVector, branch = i * kScale + pixel % kScale;
+                        const Accumulator by_channel = staged.at(branch, channel + u, ty * kSize + tx);
+                        sums[q][pixel / kScale * kVector + u] +=
+                            weight(spatial[kHeld ? line : 0][tx][pixel], by_channel) *
+                            window[v + (kSize - 1 - tx) * kScale * kVector];
                     }
                 }
             }
         }
 #pragma unroll
         for (int q = 0; q < kTogether; ++q) {
-            const int channel = c + q * kLanes;
+            const int channel = c + q * kTurn;
             if (channel >= count) break;
-            store<kPixels>(target.row(first + channel, g.source_plane(), at.y) + (long long)at.x * target.step(),
-                           sums[q], target.step());
+            Scalar* const row = target.row(first + channel, g.source_plane(), at.y);
+            store_pixels<kPixels>(row + (long long)at.x * target.step(), sums[q], target.step());
         }
     }
 }
@@ -424,7 +462,7 @@ extern "C" __global__ void __launch_bounds__(DDF_THREADS, DDF_BLOCKS)
 #ifdef DDF_GRAD_FILTERS
 
 constexpr int kTapRows = DDF_TAP_ROWS;  // rows of taps that a block has threads for: all of them, or one
-constexpr int kValues = kSize * kScale;  // gradients of one channel filter that a thread adds to
+constexpr int kValues = kSize * kScale;  // gradients of one channel's filters that a thread adds to
 constexpr int kWarps = DDF_THREADS / kTapRows / 32;
 
 // The values, of those that the lanes of a warp sum together, whose totals one lane is to have.
@@ -456,7 +494,7 @@ __device__ constexpr int values_left(int count) {
     for (int offset = 16; offset >= kLanes; offset /= 2) count = (count + 1) / 2;
     return count;
 }
-constexpr int kLeft = values_left(kValues);
+constexpr int kLeft = values_left(kValues * kVector);
 
 __device__ inline Accumulator sum_lanes(Accumulator value) {
 #pragma unroll
@@ -474,7 +512,7 @@ extern "C" __global__ void __launch_bounds__(DDF_THREADS, DDF_BLOCKS)
                      Scalar* __restrict__ grad_spatial, Accumulator* __restrict__ partial_spatial,
                      Accumulator* __restrict__ partial_channel, int slices, int slice_channels,
                      DDF_GEOMETRY_PARAMETERS) {
-    alignas(16) __shared__ Accumulator staged[kScale][kStaged][kPaddedTaps];
+    alignas(16) __shared__ Staged<kScale> staged;
     __shared__ Accumulator totals[kStaged][kTapRows][kValues][kWarps];
     const Geometry g = DDF_GEOMETRY;
     const int group = blockDim.x / kTapRows;
@@ -508,43 +546,46 @@ extern "C" __global__ void __launch_bounds__(DDF_THREADS, DDF_BLOCKS)
 
     // Each channel is read while the one before it is summed.
     const int last = smaller((slice + 1) * slice_channels, channels);
-    Accumulator window[kWindow] = {}, gradient[kRow] = {}, next_window[kWindow] = {}, next_gradient[kRow] = {};
+    Accumulator window[kWindow * kVector] = {}, gradient[kRow * kVector] = {};
+    Accumulator next_window[kWindow * kVector] = {}, next_gradient[kRow * kVector] = {};
     auto read_next = [&](int channel) {
         if (!reads || channel >= last) return;
         load_window<1>(next_window, source.row(channel, g.source_plane(), y), columns, source.step());
         const Scalar* const row = arriving.row(channel, g.out_plane(), at.y * kScale + i);
-        load<kRow>(next_gradient, row + (long long)at.x * kScale * arriving.step(), arriving.step());
+        load_pixels<kRow>(next_gradient, row + (long long)at.x * kScale * arriving.step(), arriving.step());
     };
-    read_next(slice * slice_channels + lane % kLanes);
+    read_next(slice * slice_channels + lane % kLanes * kVector);
 
     for (int first = slice * slice_channels; first < last; first += kStaged) {
         const int count = smaller(kStaged, last - first);
-        stage<kScale>(staged, channel_filter, b, i * kScale, first, count, channels);
-        for (int start = 0; start < count; start += kLanes) {
-            const int c = start + lane % kLanes;
+        staged.fill(channel_filter, b, i * kScale, first, count, channels);
+        for (int start = 0; start < count; start += kTurn) {
+            const int c = start + lane % kLanes * kVector;
 #pragma unroll
-            for (int n = 0; n < kWindow; ++n) window[n] = next_window[n];
+            for (int n = 0; n < kWindow * kVector; ++n) window[n] = next_window[n];
 #pragma unroll
-            for (int v = 0; v < kRow; ++v) gradient[v] = next_gradient[v];
-            read_next(first + c + kLanes);
-            Accumulator by_channel[kValues] = {};
+            for (int v = 0; v < kRow * kVector; ++v) gradient[v] = next_gradient[v];
+            read_next(first + c + kTurn);
+            Accumulator by_channel[kValues * kVector] = {};
             if (reads && c < count) {
 #pragma unroll
                 for (int tx = 0; tx < kSize; ++tx) {
 #pragma unroll
-                    for (int v = 0; v < kRow; ++v) {
-                        const Accumulator product = gradient[v] * window[v / kScale + tx];
-                        const Accumulator channel = kAdd ? 1 : staged[v % kScale][c][ty * kSize + tx];
-                        by_spatial[tx][v] += channel * product;
-                        by_channel[tx * kScale + v % kScale] += (kAdd ? 1 : spatial[tx][v]) * product;
+                    for (int v = 0; v < kRow * kVector; ++v) {
+                        const int pixel = v / kVector, j = pixel % kScale, u = v % kVector;
+                        const Accumulator product = gradient[v] * window[(pixel / kScale + tx) * kVector + u];
+                        const Accumulator channel = kAdd ? 1 : staged.at(j, c + u, ty * kSize + tx);
+                        by_spatial[tx][pixel] += channel * product;
+                        by_channel[(tx * kScale + j) * kVector + u] += (kAdd ? 1 : spatial[tx][pixel]) * product;
                     }
                 }
             }
-            Share share = {0, kValues};
-            sum_pixels<kValues, 16>(by_channel, lane, share);
+            Share share = {0, kValues * kVector};
+            sum_pixels<kValues * kVector, 16>(by_channel, lane, share);
 #pragma unroll
             for (int v = 0; v < kLeft; ++v) {
-                if (c < count && v < share.count) totals[c][tap_row][share.first + v][lane / 32] = by_channel[v];
+                const int value = (share.first + v) / kVector, channel = c + (share.first + v) % kVector;
+                if (c < count && v < share.count) totals[channel][tap_row][value][lane / 32] = by_channel[v];
             }
         }
         __syncthreads();

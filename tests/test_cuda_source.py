@@ -69,9 +69,11 @@ FEWER_CASES = [
     (5, 1, 1, 1, "mul", (1, 9, 8, 8)),
     (5, 2, 1, 2, "mul", (1, 3, 7, 6)),
 ]
-LAYOUTS = ("channels_last", "pixel_major", "both", "misaligned", "sliced", "transposed")
+LAYOUTS = ("channels_last", "pixel_major", "both", "misaligned", "misaligned_last", "sliced", "transposed")
+PIXEL_MAJOR = ("pixel_major", "both", "misaligned_last")
+LAST = ("channels_last", "both", "misaligned_last")
 LAYOUT_CASES = [
-    (3, 1, 1, 1, "mul", (2, 7, 6, 16)),
+    (3, 1, 1, 1, "mul", (2, 8, 6, 16)),
     (3, 1, 1, 2, "mul", (2, 5, 4, 8)),
     (5, 1, 2, 1, "add", (1, 37, 5, 6)),
 ]
@@ -113,13 +115,16 @@ def misaligned(tensor):
 
 def in_layout(layout, x, channel_filter, spatial_filter, grad_out):
     """The same values, stored otherwise."""
-    if layout in ("channels_last", "both"):
+    if layout in LAST:
         x = x.to(memory_format=torch.channels_last)
-    if layout in ("pixel_major", "both"):
+    if layout in PIXEL_MAJOR:
         spatial_filter = pixel_major(spatial_filter)
     tensors = x, channel_filter, spatial_filter, grad_out
     if layout == "misaligned":
         return [misaligned(t) for t in tensors]
+    if layout == "misaligned_last":
+        x = misaligned(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return [x, channel_filter, spatial_filter, grad_out]
     if layout == "sliced":
         return [F.pad(t, (1, 0))[..., 1:] for t in tensors]
     if layout == "transposed":
@@ -192,22 +197,35 @@ def test_layouts(cpu, case, layout):
     for name, kernel, exact in zip(NAMES, actual, expected, strict=True):
         assert (kernel.double() - exact).abs().max() < 1e-5 * exact.abs().max(), name
 
-    channels_last = layout in ("channels_last", "both")
-    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    memory_format = torch.channels_last if layout in LAST else torch.contiguous_format
     assert all(t.is_contiguous(memory_format=memory_format) for t in (out, grad_x)) and grad_channel.is_contiguous()
-    stored = grad_spatial.permute(0, 3, 4, 1, 2) if layout in ("pixel_major", "both") else grad_spatial
+    stored = grad_spatial.permute(0, 3, 4, 1, 2) if layout in PIXEL_MAJOR else grad_spatial
     assert stored.is_contiguous()
 
 
 @needs_gxx
-@pytest.mark.parametrize("channels", [2, 6, 33, 70])
-def test_channels_last_with_any_number_of_channels(cpu, channels):
-    case = (3, 1, 1, 1, "mul", (1, channels, 7, 9))
-    plain = random_inputs(case, torch.bfloat16)
+@pytest.mark.parametrize(
+    ("case", "dtype"),
+    [
+        ((3, 1, 1, 1, "mul", (1, 2, 7, 9)), torch.bfloat16),
+        ((3, 1, 1, 1, "mul", (1, 33, 7, 9)), torch.bfloat16),
+        ((3, 1, 1, 1, "mul", (1, 72, 7, 9)), torch.bfloat16),
+        ((3, 1, 1, 1, "mul", (1, 12, 7, 9)), torch.float32),
+        ((3, 1, 1, 1, "add", (2, 40, 4, 5)), torch.float32),
+        ((3, 1, 1, 2, "mul", (1, 12, 4, 5)), torch.float32),
+        ((3, 2, 2, 1, "mul", (1, 8, 6, 5)), torch.float64),
+        ((5, 1, 1, 1, "mul", (1, 20, 6, 7)), torch.float32),
+        ((9, 1, 1, 1, "mul", (1, 4, 6, 7)), torch.float32),
+    ],
+    ids=lambda value: name_of(value) if isinstance(value, tuple) else str(value),
+)
+def test_channels_last_with_any_number_of_channels(cpu, case, dtype):
+    plain = random_inputs(case, dtype)
     *inputs, grad_out = in_layout("both", *plain)
     expected = by_autograd([t.double() for t in plain[:3]], plain[3].double(), case[1:5])
+    tolerance = {torch.bfloat16: 5e-3, torch.float32: 1e-5, torch.float64: 1e-12}[dtype]
     for name, kernel, exact in zip(NAMES, by_kernels(cpu, inputs, grad_out, case[1:5]), expected, strict=True):
-        assert (kernel.double() - exact).abs().max() < 5e-3 * exact.abs().max(), name
+        assert (kernel.double() - exact).abs().max() < tolerance * exact.abs().max(), name
 
 
 def test_accepted_layouts_are_not_copied():
@@ -219,6 +237,14 @@ def test_accepted_layouts_are_not_copied():
     assert [t.data_ptr() for t in forward.launches[0].arguments[:3]] == [t.data_ptr() for t in tensors]
     assert [t.data_ptr() for t in gather.arguments[:3]] == [t.data_ptr() for t in (grad_out, *tensors[1:])]
     assert [t.data_ptr() for t in filters.arguments[:4]] == [t.data_ptr() for t in (grad_out, *tensors)]
+
+
+@pytest.mark.parametrize(("channels", "vector", "lanes"), [(16, 4, 4), (6, 2, 4), (33, 1, 32), (256, 4, 8)])
+def test_channels_last_threads_share_pixels(channels, vector, lanes):
+    case = (3, 1, 1, 1, "mul", (1, channels, 4, 5))
+    constants = constants_of(case, torch.float32, "channels_last")
+    assert (constants["VECTOR"], constants["LANES"]) == (vector, lanes)
+    assert constants_of(case, torch.float32, "misaligned_last")["VECTOR"] == 1
 
 
 def constants_of(case, dtype, layout="contiguous"):
