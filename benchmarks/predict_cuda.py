@@ -7,6 +7,7 @@ Needs nvcc and no GPU; prints the Markdown tables of docs/kernels-cuda.md. Nothi
 
 from __future__ import annotations
 
+import math
 import re
 import subprocess
 import tempfile
@@ -83,24 +84,22 @@ def instructions(launch: cuda.Launch, outputs: int) -> int:
 
 
 def print_times(dtype: torch.dtype) -> None:
-    """One row a shape and kernel; the sums over slices are one row together."""
-    columns = [f"{gpu.name} [µs]" for gpu in GPUS] + [f"arithmetic, {gpu.name}" for gpu in GPUS]
-    print(f"| scale, shape | kernel | MB | {' | '.join(columns)} |")
-    print(f"|---|---|{'---:|' * (1 + len(columns))}")
+    """One row a shape, one column a kernel: megabytes, and microseconds on either GPU."""
+    kinds = "forward", "grad_x", "grad_filters", "sum_slices"
+    print(f"| scale, shape | {' | '.join(f'`{kind}`' for kind in kinds)} | backward / forward | arithmetic |")
+    print("|---|" + "---:|" * (len(kinds) + 2))
     for scale, shape in SHAPES:
-        outputs = shape[0] * shape[1] * shape[2] * shape[3] * scale**2
-        rows: dict[str, list[int]] = {}
-        for plan in plans(scale, shape, dtype):
-            for launch in plan.launches:
-                row = rows.setdefault(launch.kernel.kind, [0, 0])
-                row[0] += bytes_moved(launch)
-                row[1] += instructions(launch, outputs)
-        for kind, (moved, calculated) in rows.items():
-            times = [moved / (REACHED * gpu.bytes_per_s) for gpu in GPUS]
-            shares = [calculated / gpu.instructions_per_s / time for gpu, time in zip(GPUS, times, strict=True)]
-            cells = [f"{time * 1e6:.1f}" for time in times] + [f"{share:.0%}" for share in shares]
-            name = f"x{scale}, {' x '.join(map(str, shape))}"
-            print(f"| {name} | `{kind}` | {moved / 1e6:.1f} | {' | '.join(cells)} |")
+        launches = [launch for plan in plans(scale, shape, dtype) for launch in plan.launches]
+        moved = {kind: sum(bytes_moved(launch) for launch in launches if launch.kernel.kind == kind) for kind in kinds}
+        outputs = math.prod(shape) * scale**2
+        calculated = sum(instructions(launch, outputs) for launch in launches) / GPUS[0].instructions_per_s
+        share = calculated / (sum(moved.values()) / (REACHED * GPUS[0].bytes_per_s))
+        cells = [f"x{scale}, {' x '.join(map(str, shape))}"]
+        for size in moved.values():
+            cells.append(
+                f"{size / 1e6:.1f}: " + " / ".join(f"{size / (REACHED * g.bytes_per_s) * 1e6:.1f}" for g in GPUS)
+            )
+        print(f"| {' | '.join(cells)} | {sum(moved.values()) / moved['forward'] - 1:.1f} | {share:.0%} |")
 
 
 def compiled(kernel: cuda.Kernel, architecture: str) -> tuple[int, int]:
@@ -159,8 +158,9 @@ def print_occupancy() -> None:
 
 def main() -> None:
     """Print all tables."""
+    names = " / ".join(gpu.name for gpu in GPUS)
     for dtype in (torch.float32, torch.bfloat16):
-        print(f"\nPredicted at {REACHED:.0%} of the peak bandwidth, k = 3, {dtype}, not measured:\n")
+        print(f"\nPredicted, not measured: k = 3, {str(dtype).removeprefix('torch.')}, MB: µs on {names}\n")
         print_times(dtype)
     print("\nAs compiled by nvcc; occupancy is resident threads by the most that a multiprocessor holds:\n")
     print_occupancy()

@@ -209,7 +209,8 @@ class _Operation:
         aligned = _aligned(tensors)
         pixels = self._pixels(HELD[kind] // (self.kernel_size**2 * branches), aligned)
         staged = self._staged(64, branches * self._padded_taps)
-        vector, lanes = self._channels_together(4, staged, aligned)
+        many_taps = self.kernel_size**2 * branches * self._words > 40  # and no registers for many channels
+        vector, lanes = self._channels_together(1 if many_taps else 4, staged, aligned)
         tile = _Tile(height, width, pixels, lanes, THREADS)
 
         block_channels = staged
@@ -245,7 +246,8 @@ class _Operation:
         partial_channel = self._empty(tile.count, grad_channel.numel())
 
         threads = slots * tap_rows
-        resident = max(1, 640 // threads) if self._words == 1 else 1  # blocks a multiprocessor, or registers spill
+        # Blocks a multiprocessor: the most for which registers do not spill.
+        resident = 1 if self._words > 1 else max(1, (512 if self.channels_last else 640) // threads)
         constants = ("STAGED", staged), ("THREADS", threads), ("BLOCKS", resident), ("TAP_ROWS", tap_rows)
         tensors = grad_out, self.x, self.channel_filter, self.spatial_filter
         results = grad_spatial, partial_spatial, partial_channel

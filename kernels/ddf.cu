@@ -284,7 +284,7 @@ struct Staged {
 
 // Whether all spatial filters of a thread fit into registers; else they are read again for every few channels.
 constexpr bool kHeld = kTaps * kRow <= DDF_HELD;
-constexpr int kTogether = kHeld ? 1 : 16 / sizeof(Accumulator);
+constexpr int kTogether = kHeld || sizeof(Accumulator) > 4 ? 1 : 4;
 
 __device__ inline void load_spatial(Accumulator (&spatial)[kSize][kRow], const Scalar* spatial_filter, int b, int i,
                                     int ty, const Position& at, const Geometry& g) {
@@ -368,7 +368,7 @@ extern "C" __global__ void __launch_bounds__(DDF_THREADS, DDF_BLOCKS)
 #ifdef DDF_GRAD_X
 
 constexpr bool kHeld = kTaps * kScale * kRow <= DDF_HELD;
-constexpr int kTogether = kHeld ? 1 : 16 / sizeof(Accumulator);
+constexpr int kTogether = kHeld || sizeof(Accumulator) > 4 ? 1 : 4;
 
 // The row of outputs that read row y through the taps of row ty; -1 if there is none.
 __device__ inline int row_of(int y, int ty, const Geometry& g) {
