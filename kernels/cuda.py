@@ -272,11 +272,10 @@ class _Operation:
         return _ceil_div(self.kernel_size**2, 4) * 4
 
     def _check_size(self) -> None:
-        largest_step = max(self.H, self.W) * (self.kernel_size // 2 + 1)
-        largest = max(self.H * self.W, self.scale**2 * self.Ho * self.Wo, largest_step)
-        if largest > _LARGEST_INT // 2:
+        farthest = max(self.H, self.W) * max(self.kernel_size // 2 + 1, self.scale)
+        if farthest > _LARGEST_INT // 2:
             shape = [self.B, self.C, self.H, self.W]
-            raise ValueError(f"x: got {shape}, and places of up to {largest} in a plane need more than 32 bits")
+            raise ValueError(f"x: got {shape}, and a row or column of up to {farthest} needs more than 32 bits")
         taps = self.scale**2 * self._padded_taps
         if taps * self.accumulator.itemsize > MOST_SHARED_BYTES:
             raise ValueError(f"channel_filter: got {taps} taps a channel, too many for a block of backend 'cuda'")

@@ -80,7 +80,7 @@ constexpr int kPaddedTaps = (kTaps + 3) / 4 * 4;
 // Between the channels of two turns of a thread.
 constexpr int kTurn = kLanes * kVector;
 
-// Planes have fewer than 2^31 pixels (the launcher checks); anything larger than a plane is addressed in 64 bits.
+// Rows and columns are counted in 32 bits, which the launcher checks; everything larger is addressed in 64.
 struct Geometry {
     int batch, channels, height, width, out_height, out_width, dilation, stride;
     int tile_width, tile_height;  // of one block, counted in threads

@@ -286,6 +286,14 @@ def test_without_slices(cpu, monkeypatch):
     torch.testing.assert_close(cpu.run(plan), tuple(expected[1:]), rtol=1e-12, atol=1e-12)
 
 
+def test_a_plane_of_more_than_two_billion_pixels_is_planned():
+    x = torch.empty(1, 1, 2**16, 2**16, device="meta")
+    channel_filter = torch.empty(1, 1, 1, 3, 3, device="meta")
+    spatial_filter = torch.empty(1, 1, 9, 2**16, 2**16, device="meta")
+    (launch,) = cuda.plan_forward(x, channel_filter, spatial_filter, 1, 1, 1, "mul").launches
+    assert launch.blocks * launch.threads * dict(launch.kernel.constants)["PIXELS"] >= x.numel()
+
+
 @needs_gxx
 def test_dilation_far_beyond_the_image(cpu):
     case = (3, 2**31 - 1, 1, 1, "mul", (1, 2, 3, 4))
@@ -339,7 +347,7 @@ def test_sizes_and_types_that_cuda_cannot_take_are_refused():
     one = torch.zeros(1, 1, 1, 1, 1)
     with pytest.raises(TypeError, match="float8"):
         cuda.plan_forward(one[0].to(torch.float8_e5m2), one, one, 1, 1, 1, "mul")
-    enormous = torch.zeros(()).expand(1, 1, 2**16, 2**15)
+    enormous = torch.zeros(()).expand(1, 1, 1, 2**31 - 1)
     with pytest.raises(ValueError, match="32 bits"):
         cuda.plan_forward(enormous, one, enormous[None], 1, 1, 1, "mul")
     many_taps = torch.zeros(1, 1, 1, 113, 113)
