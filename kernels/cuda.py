@@ -2,10 +2,14 @@
 
 Planning is apart from launching. `plan_forward` and `plan_backward` are pure: they allocate the results and say which
 kernels run over which grid with which arguments, on any device. `forward` and `backward` hand such a plan to CuPy.
+Every kernel is compiled for one kernel size, scale, dtype and layout; docs/kernels-cuda.md explains the design.
 
 Everything is in branch form, `N = scale * scale`, `Ho = (H - 1) // stride + 1`, `Wo` alike:
 `x [B, C, H, W]`, `channel_filter [B, N, C, k, k]`, `spatial_filter [B, N, k*k, Ho, Wo]`,
-`out [B, C, scale*Ho, scale*Wo]`. Shapes, types and devices are checked by `depthup.kernels.ddf` and `ddf_up`.
+`out [B, C, scale*Ho, scale*Wo]`. `x` is read channels-last, and `out` and the gradient of `x` are then channels-last,
+where `x` is contiguous in that format and in no other; else all three are contiguous. The spatial filter is read
+contiguous or pixel-major (`[B, Ho, Wo, N, k*k]` in memory), and its gradient has the same layout. Shapes, types and
+devices are checked by `depthup.kernels.ddf` and `ddf_up`.
 """
 
 from __future__ import annotations
@@ -20,11 +24,14 @@ import torch
 from torch import Tensor
 
 SOURCE = Path(__file__).with_name("ddf.cu")
-THREADS = 128
-CHANNELS = 8  # channels of one thread in the kernels per pixel
-REDUCED_CHANNELS = 4  # channels of one block in the channel filter's gradient
-SLICE_PIXELS = 2048  # pixels of one block in the channel filter's gradient, more where that makes too many slices
-MAX_SLICES = 128
+THREADS = 256  # of a block of the kernels `forward`, `grad_x` and `sum_slices`
+MANY_BLOCKS = 1024  # channels are divided among blocks until there are so many, some waves on the largest GPUs
+MOST_SLICES = 16  # of the channels in the gradient of the spatial filter
+SHARED_BYTES = 16 * 2**10  # of shared memory that a block uses where it has the choice
+MOST_SHARED_BYTES = 48 * 2**10  # that every GPU gives a block
+
+# Values of the spatial filter, in 32-bit registers, that a thread holds; more would spill.
+HELD = {"forward": 72, "grad_x": 48, "grad_filters": 12}
 
 _DEFINES = {
     torch.float32: "DDF_FLOAT32",
@@ -36,26 +43,48 @@ _LARGEST_INT = 2**31 - 1
 
 
 @dataclass(frozen=True)
-class Launch:
-    """One kernel over a one-dimensional grid of blocks of `THREADS` threads."""
+class Kernel:
+    """One kernel of `ddf.cu` and the constants to compile it for."""
 
-    kernel: str
+    kind: str  # forward, grad_x, grad_filters, sum_slices
+    dtype: torch.dtype
+    constants: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The entry point, which tells all constants apart."""
+        constants = "".join(f"_{name.lower()}{value}" for name, value in self.constants)
+        return f"ddf_{self.kind}_{str(self.dtype).removeprefix('torch.')}{constants}"
+
+    @property
+    def defines(self) -> dict[str, str]:
+        """What the preprocessor must define to compile this kernel and no other."""
+        constants = {f"DDF_{name}": str(value) for name, value in self.constants}
+        return {f"DDF_{self.kind.upper()}": self.name, _DEFINES[self.dtype]: "1", **constants}
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One kernel over a one-dimensional grid."""
+
+    kernel: Kernel
     blocks: int
+    threads: int
     arguments: tuple[Any, ...]  # tensors, np.int32, np.int64, np.float32; ints count as np.int32, floats as np.float32
 
     def __post_init__(self):
         if self.blocks > _LARGEST_INT:
-            raise ValueError(f"{self.kernel}: {self.blocks} blocks, CUDA allows {_LARGEST_INT}; use a smaller batch")
+            raise ValueError(
+                f"{self.kernel.kind}: {self.blocks} blocks, CUDA allows {_LARGEST_INT}; use a smaller batch"
+            )
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Launches in order, the results they fill, and what to compile for them."""
+    """Launches in order, and the results they fill."""
 
     outputs: tuple[Tensor, ...]
     launches: tuple[Launch, ...]
-    dtype: torch.dtype
-    kernel_size: int
 
 
 def why_not() -> str | None:
@@ -83,10 +112,10 @@ def forward(
     scale: int,
     combine: str,
 ) -> Tensor:
-    """Return `out [B, C, scale*Ho, scale*Wo]`, contiguous, on the device and in the dtype of `x`.
+    """Return `out [B, C, scale*Ho, scale*Wo]` on the device, in the dtype and in the layout of `x`.
 
     Raises TypeError for a dtype other than float16, bfloat16, float32, float64, and ValueError for a size that CUDA
-    cannot address.
+    cannot address and for more taps than a block can share.
     """
     plan = plan_forward(x, channel_filter, spatial_filter, dilation, stride, scale, combine)
     _launch(plan)
@@ -105,7 +134,7 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of `x`, `channel_filter` and `spatial_filter`, in their shapes; the same bits every time.
 
-    Raises as `forward`.
+    The gradients of `x` and `spatial_filter` have the layouts that were read. Raises as `forward`.
     """
     plan = plan_backward(grad_out, x, channel_filter, spatial_filter, dilation, stride, scale, combine)
     _launch(plan)
@@ -117,17 +146,14 @@ def plan_forward(
     x: Tensor, channel_filter: Tensor, spatial_filter: Tensor, dilation: int, stride: int, scale: int, combine: str
 ) -> Plan:
     """The plan of `forward`, whose arguments and errors it shares; its one output is not filled yet."""
-    dtype, kernel_size = _dtype(x), channel_filter.shape[-1]
-    geometry = _geometry(x, spatial_filter, dilation, stride, scale)
-    B, C, _, _, Ho, Wo = geometry[:6]
-    if x.numel() == 0:
-        return Plan((x.new_zeros(B, C, scale * Ho, scale * Wo),), (), dtype, kernel_size)
-
-    out = torch.empty(B, C, scale * Ho, scale * Wo, dtype=dtype, device=x.device)
-    tensors = (x.contiguous(), channel_filter.contiguous(), spatial_filter.contiguous(), out)
-    blocks = B * _ceil_div(scale * Ho * scale * Wo, THREADS) * _ceil_div(C, CHANNELS)
-    launch = Launch(f"ddf_forward_{combine}_{_name(dtype)}", blocks, (*tensors, *geometry))
-    return Plan((out,), (launch,), dtype, kernel_size)
+    operation = _Operation(x, channel_filter, spatial_filter, dilation, stride, scale, combine)
+    (B, C), (Ho, Wo) = x.shape[:2], spatial_filter.shape[-2:]
+    size = B, C, scale * Ho, scale * Wo
+    out = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=operation.memory_format)
+    if out.numel() == 0:
+        return Plan((out,), ())
+    tensors = operation.x, operation.channel_filter, operation.spatial_filter, out
+    return Plan((out,), (operation.per_pixel("forward", tensors),))
 
 
 def plan_backward(
@@ -141,59 +167,200 @@ def plan_backward(
     combine: str,
 ) -> Plan:
     """The plan of `backward`, whose arguments and errors it shares; its three outputs are not filled yet."""
-    dtype, k = _dtype(x), channel_filter.shape[-1]
-    geometry = _geometry(x, spatial_filter, dilation, stride, scale)
-    B, C, H, W, Ho, Wo = geometry[:6]
+    operation = _Operation(x, channel_filter, spatial_filter, dilation, stride, scale, combine)
+    x, channel_filter, spatial_filter = operation.x, operation.channel_filter, operation.spatial_filter
     if x.numel() == 0:
-        zeros = tuple(torch.zeros(t.shape, dtype=dtype, device=x.device) for t in (x, channel_filter, spatial_filter))
-        return Plan(zeros, (), dtype, k)
+        return Plan(tuple(torch.zeros_like(t) for t in (x, channel_filter, spatial_filter)), ())
 
-    grad_out, x = grad_out.contiguous(), x.contiguous()
-    channel_filter, spatial_filter = channel_filter.contiguous(), spatial_filter.contiguous()
+    grad_out = grad_out.contiguous(memory_format=operation.memory_format)
     grad_x, grad_channel, grad_spatial = (torch.empty_like(t) for t in (x, channel_filter, spatial_filter))
-    suffix = f"{combine}_{_name(dtype)}"
-    N, out_tiles = scale * scale, _ceil_div(scale * Ho * scale * Wo, THREADS)
-
-    slices = min(_ceil_div(Ho * Wo, SLICE_PIXELS), MAX_SLICES)
-    slice_pixels = _ceil_div(Ho * Wo, slices)
-    accumulator = torch.float64 if dtype == torch.float64 else torch.float32
-    partial = torch.empty(slices, *channel_filter.shape, dtype=accumulator, device=x.device)
-    elements = channel_filter.numel()
-
-    launches = (
-        Launch(
-            f"ddf_grad_x_{suffix}",
-            B * _ceil_div(H * W, THREADS) * _ceil_div(C, CHANNELS),
-            (grad_out, channel_filter, spatial_filter, grad_x, *geometry),
-        ),
-        Launch(
-            f"ddf_grad_spatial_{suffix}",
-            B * out_tiles * k,
-            (grad_out, x, channel_filter, grad_spatial, *geometry),
-        ),
-        Launch(
-            f"ddf_grad_channel_{suffix}",
-            B * slices * _ceil_div(C, REDUCED_CHANNELS) * k * N,
-            (grad_out, x, spatial_filter, partial, slices, slice_pixels, *geometry),
-        ),
-        Launch(
-            f"ddf_sum_slices_{_name(dtype)}",
-            _ceil_div(elements, THREADS),
-            (partial, grad_channel, slices, np.int64(elements)),
-        ),
-    )
-    return Plan((grad_x, grad_channel, grad_spatial), launches, dtype, k)
+    gather = operation.per_pixel("grad_x", (grad_out, channel_filter, spatial_filter, grad_x))
+    launches = gather, *operation.grad_filters(grad_out, grad_channel, grad_spatial)
+    return Plan((grad_x, grad_channel, grad_spatial), launches)
 
 
-def compile_options(dtype: torch.dtype, kernel_size: int) -> tuple[str, ...]:
-    """What the compiler must define to build `ddf.cu` for one dtype and kernel size."""
-    return (
-        f"-D{_DEFINES[dtype]}",
-        f"-DDDF_KERNEL_SIZE={kernel_size}",
-        f"-DDDF_THREADS={THREADS}",
-        f"-DDDF_CHANNELS={CHANNELS}",
-        f"-DDDF_REDUCED_CHANNELS={REDUCED_CHANNELS}",
-    )
+class _Operation:
+    """One call in the layouts that the kernels read, and how its work is divided among blocks and threads."""
+
+    def __init__(self, x, channel_filter, spatial_filter, dilation, stride, scale, combine):
+        if x.dtype not in _DEFINES:
+            raise TypeError(f"x: got {x.dtype}, and backend 'cuda' has kernels for float16, bfloat16, float32, float64")
+        self.scale, self.kernel_size, self.add = scale, channel_filter.shape[-1], combine == "add"
+        self.B, self.C, self.H, self.W = x.shape
+        self.Ho, self.Wo = spatial_filter.shape[-2:]
+        self.accumulator = torch.float64 if x.dtype == torch.float64 else torch.float32
+        # Dilation or stride beyond the image reads and writes the same as one that just leaves it, and cannot overflow.
+        self.dilation, self.stride = (min(step, max(self.H, self.W, 1)) for step in (dilation, stride))
+        self._check_size()
+
+        self.channels_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+        self.memory_format = torch.channels_last if self.channels_last else torch.contiguous_format
+        self.x = x.contiguous(memory_format=self.memory_format)
+        self.channel_filter = channel_filter.contiguous()
+        self.pixel_major = not spatial_filter.is_contiguous() and spatial_filter.permute(0, 3, 4, 1, 2).is_contiguous()
+        self.spatial_filter = spatial_filter if self.pixel_major else spatial_filter.contiguous()
+
+    def per_pixel(self, kind: str, tensors: tuple[Tensor, Tensor, Tensor, Tensor]) -> Launch:
+        """`forward` over the pixels of the spatial filter, or `grad_x` over those of `x`: one thread sums all taps."""
+        forward = kind == "forward"
+        height, width = (self.Ho, self.Wo) if forward else (self.H, self.W)
+        rows = self.scale if forward else 1  # of sub-pixels, each with threads of its own
+        branches = self.scale if forward else self.scale**2
+        aligned = _aligned(tensors)
+        pixels = self._pixels(HELD[kind] // (self.kernel_size**2 * branches), aligned)
+        staged = self._staged(64, branches * self._padded_taps)
+        many_taps = self.kernel_size**2 * branches * self._words > 40  # and no registers for many channels
+        vector, lanes = self._channels_together(1 if many_taps else 4, staged, aligned)
+        tile = _Tile(height, width, pixels, lanes, THREADS)
+
+        block_channels = staged
+        while block_channels > max(8, vector * lanes) and self._count(rows * tile.count, block_channels) < MANY_BLOCKS:
+            block_channels //= 2
+        # Blocks a multiprocessor: the most for which registers do not spill.
+        resident = 3 if self.kernel_size <= 3 and self.x.dtype == torch.float32 and not self.channels_last else 2
+        constants = ("STAGED", staged), ("THREADS", THREADS), ("BLOCKS", resident), ("HELD", HELD[kind] // self._words)
+        return Launch(
+            Kernel(kind, self.x.dtype, (*self._constants(aligned, pixels, vector, lanes), *constants)),
+            self._count(rows * tile.count, block_channels),
+            tile.threads,
+            (*tensors, block_channels, *self._geometry(tile)),
+        )
+
+    def grad_filters(self, grad_out: Tensor, grad_channel: Tensor, grad_spatial: Tensor) -> tuple[Launch, ...]:
+        """Both filter gradients in one reading of `x` and `grad_out`, then the sums over what blocks left apart."""
+        k = self.kernel_size
+        tap_rows = k if k <= 7 else 1
+        slots = 64
+        aligned = _aligned((grad_out, self.x, self.spatial_filter, grad_spatial))
+        pixels = self._pixels(HELD["grad_filters"] // (k * self.scale), aligned)
+        totals = tap_rows * k * self.scale * slots // 32
+        staged = self._staged(32 if self.channels_last else 16, self.scale * self._padded_taps + totals)
+        vector, lanes = self._channels_together(12 // (k * self.scale), staged, aligned)
+        tile = _Tile(self.Ho, self.Wo, pixels, lanes, slots)
+
+        blocks = self.B * tile.count * self.scale * (k // tap_rows)
+        slices = min(_ceil_div(MANY_BLOCKS, blocks), _ceil_div(self.C, staged), MOST_SLICES)
+        slice_channels = _ceil_div(_ceil_div(self.C, slices), staged) * staged
+        slices = _ceil_div(self.C, slice_channels)
+        partial_spatial = self._empty(slices, grad_spatial.numel() if slices > 1 else 0)
+        partial_channel = self._empty(tile.count, grad_channel.numel())
+
+        threads = slots * tap_rows
+        # Blocks a multiprocessor: the most for which registers do not spill.
+        resident = 1 if self._words > 1 else max(1, (512 if self.channels_last else 640) // threads)
+        constants = ("STAGED", staged), ("THREADS", threads), ("BLOCKS", resident), ("TAP_ROWS", tap_rows)
+        tensors = grad_out, self.x, self.channel_filter, self.spatial_filter
+        results = grad_spatial, partial_spatial, partial_channel
+        sums = [(partial_channel, grad_channel)] + ([(partial_spatial, grad_spatial)] if slices > 1 else [])
+        return (
+            Launch(
+                Kernel("grad_filters", self.x.dtype, (*self._constants(aligned, pixels, vector, lanes), *constants)),
+                blocks * slices,
+                tile.threads * tap_rows,
+                (*tensors, *results, slices, slice_channels, *self._geometry(tile)),
+            ),
+            *(_sum_slices(partial, grad) for partial, grad in sums),
+        )
+
+    @property
+    def _words(self) -> int:
+        """32-bit registers of one accumulator."""
+        return self.accumulator.itemsize // 4
+
+    @property
+    def _padded_taps(self) -> int:
+        return _ceil_div(self.kernel_size**2, 4) * 4
+
+    def _check_size(self) -> None:
+        farthest = max(self.H, self.W) * max(self.kernel_size // 2 + 1, self.scale)
+        if farthest > _LARGEST_INT // 2:
+            shape = [self.B, self.C, self.H, self.W]
+            raise ValueError(f"x: got {shape}, and a row or column of up to {farthest} needs more than 32 bits")
+        taps = self.scale**2 * self._padded_taps
+        if taps * self.accumulator.itemsize > MOST_SHARED_BYTES:
+            raise ValueError(f"channel_filter: got {taps} taps a channel, too many for a block of backend 'cuda'")
+
+    def _pixels(self, most: int, aligned: bool) -> int:
+        """Pixels of one thread: 16 bytes of output where layout, alignment and registers allow."""
+        if self.channels_last or not aligned or self.dilation > 1 or self.stride > 1:
+            return 1
+        pixels = 16 // self.x.itemsize
+        while pixels > 1 and (
+            self.W % pixels or pixels * self._words > most or pixels * self.scale * self.x.itemsize > 16
+        ):
+            pixels //= 2
+        return pixels
+
+    def _channels_together(self, most: int, staged: int, aligned: bool) -> tuple[int, int]:
+        """Neighbouring channels of one thread, 16 bytes at most, and how many threads take neighbouring ones."""
+        if not self.channels_last:
+            return 1, 1
+        vector = min(4, 16 // self.x.itemsize, staged)
+        while vector > 1 and (not aligned or vector > most or self.C % vector):
+            vector //= 2
+        lanes = min(32 if vector == 1 else 8, staged // vector, 1 << (self.C // vector - 1).bit_length())
+        return vector, lanes
+
+    def _staged(self, most: int, values: int) -> int:
+        """Channels whose filters, of so many values each, are in shared memory at a time."""
+        while most > 1 and most * values * self.accumulator.itemsize > SHARED_BYTES:
+            most //= 2
+        return most
+
+    def _count(self, tiles: int, block_channels: int) -> int:
+        return self.B * tiles * _ceil_div(self.C, block_channels)
+
+    def _empty(self, *size: int) -> Tensor:
+        return torch.empty(size, dtype=self.accumulator, device=self.x.device)
+
+    def _constants(self, aligned: bool, pixels: int, vector: int, lanes: int) -> tuple[tuple[str, int], ...]:
+        return (
+            ("KERNEL_SIZE", self.kernel_size),
+            ("SCALE", self.scale),
+            ("ADD", int(self.add)),
+            ("CHANNELS_LAST", int(self.channels_last)),
+            ("ALIGNED", int(aligned)),
+            ("PIXELS", pixels),
+            ("VECTOR", vector),
+            ("LANES", lanes),
+        )
+
+    def _geometry(self, tile: _Tile) -> tuple[Any, ...]:
+        """The numbers that end the argument lists, in the order of `Geometry` in `ddf.cu`."""
+        taps, plane = self.kernel_size**2, self.Ho * self.Wo
+        strides = (taps, 1, self.scale**2 * taps) if self.pixel_major else (taps * plane, plane, 1)
+        sizes = self.B, self.C, self.H, self.W, self.Ho, self.Wo, self.dilation, self.stride
+        return (*sizes, tile.width, tile.height, *map(np.int64, strides))
+
+
+class _Tile:
+    """Pixels of one block: `width` x `height` threads of `pixels` pixels, in each of `lanes` channels."""
+
+    def __init__(self, height: int, width: int, pixels: int, lanes: int, threads: int):
+        slots = threads // lanes
+        columns = _ceil_div(width, pixels)
+        # Wide enough for whole cache lines; square where one pixel fills one.
+        widest = 32 if lanes == 1 else 1 << (slots.bit_length() // 2)
+        self.width = _ceil_div(columns, _ceil_div(columns, widest))
+        self.height = min(slots // self.width, height)
+        self.count = _ceil_div(columns, self.width) * _ceil_div(height, self.height)
+        self.threads = _ceil_div(self.width * self.height * lanes, 32) * 32
+
+
+def _sum_slices(partial: Tensor, grad: Tensor) -> Launch:
+    kernel = Kernel("sum_slices", grad.dtype, (("THREADS", THREADS),))
+    arguments = partial, grad, partial.shape[0], np.int64(grad.numel())
+    return Launch(kernel, _ceil_div(grad.numel(), THREADS), THREADS, arguments)
+
+
+def _aligned(tensors: tuple[Tensor, ...]) -> bool:
+    """Whether all data start at a multiple of 16 bytes, which those of a slice need not."""
+    return all(tensor.data_ptr() % 16 == 0 for tensor in tensors)
+
+
+def compile_options(kernel: Kernel) -> tuple[str, ...]:
+    """The command line for one kernel of `ddf.cu`."""
+    return ("-std=c++17", *(f"-D{name}={value}" for name, value in kernel.defines.items()))
 
 
 def pack_arguments(arguments: tuple[Any, ...]) -> tuple[np.generic, ...]:
@@ -238,44 +405,18 @@ def _launch(plan: Plan) -> None:
     # CuPy's device and stream are per thread, and autograd runs the backward on a thread of its own.
     with cupy.cuda.Device(device.index), cupy.cuda.Stream.from_external(_TorchStream(device)):
         for launch in plan.launches:
-            kernel = _kernel(device.index, plan.dtype, plan.kernel_size, launch.kernel)
-            kernel((launch.blocks,), (THREADS,), pack_arguments(launch.arguments))
+            kernel = _compiled(device.index, launch.kernel)
+            kernel((launch.blocks,), (launch.threads,), pack_arguments(launch.arguments))
 
 
 @functools.cache
-def _kernel(device_index: int, dtype: torch.dtype, kernel_size: int, name: str):
-    return _module(device_index, dtype, kernel_size).get_function(name)
-
-
-@functools.cache
-def _module(device_index: int, dtype: torch.dtype, kernel_size: int):
-    """One compiled `ddf.cu` per device; CuPy also keeps it on disk, so a machine compiles it once."""
+def _compiled(device_index: int, kernel: Kernel):
+    """One kernel, compiled once per device; CuPy also keeps it on disk, so a machine compiles it once."""
     import cupy
 
-    options = ("-std=c++17", *compile_options(dtype, kernel_size))
-    return cupy.RawModule(code=SOURCE.read_text(encoding="utf-8"), options=options)
-
-
-def _dtype(x: Tensor) -> torch.dtype:
-    if x.dtype not in _DEFINES:
-        raise TypeError(f"x: got {x.dtype}, and backend 'cuda' has kernels for float16, bfloat16, float32, float64")
-    return x.dtype
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
+    module = cupy.RawModule(code=SOURCE.read_text(encoding="utf-8"), options=compile_options(kernel))
+    return module.get_function(kernel.name)
 
 
 def _ceil_div(a: int, b: int) -> int:
     return -(-a // b)
-
-
-def _geometry(x: Tensor, spatial_filter: Tensor, dilation: int, stride: int, scale: int) -> tuple[int, ...]:
-    """The integers that end every kernel's argument list, in the order of `Geometry` in `ddf.cu`."""
-    B, C, H, W = x.shape
-    Ho, Wo = spatial_filter.shape[-2:]
-    largest_plane = max(H * W, scale * Ho * scale * Wo)
-    if largest_plane > _LARGEST_INT - SLICE_PIXELS:
-        raise ValueError(f"x: got {list(x.shape)}, and a plane of {largest_plane} pixels needs more than 32 bits")
-    # A dilation beyond the image reads only zeros off the centre, whatever it is; bounded, it cannot overflow an int.
-    return B, C, H, W, Ho, Wo, min(dilation, max(H, W)), stride, scale

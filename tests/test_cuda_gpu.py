@@ -33,7 +33,11 @@ CASES = [
     (3, 1, 1, 2, "mul", (1, 3, 1, 300)),
     (3, 1, 1, 1, "mul", (1, 3, 300, 1)),
     (3, 1, 1, 1, "mul", (1, 2, 700, 900)),
+    (3, 1, 1, 1, "mul", (2, 70, 32, 56)),
+    (3, 1, 1, 2, "mul", (1, 64, 24, 48)),
+    (5, 1, 1, 2, "add", (1, 20, 16, 32)),
 ]
+LAYOUT_CASES = [(3, 1, 1, 1, "mul", (2, 37, 28, 56)), (5, 1, 2, 1, "add", (1, 70, 31, 30)), CASES[8], CASES[-2]]
 NAMES = ("out", "grad_x", "grad_channel_filter", "grad_spatial_filter")
 
 
@@ -103,23 +107,40 @@ def test_half_precision_is_no_worse_than_torch(case, dtype):
         assert (kernel - true).abs().max() < 2 * (torchs - true).abs().max() + rounding + 1e-6, name
 
 
-@pytest.mark.parametrize("case", [CASES[2], CASES[8]], ids=name_of)
-def test_non_contiguous_inputs(case):
-    inputs = [t.transpose(-1, -2).contiguous().transpose(-1, -2) for t in random_inputs(case, torch.float32)]
-    assert not any(t.is_contiguous() for t in inputs)
-    assert_near(with_gradients(case, inputs, "cuda"), exact(case, inputs), EXACT[torch.float32])
+def pixel_major(spatial_filter):
+    """What a channels-last 1x1 convolution gives, once its channels are split into branches and taps."""
+    return spatial_filter.movedim((-2, -1), (1, 2)).contiguous().movedim((1, 2), (-2, -1))
 
 
-def test_channels_last():
-    case = CASES[8]
-    inputs = random_inputs(case, torch.float32)
-    inputs[0] = inputs[0].to(memory_format=torch.channels_last)
-    assert_near(with_gradients(case, inputs, "cuda"), exact(case, inputs), EXACT[torch.float32])
+def in_layout(layout, x, channel_filter, spatial_filter, grad_out):
+    """The same values, stored otherwise."""
+    tensors = x, channel_filter, spatial_filter, grad_out
+    if layout == "channels_last":
+        return [x.to(memory_format=torch.channels_last), channel_filter, spatial_filter, grad_out]
+    if layout == "all_last":
+        x, grad_out = (t.to(memory_format=torch.channels_last) for t in (x, grad_out))
+        return [x, channel_filter, pixel_major(spatial_filter), grad_out]
+    if layout == "misaligned":
+        return [torch.cat([t.new_zeros(1), t.flatten()])[1:].view(t.shape) for t in tensors]
+    return [t.transpose(-1, -2).contiguous().transpose(-1, -2) for t in tensors]
 
 
-@pytest.mark.parametrize("case", [CASES[0], CASES[8]], ids=name_of)
-def test_results_repeat_bit_by_bit(case):
-    inputs = random_inputs(case, torch.float32)
+@pytest.mark.parametrize("layout", ["channels_last", "all_last", "misaligned", "transposed"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("case", LAYOUT_CASES, ids=name_of)
+def test_layouts(case, dtype, layout):
+    plain = random_inputs(case, dtype)
+    actual = with_gradients(case, in_layout(layout, *plain), "cuda")
+    assert_near(actual, exact(case, plain), EXACT.get(dtype, 1e-2))
+    channels_last = layout in ("channels_last", "all_last")
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    assert actual[0].is_contiguous(memory_format=memory_format)
+
+
+@pytest.mark.parametrize("layout", ["transposed", "all_last"])
+@pytest.mark.parametrize("case", [CASES[0], CASES[8], CASES[-1]], ids=name_of)
+def test_results_repeat_bit_by_bit(case, layout):
+    inputs = in_layout(layout, *random_inputs(case, torch.float32))
     first, second = (with_gradients(case, inputs, "cuda") for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
@@ -174,9 +195,10 @@ def test_forward_and_backward_on_other_threads():
         assert_near(result, exact(case, inputs), EXACT[torch.float32])
 
 
+@pytest.mark.parametrize("layout", ["transposed", "all_last"])
 @pytest.mark.parametrize("case", [CASES[2], CASES[8]], ids=name_of)
-def test_torch_compile(case):
-    inputs = random_inputs(case, torch.float32)
+def test_torch_compile(case, layout):
+    inputs = in_layout(layout, *random_inputs(case, torch.float32))
     *leaves, grad_out = [t.detach().requires_grad_() for t in inputs]
     compiled = torch.compile(lambda *tensors: apply(case, *tensors), backend="aot_eager", fullgraph=True)
     out = compiled(*leaves)
