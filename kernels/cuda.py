@@ -23,6 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from depthup.kernels.layout import image_format, is_channels_last, is_pixel_major, readable
+
 SOURCE = Path(__file__).with_name("ddf.cu")
 THREADS = 256  # of a block of the kernels `forward`, `grad_x` and `sum_slices`
 MANY_BLOCKS = 1024  # channels are divided among blocks until there are so many, some waves on the largest GPUs
@@ -193,12 +195,10 @@ class _Operation:
         self.dilation, self.stride = (min(step, max(self.H, self.W, 1)) for step in (dilation, stride))
         self._check_size()
 
-        self.channels_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-        self.memory_format = torch.channels_last if self.channels_last else torch.contiguous_format
+        self.channels_last, self.memory_format = is_channels_last(x), image_format(x)
         self.x = x.contiguous(memory_format=self.memory_format)
         self.channel_filter = channel_filter.contiguous()
-        self.pixel_major = not spatial_filter.is_contiguous() and spatial_filter.permute(0, 3, 4, 1, 2).is_contiguous()
-        self.spatial_filter = spatial_filter if self.pixel_major else spatial_filter.contiguous()
+        self.pixel_major, self.spatial_filter = is_pixel_major(spatial_filter), readable(spatial_filter)
 
     def per_pixel(self, kind: str, tensors: tuple[Tensor, Tensor, Tensor, Tensor]) -> Launch:
         """`forward` over the pixels of the spatial filter, or `grad_x` over those of `x`: one thread sums all taps."""
