@@ -28,6 +28,7 @@ def main(folder: Path) -> None:
                 rows.append(evaluate(pairs, scale, protocol, model).summary())
                 print(data, rows[-1]["method"], scale, protocol, f"{rows[-1]['rmse']:.3f}", file=sys.stderr)
     path = RESULTS / "accuracy.json"
+    RESULTS.mkdir(exist_ok=True)
     path.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
     print_table(rows, ["data", "images", "scenes", "scale", "protocol", "method", "rmse", "mae", "unit", "border"])
     print(f"\nwritten to {path}")

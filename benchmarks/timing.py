@@ -35,6 +35,18 @@ def time_in_turn(candidates: dict[str, Callable[[], object]], rounds: int) -> di
     }
 
 
+def restart_peak() -> None:
+    """Let this process's peak of resident memory start anew, on Linux."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_and_now() -> tuple[float, float]:
+    """Peak and present resident memory of this process in MiB, on Linux."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    kilobytes = {line.split(":")[0]: int(line.split()[1]) for line in lines if line.startswith(("VmHWM", "VmRSS"))}
+    return kilobytes["VmHWM"] / 1024, kilobytes["VmRSS"] / 1024
+
+
 def machine() -> dict[str, str | int]:
     """What the numbers were measured on."""
     info = Path("/proc/cpuinfo")
@@ -52,6 +64,7 @@ def machine() -> dict[str, str | int]:
 
 def write_results(name: str, rows: list[dict]) -> Path:
     """`benchmarks/results/NAME-cpu.json` or `NAME-cuda.json`."""
+    RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}-{'cuda' if torch.cuda.is_available() else 'cpu'}.json"
     path.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
     return path

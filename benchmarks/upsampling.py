@@ -5,24 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 CASES = [("x4", 640, 480), ("x8", 640, 480), ("x16", 640, 480), ("x4-pac", 640, 480), ("x4", 1920, 1440)]
 CASES += [(name, 640, 480) for name in ("bicubic", "joint-bilateral", "guided-filter")]
 ROUNDS = 9
 
 
-def peak_and_now() -> tuple[float, float]:
-    """Peak and present resident memory of this process in MB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    kilobytes = {line.split(":")[0]: int(line.split()[1]) for line in lines if line.startswith(("VmHWM", "VmRSS"))}
-    return kilobytes["VmHWM"] / 1024, kilobytes["VmRSS"] / 1024
-
-
 def measure(model: str, width: int, height: int) -> dict:
     """In a process of its own, so that one case's memory is not another's."""
     import numpy as np
-    from timing import time_in_turn
+    from timing import peak_and_now, restart_peak, time_in_turn
 
     import depthup
 
@@ -32,7 +24,7 @@ def measure(model: str, width: int, height: int) -> dict:
     depth = random.uniform(1, 8, (height // scale, width // scale)).astype(np.float32)
     loaded = depthup.load_model(model) if model.startswith("x") else model
     _, before = peak_and_now()
-    Path("/proc/self/clear_refs").write_text("5")  # starts the peak anew
+    restart_peak()
     times = time_in_turn({"upsample": lambda: depthup.upsample(rgb, depth, loaded)}, ROUNDS)["upsample"]
     peak, _ = peak_and_now()
     return {"model": model, "scale": scale, "size": f"{width}x{height}", "peak_mb_above_import": peak - before} | times
