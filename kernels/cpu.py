@@ -78,7 +78,8 @@ def _from_pixels(image: np.ndarray) -> Tensor:
 
 def _widened(rows: Tensor, columns: int) -> np.ndarray:
     """Contiguous, with zeros at the right where there are fewer columns than a vector needs."""
-    return F.pad(rows, (0, max(0, columns - rows.shape[-1]))).contiguous().numpy()
+    missing = columns - rows.shape[-1]
+    return (F.pad(rows, (0, missing)) if missing > 0 else rows).contiguous().numpy()
 
 
 def _sum_of_groups(partial: np.ndarray, B: int) -> Tensor:
