@@ -153,9 +153,7 @@ def read_rgb(path: str | Path) -> np.ndarray:
     path = Path(path)
     image = _decode(path, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     if image.dtype != np.uint8:
-        raise InputError(
-            f"{path}: RGB holds {image.dtype} values, expected 8 bits per channel (convert the image to 8 bits first)"
-        )
+        raise InputError(f"{path}: RGB holds {image.dtype} values, expected 8 bits per channel; is this the depth map?")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -51,6 +52,12 @@ class Unit(StrEnum):
     kitti = "kitti"
 
 
+class OutUnit(StrEnum):
+    mm = "mm"
+    tum = "tum"
+    kitti = "kitti"
+
+
 MODEL_HELP = (
     "A name in the box (see `depthup info`), a .safetensors file, or nearest, bilinear, bicubic, joint-bilateral, "
     "guided-filter."
@@ -95,6 +102,23 @@ def progress_bar(delay: float = 2.0) -> Iterator[Callable[[str, float], None]]:
             bar.stop()
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        from depthup import __version__
+
+        print(f"depthup {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print it.")
+    ] = False,
+) -> None:
+    """Guided depth upsampling with Decoupled Dynamic Filters (DDF-Up)."""
+
+
 @app.command()
 def upsample(
     rgb: Annotated[Path, typer.Argument(help="RGB image.", metavar="RGB")],
@@ -107,10 +131,12 @@ def upsample(
     depth_unit: Annotated[
         Unit,
         typer.Option(
-            help="Unit of DEPTH, and of a 16-bit result: mm, m, tum (5000 per m), kitti (256 per m). "
-            "auto: mm for integers, m for floats."
+            help="Unit of DEPTH: mm, m, tum (5000 per m), kitti (256 per m). auto: mm for integers, m for floats."
         ),
     ] = Unit.auto,
+    out_unit: Annotated[
+        OutUnit | None, typer.Option(help="Unit of a 16-bit result. Default: that of DEPTH, or mm where that is m.")
+    ] = None,
     preview: Annotated[
         Path | None, typer.Option(help="Also write a colour picture of the result (.png or .jpg).")
     ] = None,
@@ -120,14 +146,16 @@ def upsample(
     """Turn low-resolution depth and its RGB image into depth at the resolution of the image."""
     from depthup.commands import upsample_files
 
-    result = upsample_files(rgb, depth, out, model, depth_unit.value, preview, overwrite)
+    unit = out_unit.value if out_unit else None
+    result = upsample_files(rgb, depth, out, model, depth_unit.value, unit, preview, overwrite)
     if as_json:
         print(json.dumps(result))
     else:
         w, h = result["size"]
+        known = math.floor(1000 * result["known"]) / 10  # 100 % means all of them
         say(
             f"{out}: {w}x{h}, x{result['scale']} by {result['model']} in {result['seconds']:.2f} s, "
-            f"{result['depth_min']:.3f} to {result['depth_max']:.3f} m, {100 * result['known']:.1f} % known"
+            f"{result['depth_min']:.3f} to {result['depth_max']:.3f} m, {known} % known"
         )
     for path in [out, preview] if preview and not as_json else []:
         say(f"wrote {path}")
@@ -164,7 +192,11 @@ def evaluate(
 
 @app.command()
 def train(
-    data: Annotated[str, typer.Option(help=DATA_HELP + " Whole scenes of it are held out for validation.")],
+    context: typer.Context,
+    data: Annotated[
+        str,
+        typer.Option(help="An NYUv2 .mat file or a folder of pairs. Whole scenes of it are held out for validation."),
+    ],
     out: Annotated[Path, typer.Option(help="Folder of the run.")],
     scale: Annotated[int, typer.Option(help="Up-sampling factor: 2, 4, 8 or 16.")] = 4,
     protocol: Annotated[Protocol, typer.Option(help="How low-resolution depth is made.")] = Protocol.dkn,
@@ -200,13 +232,14 @@ def train(
         "learning_rate": learning_rate,
         "precision": precision.value,
     }
+    given = {name for name in context.params if context.get_parameter_source(name).name == "COMMANDLINE"}
     with progress_bar() as progress:
-        result = train_run(data, out, minutes, epochs, resume, settings, say, progress)
+        result = train_run(data, out, minutes, epochs, resume, settings, given, say, progress)
     if as_json:
         print(json.dumps(result))
     else:
         for name, value in result.items():
-            print(f"{name.replace('_', ' '):15} {value}")
+            print(f"{name.replace('_', ' '):15} {f'{value:.3f}' if name == 'held_out_rmse' else value}")
     if not result["finished"]:
         say(f"depthup: stopped and saved; go on with: depthup train --data {data} --out {out} --resume")
         raise typer.Exit(130)

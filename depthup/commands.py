@@ -12,8 +12,16 @@ import torch
 
 from depthup import __version__
 from depthup.baselines import BASELINES
+from depthup.checkpoint import load_checkpoint
 from depthup.data import InputError, open_dataset, read_depth, read_rgb
-from depthup.depth_files import DEPTH_OUTPUT_SUFFIXES, IMAGE_OUTPUT_SUFFIXES, check_output, write_depth, write_image
+from depthup.depth_files import (
+    DEPTH_OUTPUT_SUFFIXES,
+    IMAGE_OUTPUT_SUFFIXES,
+    check_output,
+    check_output_folder,
+    write_depth,
+    write_image,
+)
 from depthup.evaluation import evaluate
 from depthup.kernels import BACKENDS, why_not
 from depthup.training import TrainConfig, train
@@ -29,9 +37,19 @@ class UsageError(InputError):
 
 
 def upsample_files(
-    rgb_path: Path, depth_path: Path, out: Path, model: str | None, unit: str, preview: Path | None, overwrite: bool
+    rgb_path: Path,
+    depth_path: Path,
+    out: Path,
+    model: str | None,
+    unit: str,
+    out_unit: str | None,
+    preview: Path | None,
+    overwrite: bool,
 ) -> dict:
-    """Upsample one pair of files; `unit` may be `auto`: millimetres for integer files, metres for floating-point ones.
+    """Upsample one pair of files.
+
+    `unit` may be `auto`: millimetres for integer files, metres for floating-point ones. `out_unit` is that of a 16-bit
+    result; without it that of the input, or millimetres where that was metres.
 
     Returns:
         Facts of the result: files, size, scale, model, seconds of upsampling, depth range in metres, fraction known.
@@ -41,18 +59,25 @@ def upsample_files(
         check_output(preview, overwrite, IMAGE_OUTPUT_SUFFIXES)
     if preview and preview.resolve() == out.resolve():
         raise UsageError(f"{preview}: --preview and --out are the same file; expected two")
+    for name, path in (("--out", out), ("--preview", preview)):
+        for source in (rgb_path, depth_path):
+            if path and path.exists() and source.exists() and path.samefile(source):
+                raise UsageError(f"{path}: {name} is the input {source}; expected another file")
     rgb = read_rgb(rgb_path)
     depth = read_depth(depth_path, unit)
     try:
         scale = pair_scale(rgb, depth)
-        if model not in BASELINES:
-            resolve_model(model, scale)  # loading is not part of the time
-        began = time.perf_counter()
-        result = upsample(rgb, depth, model)
-        seconds = time.perf_counter() - began
     except InputError as error:
         raise InputError(f"{rgb_path}, {depth_path}: {error}") from None
-    write_depth(out, result, "mm" if unit in ("m", "auto") else unit, overwrite)
+    if model not in BASELINES:
+        resolve_model(model, scale)  # loading is not part of the time
+    began = time.perf_counter()
+    try:
+        result = upsample(rgb, depth, model)
+    except InputError as error:
+        raise InputError(f"{depth_path}: {error}") from None
+    seconds = time.perf_counter() - began
+    write_depth(out, result, out_unit or ("mm" if unit in ("m", "auto") else unit), overwrite)
     if preview:
         write_image(preview, colourise(result), overwrite)
     known = np.isfinite(result)
@@ -78,8 +103,8 @@ def default_model(scale: int, protocol: str) -> str:
     name = f"x{scale}" if protocol == "dkn" else f"x{scale}-{protocol}"
     if name not in shipped_names():
         raise InputError(
-            f"{name}: no weights in the box for scale {scale} and protocol {protocol}; "
-            f"expected --model, or what has some: {', '.join(shipped_names())}"
+            f"no weights in the box for scale {scale} under protocol {protocol}; "
+            f"expected --model, or what one of these is for: {', '.join(shipped_names())}"
         )
     return name
 
@@ -96,7 +121,7 @@ def evaluate_data(
 ) -> dict:
     """Score a model or baseline; returns the summary of `Evaluation` and writes the CSV file if asked."""
     if table:
-        check_output(table, overwrite)
+        check_output(table, overwrite, (".csv",))
     method = model or default_model(scale, protocol)
     if method not in BASELINES:
         resolve_model(method, scale)
@@ -116,12 +141,27 @@ def train_run(
     epochs: int | None,
     resume: bool,
     settings: dict,
+    given: set[str],
     report: Callable[[str], None],
     progress: Progress,
 ) -> dict:
-    """Train on the `train` split of `data`, validate on its `val` split."""
+    """Train on the `train` split of `data`, validate on its `val` split.
+
+    `given` names the settings that the user gave himself: with `resume` they must be those of the run.
+    """
+    if data == "motorcycle":
+        raise UsageError("train: motorcycle is one pair, kept for checking; expected a .mat file or a folder of pairs")
+    if resume and (out / "checkpoint.safetensors").exists():
+        started = load_checkpoint(out / "checkpoint.safetensors")[1]["config"]
+        for name, value in ({"minutes": minutes} | settings).items():
+            if name in given and started.get(name) != value:
+                option = name.replace("_", "-")
+                raise UsageError(
+                    f"{out}: was started with --{option} {started.get(name)}, and --resume keeps to it; got {value}"
+                )
     if not resume and (minutes is None) == (epochs is None):
         raise UsageError("train: expected exactly one of --minutes and --epochs")
+    check_output_folder(out)
     training, validation = open_dataset(data, "train"), open_dataset(data, "val")
     steps = -(-len(training) * epochs // settings["batch_size"]) if epochs else 0
     try:

@@ -35,7 +35,8 @@ def check_output(path: str | Path, overwrite: bool = False, suffixes: tuple[str,
     """
     path = Path(path)
     if suffixes and path.suffix.lower() not in suffixes:
-        raise InputError(f"{path}: ends in {path.suffix or 'nothing'!r}, expected one of {', '.join(suffixes)}")
+        found = f"ends in {path.suffix!r}" if path.suffix else "has no ending"
+        raise InputError(f"{path}: {found}, expected one of {', '.join(suffixes)}")
     folder = path.parent
     try:
         if path.is_dir():
@@ -46,9 +47,23 @@ def check_output(path: str | Path, overwrite: bool = False, suffixes: tuple[str,
         if not os.access(folder, os.W_OK | os.X_OK):
             raise InputError(f"{path}: cannot be written: the folder {folder} is not writable")
         if path.exists() and not overwrite:
-            raise InputError(f"{path}: exists already; choose another name, or allow overwriting")
+            raise InputError(f"{path}: exists already; choose another name, or allow overwriting (--overwrite)")
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def check_output_folder(path: str | Path) -> None:
+    """Check that a folder can be made or written to, with whatever of its path is missing.
+
+    Raises:
+        InputError: the nearest part of the path that exists is no folder, or is not writable.
+    """
+    there = Path(path).absolute()
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        fault = "is not writable" if there.is_dir() else "is not a folder"
+        raise InputError(f"{path}: cannot be written: {there} {fault}; expected a folder")
 
 
 def write_depth(path: str | Path, depth: np.ndarray, unit: str = "mm", overwrite: bool = False) -> None:

@@ -49,6 +49,11 @@ def bilinear_taps(scale: int, kernel_size: int) -> Tensor:
     return torch.einsum("ia,jb->ijab", line, line).reshape(scale * scale, kernel_size**2)
 
 
+def _check_channels(x: Tensor, channels: int) -> None:
+    if x.dim() != 4 or x.shape[1] != channels:
+        raise ValueError(f"x: got shape {list(x.shape)}, expected [B, {channels}, H, W]")
+
+
 class ChannelFilter(nn.Module):
     """The channel branch (section 3.2): GAP, FC, ReLU, FC, filter normalisation; N filters of every channel.
 
@@ -106,7 +111,12 @@ class DDF(nn.Module):
             nn.init.zeros_(self.channel.norm.beta)  # the sum of the two shifts is to start as a mean
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[B, C, H, W]` to `[B, C, Ho, Wo]` with `Ho = (H - 1) // stride + 1`, `Wo` alike."""
+        """`[B, C, H, W]` to `[B, C, Ho, Wo]` with `Ho = (H - 1) // stride + 1`, `Wo` alike.
+
+        Raises:
+            ValueError: not four dimensions, or another number of channels.
+        """
+        _check_channels(x, self.channel.shape[1])
         spatial = self.spatial_norm(self.spatial(x))
         channel = self.channel(x).squeeze(1)
         x = x.to(spatial.dtype)
@@ -158,6 +168,7 @@ class DDFUp(nn.Module):
         Raises:
             ValueError: the guidance does not have the size that `guidance_grid` promises.
         """
+        _check_channels(x, self.channel.shape[1])
         size, expected = guidance.shape[-2:], [n * self.unshuffle for n in x.shape[-2:]]
         if list(size) != expected:
             raise ValueError(f"guidance: got size {list(size)}, expected {expected} for x {list(x.shape)}")

@@ -22,7 +22,7 @@ from depthup.data import CachedPairs, CropSampler, InputError, Pair, PairDataset
 from depthup.evaluation import Evaluation, evaluate
 from depthup.models import DDFUpNet, DDFUpNetConfig, denormalise, normalise
 from depthup.upsampling import fill_from_nearest
-from depthup.weights import load_model, save_weights
+from depthup.weights import load_model, read_metadata, save_weights
 
 CENTIMETRES = 100.0
 
@@ -143,6 +143,10 @@ def train(
         report(f"resumed {out} at step {state.step} after {state.seconds / 60:.1f} minutes")
     else:
         state = _start(config)
+    weights = out / "model.safetensors"
+    if resume and _done(config, state) >= 1 and weights.exists():
+        report(f"{out}: this run is finished; nothing to do")
+        return TrainResult(True, state.step, state.seconds / 60, read_metadata(weights)[1]["validation"], weights)
     pairs = CachedPairs(training, lambda done, total: tick("reading pairs", done / total))
     device = next(state.model.parameters()).device
     sampler = CropSampler(pairs, config.crop_size, config.scale, config.protocol, config.batch_size, config.seed)
@@ -153,8 +157,11 @@ def train(
         f"{len(pairs)} pairs to train on, {len(validation)} held out; {config.precision} on {device}"
     )
     record = _record(config, training, validation)
-    out.mkdir(parents=True, exist_ok=True)  # not before the data are known to be good
-    log = _Log(out, state.step)
+    try:
+        out.mkdir(parents=True, exist_ok=True)  # not before the data are known to be good
+        log = _Log(out, state.step)
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written ({error.strerror}); expected a folder for the run") from None
     began, before = time.monotonic(), state.seconds
 
     with _stop_on_signal() as stopped:
@@ -184,10 +191,11 @@ def train(
     if finished:
         tick("validating", 1.0)
         summary = _validate(state, held_out.all, config).summary()
+        if state.losses:
+            log.write(state, loss=sum(state.losses) / len(state.losses))
         log.write(state, validation_rmse=summary["rmse"])
     log.close()
     record |= {"steps": state.step, "minutes": round(state.seconds / 60, 1), "validation": summary}
-    weights = out / "model.safetensors"
     save_weights(weights, state.model, record, state.ema)
     return TrainResult(finished, state.step, state.seconds / 60, summary, weights)
 

@@ -95,14 +95,19 @@ def resolve_model(model: Model, factor: int) -> DDFUpNet:
     if model is None:
         if f"x{factor}" not in shipped_names():
             shipped = [s for s in SCALES if f"x{s}" in shipped_names()]
+            factors = ", ".join(map(str, shipped))
             raise InputError(
-                f"depth: the pair's factor is {factor}; expected one of {shipped}, for which there are weights"
+                f"depth: the pair's factor is {factor}; expected {factors}, for which there are networks in the box, "
+                "or another model, such as bicubic"
             )
         model = f"x{factor}"
     if isinstance(model, DDFUpNet):
         net = model
     else:
-        path = weights_path(model)
+        try:
+            path = weights_path(model)
+        except InputError as error:
+            raise InputError(f"{error}, or one of {', '.join(BASELINES)}") from None
         net = _load_once(path, path.stat().st_mtime_ns)
     if net.config.scale != factor:
         name = "the model" if isinstance(model, DDFUpNet) else str(model)

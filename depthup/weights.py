@@ -18,8 +18,9 @@ SHIPPED = Path(__file__).parent / "weights"
 
 
 def shipped_names() -> list[str]:
-    """Names of the weights in the box, e.g. `["x16", "x4", "x4-pac", "x8"]`."""
-    return sorted(path.stem for path in SHIPPED.glob("*.safetensors"))
+    """Names of the weights in the box, e.g. `["x4", "x8", "x16", "x4-pac"]`."""
+    names = (path.stem for path in SHIPPED.glob("*.safetensors"))
+    return sorted(names, key=lambda name: ("-" in name, len(name), name))
 
 
 def save_weights(path: Path, model: DDFUpNet, training: dict, state: dict[str, torch.Tensor] | None = None) -> None:

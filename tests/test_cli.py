@@ -96,6 +96,7 @@ def place(tmp_path, monkeypatch) -> Path:
     with h5py.File(tmp_path / "no-depths.mat", "w") as file:
         file["images"] = np.zeros((2, 3, 8, 8), np.uint8)
     (tmp_path / "existing.png").write_bytes(b"precious")
+    (tmp_path / "existing.csv").write_bytes(b"precious")
     (tmp_path / "folder.png").mkdir()
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -114,6 +115,8 @@ EVAL = ("eval", "--data", "motorcycle", "--scale", "4")
 @pytest.mark.parametrize(
     ("arguments", "code", "parts"),
     [
+        ((*UPSAMPLE, "-o", "depth.png", "--overwrite"), 2, ["depth.png", "is the input"]),
+        ((*GOOD, "--preview", "rgb.png", "--overwrite"), 2, ["rgb.png", "--preview is the input"]),
         (("upsample", "small.png", "depth.png", "-o", "out.png"), 1, ["small.png", "10x6", "12x8", "smaller"]),
         (("upsample", "odd.png", "depth.png", "-o", "out.png"), 1, ["odd.png", "depth.png", "52x32", "12x8"]),
         (("upsample", "rgb.png", "rgb.png", "-o", "out.png"), 1, ["rgb.png"]),
@@ -152,9 +155,9 @@ EVAL = ("eval", "--data", "motorcycle", "--scale", "4")
         (("eval", "--data", "box", "--scale", "4", "--model", "bicubic"), 1, ["box", "holds no pairs"]),
         ((*EVAL, "--model", "x2"), 1, ["x2: upsamples by 2"]),
         ((*EVAL, "--model", "cubic"), 1, ["cubic: no such model"]),
-        ((*EVAL, "--protocol", "pac"), 1, ["x4-pac", "no weights in the box for scale 4 and protocol pac"]),
+        ((*EVAL, "--protocol", "pac"), 1, ["no weights in the box for scale 4 under protocol pac", "--model"]),
         ((*EVAL, "--model", "bicubic", "--split", "train"), 1, ["motorcycle", "no split train"]),
-        ((*EVAL, "--model", "bicubic", "--csv", "existing.png"), 1, ["existing.png", "exists already"]),
+        ((*EVAL, "--model", "bicubic", "--csv", "existing.csv"), 1, ["existing.csv", "exists already"]),
         ((*EVAL, "--model", "bicubic", "--csv", "none/scores.csv"), 1, ["none/scores.csv", "does not exist"]),
         ((*EVAL, "--model", "bicubic", "--protocol", "psnr"), 2, ["--protocol", "psnr"]),
         (("eval", "--data", "motorcycle", "--scale", "1"), 2, ["--scale"]),
@@ -169,7 +172,8 @@ EVAL = ("eval", "--data", "motorcycle", "--scale", "4")
         ((*TRAIN, "--epochs", "1", "--architecture", "huge"), 2, ["--architecture", "huge"]),
         ((*TRAIN, "--resume"), 1, ["checkpoint.safetensors: no such file"]),
         (("train", "--data", "box", "--out", "run", "--epochs", "1"), 1, ["box", "holds no pairs"]),
-        (("train", "--data", "motorcycle", "--out", "run", "--epochs", "1"), 1, ["no split train"]),
+        (("train", "--data", "motorcycle", "--out", "run", "--epochs", "1"), 2, ["motorcycle is one pair"]),
+        ((*TRAIN[:-1], "/dev/null/run", "--epochs", "1"), 1, ["/dev/null/run", "cannot be written"]),
         (("info", "--verbose"), 2, ["--verbose"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
@@ -373,6 +377,14 @@ def test_train(training, depthup_):
     assert snapshot(training) == before
 
 
+def test_the_unit_of_the_result_is_its_own(place, depthup_):
+    assert depthup_(*UPSAMPLE, "-o", "mm.png", "--model", "bilinear").code == 0
+    assert depthup_(*UPSAMPLE, "-o", "kitti.png", "--model", "bilinear", "--out-unit", "kitti").code == 0
+    millimetres, kitti = (read_depth(Path(name), unit) for name, unit in (("mm.png", "mm"), ("kitti.png", "kitti")))
+    np.testing.assert_allclose(kitti, millimetres, atol=0.0026)
+    assert not np.array_equal(kitti, millimetres)
+
+
 def test_train_is_interrupted_and_resumed(training, depthup_, monkeypatch):
     step = depthup.training._step
     calls = []
@@ -395,6 +407,19 @@ def test_train_is_interrupted_and_resumed(training, depthup_, monkeypatch):
     assert depthup_("train", "--data", "pairs", "--out", "whole", *TINY).code == 0
     weights = [depthup.weights.load_model(f"{run}/model.safetensors").state_dict() for run in ("run", "whole")]
     assert all(torch.equal(t, weights[1][name]) for name, t in weights[0].items())
+
+
+def test_a_run_keeps_to_its_settings_and_ends_once(training, depthup_):
+    assert depthup_(*TRAIN, *TINY).code == 0
+    contradiction = depthup_(*TRAIN, "--resume", "--seed", "7")
+    assert contradiction.code == 2
+    assert contradiction.err == "depthup: run: was started with --seed 3, and --resume keeps to it; got 7\n"
+    before = snapshot(Path("run"))
+    again = depthup_(*TRAIN, "--resume", "--seed", "3")
+    assert again.code == 0
+    assert "run: this run is finished; nothing to do" in again.err
+    assert "held out rmse" in again.out
+    assert snapshot(Path("run")) == before
 
 
 def test_train_starts_from_given_weights(training, depthup_):

@@ -287,3 +287,10 @@ def test_backends_agree(layer, shapes):
     with use_backend("reference"):
         expected = layer(*inputs)
     torch.testing.assert_close(layer(*inputs), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 8, 8), (4, 8, 8), (1, 4, 8, 8, 1)], ids=str)
+def test_other_channels_are_refused(shape):
+    for call in (lambda x: DDF(4)(x), lambda x: DDFUp(4, 3)(x, torch.zeros(1, 3, 16, 16))):
+        with pytest.raises(ValueError, match=r"x: got shape .*, expected \[B, 4, H, W\]"):
+            call(torch.zeros(shape))

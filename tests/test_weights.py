@@ -181,8 +181,8 @@ def test_unknown_names(tmp_path, monkeypatch):
     monkeypatch.setattr(depthup.weights, "SHIPPED", tmp_path)
     for scale in (4, 16):
         save_weights(tmp_path / f"x{scale}.safetensors", small_net(), TRAINING)
-    assert shipped_names() == ["x16", "x4"]
-    assert "no such model; expected a .safetensors file or one of x16, x4" in refused("x32")
+    assert shipped_names() == ["x4", "x16"]
+    assert "no such model; expected a .safetensors file or one of x4, x16" in refused("x32")
     assert "no such model" in refused(tmp_path)  # a folder
     assert read_metadata("x4") == (CONFIG, TRAINING)
 
