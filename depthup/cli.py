@@ -232,7 +232,8 @@ def train(
         "learning_rate": learning_rate,
         "precision": precision.value,
     }
-    given = {name for name in context.params if context.get_parameter_source(name).name == "COMMANDLINE"}
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    given = {name for name, source in sources.items() if source and source.name == "COMMANDLINE"}
     with progress_bar() as progress:
         result = train_run(data, out, minutes, epochs, resume, settings, given, say, progress)
     if as_json:

@@ -67,6 +67,11 @@ def _wide(*tensors: Tensor) -> list[Tensor]:
     return [t.detach().to(wide) for t in tensors]
 
 
+def _runs_along_channels(C: int, Wo: int, memory_format: torch.memory_format) -> bool:
+    """Whether `cpu_channels_last` is to run: images are so, or their rows so short that a copy of them is cheaper."""
+    return C >= LANES and (memory_format == torch.channels_last or Wo < 2 * LANES)
+
+
 def _by_pixel(image: Tensor) -> np.ndarray:
     """`[B, C, H, W]` as a contiguous array `[B, H, W, C]`."""
     return image.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1).numpy()
@@ -99,12 +104,12 @@ def forward(
     groups, work = B * -(-Ho // rows), B * C * scale * Ho * scale * Wo * k * k
     options = dilation, stride, scale, rows, combine == "add"
     # NumPy asks for huge pages for what is large, and torch.empty does not
-    if memory_format == torch.channels_last and C >= LANES:
+    if _runs_along_channels(C, Wo, memory_format):
         channel = channel_filter.transpose(2, 3).contiguous().numpy()
         arrays = _by_pixel(x), channel, spatial_filter.numpy()
         out = np.empty((B, scale * Ho, scale * Wo, C), arrays[0].dtype)
         _run(cpu_channels_last.forward, groups, work, *arrays, out, (k,) * k, *options)
-        return _from_pixels(out).to(dtype)
+        return _from_pixels(out).to(dtype).contiguous(memory_format=memory_format)
     arrays = x.contiguous().numpy(), channel_filter.contiguous().numpy(), _widened(spatial_filter, LANES)
     columns, phase = cpu_planar.tap_columns(k, dilation, stride, max(Wo, LANES))
     out = np.empty((B, C, scale * Ho, scale * max(Wo, LANES)), arrays[0].dtype)
@@ -134,7 +139,7 @@ def backward(
     rows = _rows_per_group(H, spatial_filter)
     groups, work = B * -(-H // rows), 3 * grad_out.numel() * k * k
     options = dilation, stride, scale, rows, combine == "add"
-    if memory_format == torch.channels_last and C >= LANES:
+    if _runs_along_channels(C, Wo, memory_format):
         channel = channel_filter.transpose(2, 3).contiguous().numpy()
         arrays = _by_pixel(grad_out), _by_pixel(x), channel, spatial_filter.numpy()
         grad_x, partial = np.empty_like(arrays[1]), np.zeros((groups, *channel.shape[1:]))
@@ -148,8 +153,9 @@ def backward(
         grad_spatial = np.zeros_like(arrays[3])
         columns, phase = cpu_planar.tap_columns(k, dilation, stride, max(Wo, LANES))
         _run(cpu_planar.backward, groups, work, *arrays, grad_x, partial, grad_spatial, columns, phase, *options)
-        by_x, by_channel = torch.from_numpy(grad_x).contiguous(memory_format=memory_format), _sum_of_groups(partial, B)
+        by_x, by_channel = torch.from_numpy(grad_x), _sum_of_groups(partial, B)
     by_spatial = torch.from_numpy(grad_spatial)[..., :Wo].to(dtype)
     if by_spatial.stride() != spatial_filter.stride():
         by_spatial = torch.empty_like(spatial_filter, dtype=dtype).copy_(by_spatial)
-    return by_x.to(dtype), by_channel.reshape(filter_shape).to(dtype), by_spatial
+    by_x = by_x.to(dtype).contiguous(memory_format=memory_format)
+    return by_x, by_channel.reshape(filter_shape).to(dtype), by_spatial
