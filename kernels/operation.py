@@ -17,53 +17,52 @@ from depthup.kernels.layout import image_format, readable
 COMBINE = ("mul", "add")
 
 
-@torch.library.custom_op("depthup::ddf", mutates_args=(), device_types="cpu")
-def _ddf(
-    x: Tensor, channel_filter: Tensor, spatial_filter: Tensor, dilation: int, stride: int, scale: int, combine: str
-) -> Tensor:
+# defined and not decorated with `custom_op`, whose first call imports all of torch.compile: 2 seconds of every command
+_TAGS = (torch.Tag.pt2_compliant_tag, torch.Tag.needs_fixed_stride_order)
+_ARGUMENTS = "Tensor x, Tensor channel_filter, Tensor spatial_filter, int dilation, int stride, int scale, str combine"
+torch.library.define("depthup::ddf", f"({_ARGUMENTS}) -> Tensor", tags=_TAGS)
+torch.library.define(
+    "depthup::ddf_backward", f"(Tensor grad_out, {_ARGUMENTS}) -> (Tensor, Tensor, Tensor)", tags=_TAGS
+)
+_ddf, _ddf_backward = torch.ops.depthup.ddf.default, torch.ops.depthup.ddf_backward.default
+
+
+@torch.library.impl("depthup::ddf", "CPU")
+def _(x, channel_filter, spatial_filter, dilation, stride, scale, combine):
     from depthup.kernels import cpu
 
     return cpu.forward(x, channel_filter, spatial_filter, dilation, stride, scale, combine)
 
 
-@_ddf.register_kernel("cuda")
+@torch.library.impl("depthup::ddf", "CUDA")
 def _(x, channel_filter, spatial_filter, dilation, stride, scale, combine):
     from depthup.kernels import cuda
 
     return cuda.forward(x, channel_filter, spatial_filter, dilation, stride, scale, combine)
 
 
-@_ddf.register_fake
+@torch.library.register_fake("depthup::ddf")
 def _(x, channel_filter, spatial_filter, dilation, stride, scale, combine):
     B, C = x.shape[:2]
     Ho, Wo = spatial_filter.shape[-2:]
     return torch.empty((B, C, scale * Ho, scale * Wo), dtype=x.dtype, device=x.device, memory_format=image_format(x))
 
 
-@torch.library.custom_op("depthup::ddf_backward", mutates_args=(), device_types="cpu")
-def _ddf_backward(
-    grad_out: Tensor,
-    x: Tensor,
-    channel_filter: Tensor,
-    spatial_filter: Tensor,
-    dilation: int,
-    stride: int,
-    scale: int,
-    combine: str,
-) -> tuple[Tensor, Tensor, Tensor]:
+@torch.library.impl("depthup::ddf_backward", "CPU")
+def _(grad_out, x, channel_filter, spatial_filter, dilation, stride, scale, combine):
     from depthup.kernels import cpu
 
     return cpu.backward(grad_out, x, channel_filter, spatial_filter, dilation, stride, scale, combine)
 
 
-@_ddf_backward.register_kernel("cuda")
+@torch.library.impl("depthup::ddf_backward", "CUDA")
 def _(grad_out, x, channel_filter, spatial_filter, dilation, stride, scale, combine):
     from depthup.kernels import cuda
 
     return cuda.backward(grad_out, x, channel_filter, spatial_filter, dilation, stride, scale, combine)
 
 
-@_ddf_backward.register_fake
+@torch.library.register_fake("depthup::ddf_backward")
 def _(grad_out, x, channel_filter, spatial_filter, dilation, stride, scale, combine):
     grad_x = torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=image_format(x))
     return grad_x, channel_filter.new_empty(channel_filter.shape), torch.empty_like(readable(spatial_filter))
@@ -79,7 +78,7 @@ def _autograd_backward(ctx, grad_out):
     return (*grads, None, None, None, None)
 
 
-_ddf.register_autograd(_autograd_backward, setup_context=_setup_context)
+torch.library.register_autograd("depthup::ddf", _autograd_backward, setup_context=_setup_context)
 
 
 def _autograd_double_backward(ctx, *grads):
@@ -95,7 +94,7 @@ def _autograd_double_backward(ctx, *grads):
     return (*second, None, None, None, None)
 
 
-_ddf_backward.register_autograd(_autograd_double_backward, setup_context=_setup_context)
+torch.library.register_autograd("depthup::ddf_backward", _autograd_double_backward, setup_context=_setup_context)
 
 
 def _fold(size: int, dim: int | None, t: Tensor) -> Tensor:
@@ -104,14 +103,14 @@ def _fold(size: int, dim: int | None, t: Tensor) -> Tensor:
     return t.flatten(0, 1)
 
 
-@_ddf.register_vmap
+@torch.library.register_vmap("depthup::ddf")
 def _(info, in_dims, *arguments):
     *tensors, dilation, stride, scale, combine = arguments
     folded = [_fold(info.batch_size, dim, t) for dim, t in zip(in_dims, tensors, strict=False)]
     return _ddf(*folded, dilation, stride, scale, combine).unflatten(0, (info.batch_size, -1)), 0
 
 
-@_ddf_backward.register_vmap
+@torch.library.register_vmap("depthup::ddf_backward")
 def _(info, in_dims, *arguments):
     *tensors, dilation, stride, scale, combine = arguments
     folded = [_fold(info.batch_size, dim, t) for dim, t in zip(in_dims, tensors, strict=False)]
