@@ -9,7 +9,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from depthup.kernels.simd import LANES, add, broadcast, compile_kernel, load, multiply, store, total, zeros_like
+from depthup.kernels.simd import (
+    LANES,
+    add,
+    add_or_multiply,
+    broadcast,
+    compile_kernel,
+    load,
+    multiply,
+    store,
+    total,
+    zeros_like,
+)
 
 
 @compile_kernel
@@ -38,10 +49,7 @@ def _forward_pixel(
                     t, z = ty * k + tx, left + tx * dilation
                     s = broadcast(spatial_filter, (b, n, t, h, w))
                     f, g = load(channel_filter, (b, n, t, c)), load(channel_filter, (b, n, t, d))
-                    if additive:
-                        f, g = add(s, f), add(s, g)
-                    else:
-                        f, g = multiply(s, f), multiply(s, g)
+                    f, g = add_or_multiply(s, f, additive), add_or_multiply(s, g, additive)
                     sum_c = add(sum_c, multiply(f, load(x, (b, y, z, c))))
                     sum_d = add(sum_d, multiply(g, load(x, (b, y, z, d))))
             store(out, (b, row, column, c), sum_c)
@@ -106,10 +114,7 @@ def _grad_x_pixel(
                     row, column = scale * h + n // scale, scale * w + n % scale
                     s = broadcast(spatial_filter, (b, n, t, h, w))
                     f, g = load(channel_filter, (b, n, t, c)), load(channel_filter, (b, n, t, d))
-                    if additive:
-                        f, g = add(s, f), add(s, g)
-                    else:
-                        f, g = multiply(s, f), multiply(s, g)
+                    f, g = add_or_multiply(s, f, additive), add_or_multiply(s, g, additive)
                     sum_c = add(sum_c, multiply(f, load(grad_out, (b, row, column, c))))
                     sum_d = add(sum_d, multiply(g, load(grad_out, (b, row, column, d))))
         store(grad_x, (b, y, z, c), sum_c)

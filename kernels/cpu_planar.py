@@ -15,6 +15,7 @@ import numpy as np
 from depthup.kernels.simd import (
     LANES,
     add,
+    add_or_multiply,
     broadcast,
     compile_kernel,
     load,
@@ -120,10 +121,7 @@ def forward(
                                 t = ty * k + tx
                                 s = load(spatial_filter, (b, n, t, h, w))
                                 f, g = broadcast(channel_filter, (b, n, c, t)), broadcast(channel_filter, (b, n, d, t))
-                                if additive:
-                                    f, g = add(s, f), add(s, g)
-                                else:
-                                    f, g = multiply(s, f), multiply(s, g)
+                                f, g = add_or_multiply(s, f, additive), add_or_multiply(s, g, additive)
                                 sum_c = add(sum_c, multiply(f, load(scratch, (0, q, columns[tx] + w))))
                                 sum_d = add(sum_d, multiply(g, load(scratch, (1, q, columns[tx] + w))))
                         store(lines, (0, n % scale, v * LANES), sum_c)
@@ -184,16 +182,8 @@ def _grad_x_rows(
                         sum_c, sum_d = load(target, (0, y - top, i)), load(target, (1, y - top, i))
                         from_c = load(gradient, (0, n, h - first, v * LANES))
                         from_d = load(gradient, (1, n, h - first, v * LANES))
-                        if additive:
-                            sum_c, sum_d = (
-                                add(sum_c, multiply(from_c, add(s, f))),
-                                add(sum_d, multiply(from_d, add(s, g))),
-                            )
-                        else:
-                            sum_c, sum_d = (
-                                add(sum_c, multiply(multiply(s, f), from_c)),
-                                add(sum_d, multiply(multiply(s, g), from_d)),
-                            )
+                        sum_c = add(sum_c, multiply(add_or_multiply(s, f, additive), from_c))
+                        sum_d = add(sum_d, multiply(add_or_multiply(s, g, additive), from_d))
                         store(target, (0, y - top, i), sum_c)
                         store(target, (1, y - top, i), sum_d)
 

@@ -164,3 +164,9 @@ def total(typing, vector):
         return builder.extract_element(value, ir.IntType(32)(0))
 
     return vector.dtype(vector), generate
+
+
+@compile_kernel
+def add_or_multiply(a, b, additive):
+    """`a + b` if `additive`, else `a * b`."""
+    return add(a, b) if additive else multiply(a, b)
