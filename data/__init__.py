@@ -8,6 +8,7 @@ from depthup.data.motorcycle import Motorcycle, motorcycle
 from depthup.data.nyuv2 import NYUv2Mat
 from depthup.data.opening import open_dataset
 from depthup.data.pairs import SPLITS, Pair, PairDataset, PairFolder, is_validation_scene
+from depthup.data.sensor import STANDARD_SENSOR, Sensor
 
 __all__ = [
     "DEPTH_SUFFIXES",
@@ -15,6 +16,7 @@ __all__ = [
     "PROTOCOLS",
     "RGB_SUFFIXES",
     "SPLITS",
+    "STANDARD_SENSOR",
     "CachedPairs",
     "CropSampler",
     "InputError",
@@ -23,6 +25,7 @@ __all__ = [
     "Pair",
     "PairDataset",
     "PairFolder",
+    "Sensor",
     "crop_to_multiple",
     "is_validation_scene",
     "make_low_resolution",

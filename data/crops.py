@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from depthup.data.errors import InputError
 from depthup.data.low_resolution import PROTOCOLS, crop_to_multiple, make_low_resolution
 from depthup.data.pairs import Pair, PairDataset
+from depthup.data.sensor import random_plane, random_sensor
 
 BLOCK = 16
 """Side of the blocks over which the bicubic error of an image is summed, in pixels."""
@@ -25,6 +27,9 @@ WHITE_FRAME = 8
 
 SUPPORT_CELLS = 2
 """Low-resolution cells around a crop that its bicubic cells see: a = -0.5 reaches 1.5 cells beyond its own."""
+
+PLANE_PROBABILITY = 0.05
+"""How often the depth under a crop for sensor training is a plane that has nothing to do with the RGB image."""
 
 _MM = np.float32(1000)
 
@@ -127,9 +132,12 @@ class CropSampler:
         seed: >= 0.
         candidates: positions drawn for a crop; 1 = uniform.
         workers: threads that compute the error tables at the start.
+        sensor: whether low-resolution depth is what a random `Sensor` measures, holes and all, instead of the
+            protocol's; RGB is then sometimes softened too, and depth sometimes a plane.
 
     Raises:
-        ValueError: `crop_size` is not a multiple of `scale`, or the protocol is unknown.
+        ValueError: `crop_size` is not a multiple of `scale`, the protocol is unknown, or `sensor` for data that are not
+            in metres.
         InputError: an image is too small for a crop, or has no measurement at all.
     """
 
@@ -143,7 +151,10 @@ class CropSampler:
         seed: int,
         candidates: int = 4,
         workers: int = 2,
+        sensor: bool = False,
     ) -> None:
+        if sensor and pairs.unit != "m":
+            raise ValueError(f"a simulated sensor measures metres, and {pairs.title} holds {pairs.unit}")
         if crop_size < 1 or crop_size % scale:
             raise ValueError(f"crop size {crop_size} is not a multiple of scale {scale}")
         if protocol not in PROTOCOLS:
@@ -151,7 +162,7 @@ class CropSampler:
         if batch_size < 1 or candidates < 1 or seed < 0 or not len(pairs):
             raise ValueError("batch_size and candidates must be >= 1, seed >= 0, and there must be pairs")
         self.pairs, self.crop_size, self.scale, self.protocol = pairs, crop_size, scale, protocol
-        self.batch_size, self.seed, self.candidates = batch_size, seed, candidates
+        self.batch_size, self.seed, self.candidates, self.sensor = batch_size, seed, candidates, sensor
         self.margin = -(-max(WHITE_FRAME, pairs.border) // scale) * scale if pairs.border else 0
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
         with ThreadPoolExecutor(workers) as pool:
@@ -208,7 +219,9 @@ class CropSampler:
             chosen = int(np.argmax(_window_sums(self._facts[index].error, places, self.crop_size)))
         return int(places[chosen, 0]), int(places[chosen, 1])
 
-    def _cut(self, index: int, top: int, left: int, flips: tuple[bool, bool]) -> tuple[np.ndarray, np.ndarray]:
+    def _cut(
+        self, index: int, top: int, left: int, flips: tuple[bool, bool], rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Depth [S, S] and low-resolution depth [S/s, S/s] of a flipped crop."""
         height, width = self._size(index)
         beyond, size = SUPPORT_CELLS * self.scale, self.crop_size
@@ -219,7 +232,12 @@ class CropSampler:
             depth, up = depth[::-1], down
         if flips[1]:
             depth, before = depth[:, ::-1], after
-        low = make_low_resolution(depth, self.scale, self.protocol)
+        if self.sensor:
+            if rng.random() < PLANE_PROBABILITY:
+                depth = random_plane(depth.shape, rng)
+            low = random_sensor(rng, self.scale).measure(depth, self.scale, rng)
+        else:
+            low = make_low_resolution(depth, self.scale, self.protocol)
         row, column, cells = up // self.scale, before // self.scale, size // self.scale
         return depth[up : up + size, before : before + size], low[row : row + cells, column : column + cells]
 
@@ -232,7 +250,7 @@ class CropSampler:
         Returns:
             float32 tensors: `rgb` [B, 3, S, S] in 0..1; `depth` [B, 1, S, S] in the unit of the data set, NaN where
             unknown; `low` [B, 1, S/s, S/s], likewise; `low_range` [B, 2], minimum and maximum of the *whole* image's
-            low-resolution depth.
+            low-resolution depth (for a sensor, what may stand for them).
         """
         rng = np.random.default_rng(np.random.SeedSequence([self.seed, step]))
         B, S = self.batch_size, self.crop_size
@@ -244,10 +262,14 @@ class CropSampler:
             index = self._index(step * B + n)
             top, left = self._position(index, rng)
             flips = bool(rng.random() < 0.25), bool(rng.random() < 0.5)
-            depth[n, 0], low[n, 0] = self._cut(index, top, left, flips)
+            depth[n, 0], low[n, 0] = self._cut(index, top, left, flips, rng)
             colours = self.pairs.rgb(index, slice(top, top + S), slice(left, left + S))
+            if self.sensor:
+                colours = _soften(colours, rng)
             rgb[n] = _jitter(colours[:: -1 if flips[0] else 1, :: -1 if flips[1] else 1], rng)
             low_range[n] = self._facts[index].low_range[int(flips[0]), int(flips[1])]
+            if self.sensor:
+                low_range[n] = _widened(low_range[n], low[n], rng)
         arrays = {"rgb": rgb, "depth": depth, "low": low, "low_range": low_range}
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
@@ -271,6 +293,24 @@ def _window_sums(integral: np.ndarray, places: np.ndarray, size: int) -> np.ndar
     last = np.minimum(first + count, np.array(integral.shape) - 1)
     top, left, bottom, right = first[:, 0], first[:, 1], last[:, 0], last[:, 1]
     return integral[bottom, right] - integral[top, right] - integral[bottom, left] + integral[top, left]
+
+
+def _soften(colours: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """uint8 [h, w, 3], one time in four as if enlarged from a smaller image: RGB on an odd grid is resampled."""
+    if rng.random() >= 0.25:
+        return colours
+    height, width = colours.shape[:2]
+    factor = rng.uniform(0.5, 0.9)
+    small = cv2.resize(colours, (round(width * factor), round(height * factor)), interpolation=cv2.INTER_AREA)
+    return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def _widened(low_range: np.ndarray, low: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A range [2] that holds the crop's own samples and is up to a tenth wider: noise widens that of a whole image."""
+    own = low[~np.isnan(low)]
+    bottom, top = (min(low_range[0], own.min()), max(low_range[1], own.max())) if own.size else low_range
+    below, above = rng.uniform(0, 0.1, 2) * (top - bottom)
+    return np.array([bottom - below, top + above], np.float32)
 
 
 _IDENTITY = np.arange(256, dtype=np.float32) / np.float32(255)

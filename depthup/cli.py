@@ -209,6 +209,9 @@ def train(
     ] = False,
     seed: Annotated[int, typer.Option(help="Of the initial weights and every crop.", min=0)] = 0,
     architecture: Annotated[Architecture, typer.Option(help="base: ours; paper: as published.")] = Architecture.base,
+    sensor: Annotated[
+        bool, typer.Option("--sensor", help="Learn from simulated sensors: holes, noise, flying pixels.")
+    ] = False,
     init: Annotated[str | None, typer.Option(help="Weights to start from: a name or a file, of any scale.")] = None,
     batch_size: Annotated[int, typer.Option(help="Crops in a step.", min=1)] = 8,
     crop_size: Annotated[int, typer.Option(help="Side of a crop in pixels, a multiple of the scale.", min=16)] = 128,
@@ -225,6 +228,7 @@ def train(
         "scale": scale,
         "protocol": protocol.value,
         "architecture": architecture.value,
+        "sensor": sensor,
         "seed": seed,
         "init": init,
         "batch_size": batch_size,

@@ -25,7 +25,7 @@ from depthup.depth_files import (
 from depthup.evaluation import evaluate
 from depthup.kernels import BACKENDS, why_not
 from depthup.training import TrainConfig, train
-from depthup.upsampling import pair_scale, resolve_model, upsample
+from depthup.upsampling import Upsampler, resolve_model
 from depthup.visualize import colourise
 from depthup.weights import read_metadata, shipped_names
 
@@ -65,17 +65,13 @@ def upsample_files(
                 raise UsageError(f"{path}: {name} is the input {source}; expected another file")
     rgb = read_rgb(rgb_path)
     depth = read_depth(depth_path, unit)
-    try:
-        scale = pair_scale(rgb, depth)
-    except InputError as error:
-        raise InputError(f"{rgb_path}, {depth_path}: {error}") from None
-    if model not in BASELINES:
-        resolve_model(model, scale)  # loading is not part of the time
+    upsampler = Upsampler(model)
     began = time.perf_counter()
     try:
-        result = upsample(rgb, depth, model)
+        result = upsampler(rgb, depth)
     except InputError as error:
-        raise InputError(f"{depth_path}: {error}") from None
+        raise InputError(f"{rgb_path}, {depth_path}: {error}") from None
+    scale = rgb.shape[0] / depth.shape[0]
     seconds = time.perf_counter() - began
     write_depth(out, result, out_unit or ("mm" if unit in ("m", "auto") else unit), overwrite)
     if preview:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import csv
+import zlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
 
 from depthup.atomic import write_beside
-from depthup.data import InputError, PairDataset, crop_to_multiple, make_low_resolution
+from depthup.data import InputError, PairDataset, Sensor, crop_to_multiple, make_low_resolution
 from depthup.upsampling import Model, upsample
 
 DEGRADATION = {
@@ -79,6 +80,7 @@ def evaluate(
     model: Model = None,
     method: str | None = None,
     progress: Callable[[int, int], None] | None = None,
+    sensor: Sensor | None = None,
 ) -> Evaluation:
     """Score a model or baseline on a data set: RMSE and MAE per image, then the mean over images.
 
@@ -92,6 +94,8 @@ def evaluate(
         model: as of `upsample`.
         method: what to call the model in the report.
         progress: called with (images done, images in all).
+        sensor: measure with it, with a seed that each image's name decides, instead of reducing by the protocol alone;
+            its `sampling` becomes the protocol. Pixels without support are unknown, and not scored.
 
     Raises:
         InputError: bad data, a model of another scale, or an image with nothing to score.
@@ -101,7 +105,7 @@ def evaluate(
         pair = dataset[n]
         try:
             rgb, truth = crop_to_multiple(pair.rgb, scale), crop_to_multiple(pair.depth, scale)
-            result = upsample(rgb, make_low_resolution(truth, scale, protocol), model)
+            result = upsample(rgb, _low_resolution(pair.name, truth, scale, protocol, sensor), model, fill="none")
         except ValueError as error:  # an InputError, or smaller than one cell
             raise InputError(f"{pair.name}: {error}") from None
         scores.append(score(pair.name, pair.scene, result, truth, dataset.border, 100.0 if pair.unit == "m" else 1.0))
@@ -112,12 +116,19 @@ def evaluate(
         method=method or str(model or f"x{scale}"),
         scale=scale,
         protocol=protocol,
-        degradation=DEGRADATION[protocol],
+        degradation=DEGRADATION[protocol] if sensor is None else f"{DEGRADATION[protocol]}; then {sensor}",
         border=dataset.border,
         unit="cm" if dataset.unit == "m" else "disparity levels",
         averaging="per image, then the mean over images",
         scores=scores,
     )
+
+
+def _low_resolution(name: str, truth: np.ndarray, scale: int, protocol: str, sensor: Sensor | None) -> np.ndarray:
+    if sensor is None:
+        return make_low_resolution(truth, scale, protocol)
+    rng = np.random.default_rng([zlib.crc32(name.encode()), scale])
+    return replace(sensor, sampling=protocol).measure(truth, scale, rng)
 
 
 def score(name: str, scene: str, result: np.ndarray, truth: np.ndarray, border: int, factor: float) -> Score:

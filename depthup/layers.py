@@ -72,9 +72,9 @@ class ChannelFilter(nn.Module):
         self.excite = nn.Linear(hidden, branches * channels * kernel_size**2)
         self.norm = FilterNorm(torch.ones(branches, channels, kernel_size**2), taps=2)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`x [B, C, H, W]` to `[B, N, C, k, k]`."""
-        hidden = F.relu(self.squeeze(x.mean((2, 3))))
+    def forward(self, x: Tensor, mean: Tensor | None = None) -> Tensor:
+        """`x [B, C, H, W]` to `[B, N, C, k, k]`; `mean [B, C]` instead of that of `x` where `x` is part of an image."""
+        hidden = F.relu(self.squeeze(x.mean((2, 3)) if mean is None else mean))
         filters = self.excite(hidden).unflatten(1, (*self.shape[:2], -1))
         return self.norm(filters).unflatten(3, self.shape[2:])
 
@@ -162,8 +162,10 @@ class DDFUp(nn.Module):
         if combine == "add":
             nn.init.zeros_(self.channel.norm.beta)  # the sum of the two shifts is to start as bilinear
 
-    def forward(self, x: Tensor, guidance: Tensor) -> Tensor:
+    def forward(self, x: Tensor, guidance: Tensor, mean: Tensor | None = None) -> Tensor:
         """`x [B, C, H, W]` and guidance on either grid to `[B, C, scale*H, scale*W]`.
+
+        `mean [B, C]` replaces the mean of `x` that the channel filters come from, for an image that is done in parts.
 
         Raises:
             ValueError: the guidance does not have the size that `guidance_grid` promises.
@@ -176,6 +178,6 @@ class DDFUp(nn.Module):
             guidance = F.pixel_unshuffle(guidance, self.unshuffle)
         spatial = self.spatial(guidance).unflatten(1, (self.scale**2, self.kernel_size**2))
         spatial = self.spatial_norm(spatial)
-        channel = self.channel(x)
+        channel = self.channel(x, mean)
         x = x.to(spatial.dtype)
         return ddf_up(x, channel, spatial, self.scale, self.kernel_size, combine=self.combine)

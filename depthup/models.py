@@ -19,8 +19,15 @@ SCALES = (2, 4, 8, 16)
 RESIDUAL_SCALE = 0.05
 """What the last convolution of `base` gives is a correction in this fraction of the depth range: of the order of 1."""
 
+LOG_ERROR_START = -5.0
+"""Where the logarithm of the expected error starts: 0.7 % of the depth range."""
+
 CONTRAST_GAIN = 8.0
 """Makes the local contrast of normalised depth, most of which is far below 0.1, of the order of 1."""
+
+
+Means = dict[int, Tensor]
+"""Level of a DDF-Up -> mean of its input over a whole image, `[B, C]`."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,8 @@ class DDFUpNetConfig:
         width: channels of the features at the coarsest levels of `base` (finer levels have fewer); 32 in `paper`.
         trunk_blocks: residual blocks at low resolution, `base` only.
         kernel_size: k of the DDF-Up layers; 5 in `paper`, as in PAC-Net.
+        sensor: `base` only; whether the network also sees which samples are valid, and also tells how far off it
+            expects to be.
     """
 
     architecture: str = "base"
@@ -40,23 +49,26 @@ class DDFUpNetConfig:
     width: int = 64
     trunk_blocks: int = 6
     kernel_size: int = 3
+    sensor: bool = False
 
     def __post_init__(self):
         if self.architecture not in ("paper", "base"):
             raise ValueError(f"architecture: got {self.architecture!r}, expected 'paper' or 'base'")
         if self.scale not in SCALES:
             raise ValueError(f"scale: got {self.scale}, expected one of {SCALES}")
+        if self.sensor and self.architecture != "base":
+            raise ValueError(f"sensor: architecture {self.architecture!r} has no input for validity; expected 'base'")
 
     @property
     def octaves(self) -> int:
         return self.scale.bit_length() - 1
 
     @classmethod
-    def named(cls, architecture: str, scale: int) -> DDFUpNetConfig:
+    def named(cls, architecture: str, scale: int, sensor: bool = False) -> DDFUpNetConfig:
         """The configuration `paper` or `base` for a scale."""
         if architecture == "paper":
-            return cls(architecture, scale, width=32, trunk_blocks=0, kernel_size=5)
-        return cls(architecture, scale)
+            return cls(architecture, scale, width=32, trunk_blocks=0, kernel_size=5, sensor=sensor)
+        return cls(architecture, scale, sensor=sensor)
 
     def to_dict(self) -> dict:
         return asdict(self)
@@ -64,6 +76,29 @@ class DDFUpNetConfig:
 
 def conv(inputs: int, outputs: int, kernel_size: int = 3) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, kernel_size, padding=kernel_size // 2)
+
+
+def extrapolate(x: Tensor, n: int) -> Tensor:
+    """`[B, C, H, W]` with `n` more pixels on every side that continue it, so that a plane stays one: point reflection."""
+    for dim in (2, 3):
+        reach = min(n, x.shape[dim] - 1)
+        first, last = x.narrow(dim, 0, 1), x.narrow(dim, x.shape[dim] - 1, 1)
+        before = 2 * first - x.narrow(dim, 1, reach).flip(dim)
+        after = 2 * last - x.narrow(dim, x.shape[dim] - 1 - reach, reach).flip(dim)
+        x = torch.cat([before, x, after], dim)
+        if reach < n:  # one or two samples do not say how they go on
+            missing = n - reach
+            x = F.pad(x, (0, 0, missing, missing) if dim == 2 else (missing, missing, 0, 0), mode="replicate")
+    return x
+
+
+def cubic_taps(scale: int) -> Tensor:
+    """Cubic convolution with a = -0.5, which keeps planes (Keys, 1981), for every sub-pixel: `[scale^2, 1, 5, 5]`."""
+    offset = (torch.arange(scale) + 0.5) / scale - 0.5
+    t = (torch.arange(-2, 3)[None] - offset[:, None]).abs()
+    near, far = 1.5 * t**3 - 2.5 * t**2 + 1, -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2
+    line = torch.where(t < 1, near, torch.where(t < 2, far, 0))
+    return torch.einsum("ia,jb->ijab", line, line).reshape(scale * scale, 1, 5, 5)
 
 
 class ResidualBlock(nn.Module):
@@ -107,12 +142,15 @@ class PaperNet(nn.Module):
         )
         self.decoder = nn.Sequential(conv(width, width, 5), relu(), conv(width, 1, 5))
 
-    def forward(self, low: Tensor, rgb: Tensor) -> Tensor:
+    def forward(self, low: Tensor, rgb: Tensor, valid: Tensor | None, means: Means, until: int) -> Tensor:
         x = self.depth_encoder(low)
-        for up, guidance in zip(self.ups, self.guidance_encoder(rgb).split(self.guidance_channels, 1), strict=True):
+        guidances = self.guidance_encoder(rgb).split(self.guidance_channels, 1)
+        for level, up, guidance in zip(range(len(self.ups), 0, -1), self.ups, guidances, strict=True):
+            if level == until:
+                return x
             size = [2 * n for n in x.shape[-2:]]
             guidance = F.interpolate(guidance, size, mode="bilinear", align_corners=False)
-            x = F.relu(up(x, guidance))
+            x = F.relu(up(x, guidance, means.get(level)))
         return self.decoder(x)
 
 
@@ -125,13 +163,16 @@ class BaseNet(nn.Module):
       residual blocks;
     * per octave: 1x1 reduction, DDF-Up x2 whose spatial filters come from features and unshuffled finer guidance
       together, join with that guidance, one residual block;
-    * the result is a correction of the bicubic up-sampling, and starts as zero.
+    * the result is a correction of the bicubic up-sampling, and starts as zero;
+    * for a sensor, validity is a third input beside depth and contrast, the logarithm of the expected absolute error a
+      second output, and depth is continued beyond the border linearly instead of by its last value.
     Layers are named by their level, so that a network of scale 8 can start from the weights of one of scale 4.
     """
 
     def __init__(self, config: DDFUpNetConfig):
         super().__init__()
         levels = self.levels = config.octaves
+        self.cubic_taps: Tensor
         width = [config.width // 4, config.width // 2] + [config.width] * 3
         guidance = [config.width // 8, config.width // 2, config.width * 3 // 4, config.width, config.width]
         if levels == 1:
@@ -145,7 +186,7 @@ class BaseNet(nn.Module):
             )
             self.guidance_block[name] = ResidualBlock(guidance[level])
         self.finest_guidance = conv(guidance[1], 4 * guidance[0], 1)
-        self.depth = conv(2, config.width)
+        self.depth = conv(3 if config.sensor else 2, config.width)
         self.enter = conv(config.width + guidance[levels], config.width, 1)
         self.trunk = nn.Sequential(*(ResidualBlock(config.width) for _ in range(config.trunk_blocks)))
         for level in range(levels, 0, -1):
@@ -156,12 +197,13 @@ class BaseNet(nn.Module):
             self.join[name] = conv(finer + guidance[level - 1], finer, 1 if level > 1 else 3)
             if level > 1:
                 self.block[name] = ResidualBlock(finer)
-        self.result = conv(width[0], 1)
+        self.result = conv(width[0], 2 if config.sensor else 1)
         for parameter in self.result.parameters():
             nn.init.zeros_(parameter)
-        self.scale = config.scale
+        self.scale, self.sensor = config.scale, config.sensor
+        self.register_buffer("cubic_taps", cubic_taps(config.scale), persistent=False)
 
-    def forward(self, low: Tensor, rgb: Tensor) -> Tensor:
+    def forward(self, low: Tensor, rgb: Tensor, valid: Tensor | None, means: Means, until: int) -> Tensor:
         guidance, unshuffled = {}, {0: F.pixel_unshuffle(rgb - 0.5, 2)}
         for level in range(1, self.levels + 1):
             name = str(level)
@@ -169,19 +211,33 @@ class BaseNet(nn.Module):
             guidance[level] = g
             if level < self.levels:
                 unshuffled[level] = F.pixel_unshuffle(g, 2)
-        mean = F.avg_pool2d(F.pad(low, (2, 2, 2, 2), mode="replicate"), 5, stride=1)
-        x = F.relu(self.depth(torch.cat([low - 0.5, (low - mean) * CONTRAST_GAIN], 1)))
+        around = extrapolate(low, 2) if self.sensor else F.pad(low, (2, 2, 2, 2), mode="replicate")
+        mean = F.avg_pool2d(around, 5, stride=1)
+        seen_depth = [low - 0.5, (low - mean) * CONTRAST_GAIN]
+        if self.sensor:
+            seen_depth.append(torch.zeros_like(low) if valid is None else valid.to(low.dtype) - 1)
+        x = F.relu(self.depth(torch.cat(seen_depth, 1)))
         x = self.trunk(self.enter(torch.cat([x, guidance[self.levels]], 1)))
         for level in range(self.levels, 0, -1):
             name = str(level)
             seen = unshuffled[level - 1] if level > 1 else guidance[1]
             finer = guidance[level - 1] if level > 1 else F.pixel_shuffle(self.finest_guidance(guidance[1]), 2)
-            up = self.up[name](self.reduce[name](x), torch.cat([x, seen], 1))
+            reduced = self.reduce[name](x)
+            if level == until:
+                return reduced
+            up = self.up[name](reduced, torch.cat([x, seen], 1), means.get(level))
             x = F.relu(self.join[name](torch.cat([up.to(finer.dtype), finer], 1)))
             if level > 1:
                 x = self.block[name](x)
-        bicubic = F.interpolate(low, scale_factor=self.scale, mode="bicubic", align_corners=False)
-        return bicubic + RESIDUAL_SCALE * self.result(x)
+        if self.sensor:
+            bicubic = F.pixel_shuffle(F.conv2d(around, self.cubic_taps.to(low.dtype)), self.scale)
+        else:
+            bicubic = F.interpolate(low, scale_factor=self.scale, mode="bicubic", align_corners=False)
+        result = self.result(x)
+        depth = bicubic + RESIDUAL_SCALE * result[:, :1]
+        if not self.sensor:
+            return depth
+        return torch.cat([depth, result[:, 1:] + LOG_ERROR_START], 1)
 
 
 class DDFUpNet(nn.Module):
@@ -196,15 +252,18 @@ class DDFUpNet(nn.Module):
         self.config = config
         self.net = PaperNet(config) if config.architecture == "paper" else BaseNet(config)
 
-    def forward(self, low: Tensor, rgb: Tensor) -> Tensor:
+    def forward(self, low: Tensor, rgb: Tensor, valid: Tensor | None = None) -> Tensor:
         """Low-resolution depth and RGB to full-resolution depth.
 
         Args:
             low: `[B, 1, h, w]`, normalised so that the low-resolution image has minimum 0 and maximum 1; no NaN.
             rgb: `[B, 3, scale*h, scale*w]`, 0..1.
+            valid: `[B, 1, h, w]`, 1 where `low` was measured and 0 where it was filled; only a network for sensors
+                sees it, and takes everything as measured without it.
 
         Returns:
-            `[B, 1, scale*h, scale*w]`, in the normalised units of `low`.
+            `[B, 1, scale*h, scale*w]`, in the normalised units of `low`; of a network for sensors `[B, 2, ...]`, where
+            the second channel is the natural logarithm of the expected absolute error in these units.
 
         Raises:
             ValueError: the size of `rgb` is not `scale` times that of `low`.
@@ -214,7 +273,20 @@ class DDFUpNet(nn.Module):
             raise ValueError(
                 f"rgb: got size {list(rgb.shape[-2:])}, expected {s} times {list(low.shape[-2:])}, that of low"
             )
-        return self.net(low, rgb)
+        return self.net(low, rgb, valid, {}, 0)
+
+    def forward_part(
+        self, low: Tensor, rgb: Tensor, valid: Tensor | None = None, means: Means | None = None, until: int = 0
+    ) -> Tensor:
+        """As `forward`, for a part of an image whose channel filters are to be those of the whole.
+
+        Args:
+            low, rgb, valid: as of `forward`.
+            means: for a level, the mean over the whole image of the features that its DDF-Up gets, `[B, C]`.
+            until: a level at which to stop and return these features, `[B, C, h', w']` with `h' = h * 2^(octaves - until)`;
+                levels count down from `octaves` to 1. 0 = go to the end.
+        """
+        return self.net(low, rgb, valid, means or {}, until)
 
     def parameter_count(self) -> int:
         return sum(p.numel() for p in self.parameters())

@@ -14,17 +14,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from depthup import __version__
 from depthup.checkpoint import load_checkpoint, save_checkpoint
-from depthup.data import CachedPairs, CropSampler, InputError, Pair, PairDataset, prefetch
+from depthup.data import STANDARD_SENSOR, CachedPairs, CropSampler, InputError, Pair, PairDataset, prefetch
 from depthup.evaluation import Evaluation, evaluate
 from depthup.models import DDFUpNet, DDFUpNetConfig, denormalise, normalise
 from depthup.upsampling import fill_from_nearest
 from depthup.weights import load_model, read_metadata, save_weights
 
 CENTIMETRES = 100.0
+
+UNSUPPORTED_WEIGHT = 0.25
+"""Weight of the pixels inside a hole of the sensor, which can only be guessed."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,8 @@ class TrainConfig:
     Args:
         scale, protocol: what is learned: the factor, and how low-resolution depth is made (`dkn` or `pac`).
         architecture: `base` or `paper`.
+        sensor: learn from simulated sensors (holes, noise, flying pixels ...) instead of the protocol's clean depth, and
+            how far off the result is; scored with `STANDARD_SENSOR`.
         minutes: length by the clock, validation included; the learning rate follows the clock, so that two runs are
             not equal bit for bit. 0 = use `steps`.
         steps: length in steps of the optimiser; two runs with the same seed and number of threads are then equal bit
@@ -52,6 +58,7 @@ class TrainConfig:
     scale: int
     protocol: str = "dkn"
     architecture: str = "base"
+    sensor: bool = False
     minutes: float = 0.0
     steps: int = 0
     batch_size: int = 8
@@ -72,7 +79,7 @@ class TrainConfig:
     def __post_init__(self):
         if (self.minutes > 0) == (self.steps > 0):
             raise ValueError("minutes, steps: expected exactly one of them above 0")
-        DDFUpNetConfig.named(self.architecture, self.scale)  # raises for a scale or architecture that there is not
+        DDFUpNetConfig.named(self.architecture, self.scale, self.sensor)  # raises for a scale or architecture that there is not
         if self.crop_size % self.scale:
             raise ValueError(f"crop_size: got {self.crop_size}, expected a multiple of the scale {self.scale}")
         if self.precision not in ("float32", "bf16"):
@@ -149,7 +156,9 @@ def train(
         return TrainResult(True, state.step, state.seconds / 60, read_metadata(weights)[1]["validation"], weights)
     pairs = CachedPairs(training, lambda done, total: tick("reading pairs", done / total))
     device = next(state.model.parameters()).device
-    sampler = CropSampler(pairs, config.crop_size, config.scale, config.protocol, config.batch_size, config.seed)
+    sampler = CropSampler(
+        pairs, config.crop_size, config.scale, config.protocol, config.batch_size, config.seed, sensor=config.sensor
+    )
     held_out = _Some(CachedPairs(validation), config.validation_images)
     parameters = state.model.parameter_count()
     report(
@@ -206,18 +215,32 @@ def learning_rate(config: TrainConfig, step: int, done: float) -> float:
     return config.learning_rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
 
 
-def loss(prediction: Tensor, depth: Tensor, rmse_weight: float) -> Tensor:
+def loss(prediction: Tensor, depth: Tensor, rmse_weight: float, weight: Tensor | None = None) -> Tensor:
     """Mean absolute error plus `rmse_weight` times the mean over crops of their RMSE, in centimetres for metres in.
 
     Args:
         prediction, depth: `[B, 1, H, W]`; where `depth` is NaN nothing is scored.
+        weight: of every pixel, `[B, 1, H, W]`; without it 1.
     """
     known = depth.isfinite()
     error = torch.where(known, prediction - torch.where(known, depth, 0), 0)
-    count = known.sum((1, 2, 3)).clamp(min=1)
-    mae = (error.abs().sum((1, 2, 3)) / count).mean()
-    rmse = ((error.square().sum((1, 2, 3)) / count) + 1e-8).sqrt().mean()
+    weight = known.to(error.dtype) if weight is None else known * weight
+    count = weight.sum((1, 2, 3)).clamp(min=1)
+    mae = ((weight * error.abs()).sum((1, 2, 3)) / count).mean()
+    rmse = (((weight * error.square()).sum((1, 2, 3)) / count) + 1e-8).sqrt().mean()
     return (mae + rmse_weight * rmse) * CENTIMETRES
+
+
+def error_loss(log_error: Tensor, prediction: Tensor, depth: Tensor) -> Tensor:
+    """Negative log-likelihood of the errors made, were they Laplacian with the scale that was predicted for them.
+
+    Args:
+        log_error: `[B, 1, H, W]`, logarithm of the expected absolute error in the unit of `depth`.
+        prediction, depth: as in `loss`; the prediction learns nothing from this.
+    """
+    known = depth.isfinite()
+    error = torch.where(known, prediction.detach() - torch.where(known, depth, 0), 0).abs() + 1e-4
+    return ((error * torch.exp(-log_error) + log_error) * known).sum() / known.sum().clamp(min=1)
 
 
 def _done(config: TrainConfig, state: TrainState) -> float:
@@ -230,7 +253,7 @@ def _minutes(state: TrainState) -> str:
 
 def _start(config: TrainConfig) -> TrainState:
     torch.manual_seed(config.seed)
-    network = DDFUpNetConfig.named(config.architecture, config.scale)
+    network = DDFUpNetConfig.named(config.architecture, config.scale, config.sensor)
     model = DDFUpNet(network)
     if config.init:
         _copy_fitting(load_model(config.init), model)
@@ -241,10 +264,20 @@ def _start(config: TrainConfig) -> TrainState:
 
 
 def _copy_fitting(source: DDFUpNet, target: DDFUpNet) -> None:
-    """Copy every tensor that both have in the same shape, such as the octaves that two scales share."""
+    """Copy every tensor that both have in the same shape, such as the octaves that two scales share.
+
+    A network for sensors takes over what another has: its further input and output start at zero.
+    """
     state = target.state_dict()
-    fitting = {n: t for n, t in source.state_dict().items() if n in state and state[n].shape == t.shape}
-    target.load_state_dict(state | fitting)
+    for name, t in source.state_dict().items():
+        if name not in state:
+            continue
+        if state[name].shape == t.shape:
+            state[name] = t
+        elif name in ("net.depth.weight", "net.result.weight", "net.result.bias") and not source.config.sensor:
+            state[name] = torch.zeros_like(state[name])
+            state[name][tuple(slice(n) for n in t.shape)] = t
+    target.load_state_dict(state)
 
 
 def _restore(checkpoint: Path) -> tuple[TrainConfig, TrainState]:
@@ -266,11 +299,19 @@ def _restore(checkpoint: Path) -> tuple[TrainConfig, TrainState]:
 
 def _step(config: TrainConfig, state: TrainState, batch: dict[str, Tensor]) -> float:
     """One step of the optimiser and of the averaged weights; returns the loss in centimetres."""
-    low, low_range = _fill(batch["low"]), batch["low_range"]
+    low, low_range, valid = _fill(batch["low"]), batch["low_range"], batch["low"].isfinite()
     with torch.autocast(low.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
         rgb = batch["rgb"].contiguous(memory_format=torch.channels_last)
-        result = state.model(normalise(low, low_range), rgb)
-    value = loss(denormalise(result.float(), low_range), batch["depth"], config.rmse_weight)
+        result = state.model(normalise(low, low_range), rgb, valid).float()
+    depth = denormalise(result[:, :1], low_range)
+    if config.sensor:
+        supported = F.interpolate(valid.float(), scale_factor=config.scale)
+        weight = UNSUPPORTED_WEIGHT + (1 - UNSUPPORTED_WEIGHT) * supported
+        value = loss(depth, batch["depth"], config.rmse_weight, weight)
+        log_error = result[:, 1:] + (low_range[:, 1] - low_range[:, 0]).log().view(-1, 1, 1, 1)
+        value = value + error_loss(log_error, depth, batch["depth"])
+    else:
+        value = loss(depth, batch["depth"], config.rmse_weight)
     state.optimiser.zero_grad(set_to_none=True)
     value.backward()
     torch.nn.utils.clip_grad_norm_(state.model.parameters(), config.gradient_clip)
@@ -299,7 +340,8 @@ def _validate(state: TrainState, dataset: PairDataset, config: TrainConfig, prog
     state.model.load_state_dict(state.ema)
     state.model.eval()
     try:
-        return evaluate(dataset, config.scale, config.protocol, state.model, "the averaged weights", progress)
+        sensor = STANDARD_SENSOR if config.sensor else None
+        return evaluate(dataset, config.scale, config.protocol, state.model, "the averaged weights", progress, sensor)
     finally:
         state.model.load_state_dict(own)
         state.model.train()

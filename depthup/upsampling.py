@@ -1,128 +1,342 @@
-"""Upsampling of a user's own pair: checks, holes, normalisation, the network or a plain baseline."""
+"""Upsampling of a user's own pair: checks, holes, the sampling grid, normalisation, the network or a plain baseline."""
 
 from __future__ import annotations
 
+import math
+import threading
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from scipy.ndimage import distance_transform_edt
+from torch import Tensor
 
 from depthup.baselines import BASELINES
 from depthup.data import InputError
-from depthup.models import SCALES, DDFUpNet, denormalise, normalise
+from depthup.models import SCALES, DDFUpNet, normalise
+from depthup.tiles import run_network
 from depthup.weights import load_model, shipped_names, weights_path
 
 Model = str | Path | DDFUpNet | None
 
+FILLS = {"none": 0.0, "near": 2.0, "all": math.inf}
+"""What is estimated where nothing was measured: how far, in low-resolution samples, the nearest valid one may be."""
 
-@lru_cache(maxsize=8)
-def _load_once(path: Path, changed: int) -> DDFUpNet:
-    """The model in a file; `changed`, the time of its last change, makes a rewritten file be read again."""
-    return load_model(path)
+_loading = threading.Lock()
 
 
-def upsample(rgb: np.ndarray, depth: np.ndarray, model: Model = None) -> np.ndarray:
-    """Depth at the resolution of the RGB image.
+@dataclass(frozen=True)
+class Upsampled:
+    """What `Upsampler.run` gives.
 
-    The result follows the input under any increasing affine change, `upsample(rgb, a*d + b) = a*upsample(rgb, d) + b`
-    for a > 0, so disparity and relative depth work as well as metres.
+    Args:
+        depth: float32 `[H, W]` in the unit of the input, NaN where no measurement supports an estimate.
+        expected_error: float32 `[H, W]`, expected absolute error in the same unit, NaN where depth is; None for a
+            baseline or a network that was not trained for sensors.
+        ratio: (vertical, horizontal) pixels of the result per sample of the input.
+        model: name of what was run.
+    """
+
+    depth: np.ndarray
+    expected_error: np.ndarray | None
+    ratio: tuple[float, float]
+    model: str
+
+
+class Upsampler:
+    """Depth at the resolution of an RGB image, for one pair after the other; may be used by several threads at once.
+
+    Args:
+        model: a name in the box, a `.safetensors` file, what `load_model` returned, or a baseline: `nearest`,
+            `bilinear`, `bicubic`, `joint-bilateral`, `guided-filter`. Without it: the network in the box for the power
+            of two that is nearest to each pair's ratio.
+        device: where networks run, e.g. `"cuda"`; without it where a given network is, or the CPU.
+
+    Raises:
+        InputError: no such model.
+    """
+
+    def __init__(self, model: Model = None, device: str | torch.device | None = None):
+        self.model = model
+        self.device = torch.device(device) if device is not None else None
+        if model is not None and not self._is_baseline():
+            self._network(2.0)
+
+    def __call__(
+        self, rgb: Any, depth: Any, *, valid: Any = None, size: tuple[int, int] | None = None, fill: str = "near"
+    ) -> Any:
+        """Upsample one pair, or a batch of pairs.
+
+        The result follows the input under any increasing affine change, `a*d + b` for a > 0, so disparity and relative
+        depth work as well as metres.
+
+        Args:
+            rgb: the view; uint8 array `[H, W, 3]`, PIL image, or tensor `[3, H, W]` (uint8, or floats in 0..1).
+            depth: of the same view, `[h, w]` with h <= H and w <= W, in any ratio, also unequal ones; half-pixel
+                centres, so both cover the same area. Array or tensor of any real type in metres (or any unit), NaN or
+                infinite where there is no measurement; or PIL image of floats in metres, or of integers in
+                millimetres with 0 for no measurement. With a further dimension in front: a batch, and so must `rgb` be.
+            valid: further samples that are not to be trusted are False, `[h, w]`.
+            size: (width, height) of the result; without it that of `rgb`.
+            fill: `none`: a pixel is known if the sample whose cell contains it is; `near`: also if there is a valid
+                sample within two samples' distance; `all`: everywhere.
+
+        Returns:
+            The same kind as `depth`, `[H, W]`, floats (PIL integers for PIL integers); NaN (0) where unknown. A tensor
+            stays on its device.
+
+        Raises:
+            InputError: wrong type, shape or size, or no valid sample.
+        """
+        if isinstance(depth, Tensor):
+            return self._tensors(rgb, depth, valid, size, fill)
+        if hasattr(depth, "getbands"):
+            return self._pil(rgb, depth, valid, size, fill)
+        depth = np.asarray(depth)
+        if depth.ndim == 3:
+            masks = [None] * len(depth) if valid is None else valid
+            if len(rgb) != len(depth) or len(masks) != len(depth):
+                raise InputError(f"rgb: a batch of {len(rgb)}, expected {len(depth)}, as many as depth has")
+            runs = zip(rgb, depth, masks, strict=True)
+            return np.stack([self.run(r, d, v, size, fill).depth for r, d, v in runs])
+        return self.run(rgb, depth, valid, size, fill).depth
+
+    def run(
+        self,
+        rgb: np.ndarray,
+        depth: np.ndarray,
+        valid: np.ndarray | None = None,
+        size: tuple[int, int] | None = None,
+        fill: str = "near",
+    ) -> Upsampled:
+        """As a call with arrays, but also the expected error and what was run."""
+        rgb, depth = np.asarray(rgb), np.asarray(depth)
+        if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
+            raise InputError(f"rgb: got {rgb.dtype} {list(rgb.shape)}, expected uint8 [H, W, 3]")
+        if depth.ndim != 2 or depth.dtype.kind not in "fiu" or 0 in depth.shape:
+            raise InputError(f"depth: got {depth.dtype} {list(depth.shape)}, expected real numbers [h, w]")
+        image = torch.from_numpy(rgb.copy()).permute(2, 0, 1)[None]  # a copy, because torch refuses negative strides
+        result, name = self._run(image, depth.astype(np.float64), valid, size, fill)
+        both = result[0].cpu().numpy()
+        ratio = both.shape[1] / depth.shape[0], both.shape[2] / depth.shape[1]
+        return Upsampled(both[0], both[1] if len(both) > 1 else None, ratio, name)
+
+    def _run(
+        self, rgb: Tensor, depth: np.ndarray, valid: Any, size: tuple[int, int] | None, fill: str
+    ) -> tuple[Tensor, str]:
+        """float32 `[1, 1 or 2, H, W]` on the device of `rgb`, uint8 `[1, 3, H, W]`: depth, expected error; and a name."""
+        if fill not in FILLS:
+            raise InputError(f"fill: got {fill!r}, expected one of {', '.join(FILLS)}")
+        W, H = size or (rgb.shape[3], rgb.shape[2])
+        _check_sizes(rgb, depth, (W, H))
+        known = np.isfinite(depth)
+        if valid is not None:
+            valid = np.asarray(valid)
+            if valid.shape != depth.shape or valid.dtype != bool:
+                raise InputError(
+                    f"valid: got {valid.dtype} {list(valid.shape)}, expected bool {list(depth.shape)}, as depth"
+                )
+            known = known & valid
+        if not known.any():
+            raise InputError(f"depth: none of its {depth.size} samples is valid; expected at least one measurement")
+        filled, distance = _fill(depth, known)
+        ratio = math.sqrt(H / depth.shape[0] * (W / depth.shape[1]))
+        if self._is_baseline():
+            name, factor = str(self.model), max(1, round(ratio))
+            image = _resize(rgb, [n * factor for n in depth.shape])
+            array = np.ascontiguousarray(image[0].permute(1, 2, 0).cpu().numpy())
+            work, bottom, span = torch.from_numpy(BASELINES[name](array, filled, factor))[None, None], 0.0, 1.0
+        else:
+            net, name = self._network(ratio)
+            bottom, span = float(filled.min()), float(np.ptp(filled))
+            work = _run_network(net, rgb, filled, known)
+        result = torch.cat([_to_grid(work[:, n : n + 1], (H, W)) for n in range(work.shape[1])], 1)
+        result[:, 0] = result[:, 0].double() * span + bottom
+        result[:, 1:] = result[:, 1:].exp_() * span
+        reach = F.interpolate(torch.from_numpy(distance)[None, None], size=(H, W), mode="nearest-exact")
+        return result.masked_fill_(reach.to(result.device) > FILLS[fill], torch.nan).to(rgb.device), name
+
+    def _is_baseline(self) -> bool:
+        return isinstance(self.model, str) and self.model in BASELINES
+
+    def _network(self, ratio: float) -> tuple[DDFUpNet, str]:
+        model = self.model if self.model is not None else default_model(ratio)
+        if isinstance(model, DDFUpNet):
+            net, name = model, f"x{model.config.scale}"
+        else:
+            try:
+                path = weights_path(model)
+            except InputError as error:
+                raise InputError(f"{error}, or one of {', '.join(BASELINES)}") from None
+            device = self.device or torch.device("cpu")
+            with _loading:
+                net, name = _load_once(path, path.stat().st_mtime_ns, str(device)), str(model)
+        if self.device is not None and next(net.parameters()).device.type != self.device.type:
+            raise InputError(f"{name}: is on {next(net.parameters()).device}, expected device {self.device}")
+        return net, name
+
+    def _tensors(self, rgb: Any, depth: Tensor, valid: Any, size: tuple[int, int] | None, fill: str) -> Tensor:
+        if depth.dim() > 2:
+            masks = [None] * len(depth) if valid is None else valid
+            if len(rgb) != len(depth) or len(masks) != len(depth):
+                raise InputError(f"rgb: a batch of {len(rgb)}, expected {len(depth)}, as many as depth has")
+            runs = zip(rgb, depth, masks, strict=True)
+            return torch.stack([self._tensors(r, d, v, size, fill) for r, d, v in runs])
+        if not isinstance(rgb, Tensor) or rgb.dim() != 3 or rgb.shape[0] != 3:
+            found = f"{rgb.dtype} {list(rgb.shape)}" if isinstance(rgb, Tensor) else type(rgb).__name__
+            raise InputError(f"rgb: got {found}, expected a tensor [3, H, W], as depth is a tensor")
+        if rgb.dtype != torch.uint8:
+            if not rgb.is_floating_point() or rgb.min() < 0 or rgb.max() > 1:
+                raise InputError(f"rgb: got {rgb.dtype} outside 0..1, expected uint8, or floats in 0..1")
+            rgb = (rgb * 255).round().byte()
+        mask = valid.cpu().numpy() if isinstance(valid, Tensor) else valid
+        dtype = depth.dtype if depth.is_floating_point() else torch.float32
+        result, _ = self._run(rgb[None], depth.detach().double().cpu().numpy(), mask, size, fill)
+        return result[0, 0].to(depth.device, dtype)
+
+    def _pil(self, rgb: Any, depth: Any, valid: Any, size: tuple[int, int] | None, fill: str) -> Any:
+        from PIL import Image
+
+        values, integers = np.asarray(depth), depth.mode.startswith("I")
+        if not integers and depth.mode != "F":
+            raise InputError(f"depth: a PIL image of mode {depth.mode}, expected F (metres) or I, I;16 (millimetres)")
+        metres = np.where(values > 0, values / 1000, np.nan) if integers else values
+        result = self.run(np.asarray(rgb.convert("RGB")), metres, valid, size, fill).depth
+        if not integers:
+            return Image.fromarray(result)
+        millimetres = np.rint(np.nan_to_num(result.astype(np.float64)) * 1000)
+        if millimetres.max() > 65535:
+            raise InputError(f"depth: {result[np.isfinite(result)].max():.6g} m is more than 16-bit millimetres hold")
+        return Image.fromarray(millimetres.astype(np.uint16))
+
+
+def upsample(
+    rgb: Any,
+    depth: Any,
+    model: Model = None,
+    *,
+    valid: Any = None,
+    size: tuple[int, int] | None = None,
+    fill: str = "near",
+) -> Any:
+    """Depth at the resolution of the RGB image: `Upsampler(model)(rgb, depth, ...)`, which says the rest.
 
     Args:
         rgb: uint8 `[H, W, 3]`, red first.
-        depth: any real type, `[h, w]` with H = s*h and W = s*w for one factor s, pixel-aligned with `rgb`; metres (or
-            any unit); NaN (or infinite) where there is no measurement. Such samples never enter a filter: they are
-            replaced by their nearest valid neighbours first.
-        model: a name in the box, a `.safetensors` file, what `load_model` returned, or a baseline: `nearest`,
-            `bilinear`, `bicubic`, `joint-bilateral`, `guided-filter`. Without it: the network in the box for the
-            factor.
+        depth: `[h, w]`, metres (or any unit), NaN where there is no measurement.
+        model, valid, size, fill: as of `Upsampler`.
 
     Returns:
-        float32 `[H, W]` in the unit of `depth`; NaN at a pixel whose own low-resolution sample is not valid.
+        float32 `[H, W]` in the unit of `depth`; NaN where no measurement supports an estimate.
 
     Raises:
-        InputError: wrong type or shape, a factor that the model does not have, no valid sample, no such model.
+        InputError: wrong type, shape or size, no valid sample, no such model.
     """
-    rgb, depth = np.asarray(rgb), np.asarray(depth)
-    factor = pair_scale(rgb, depth)
-    valid = np.isfinite(depth)
-    if not valid.any():
-        raise InputError(f"depth: none of its {depth.size} samples is valid; expected at least one measurement")
-    filled = fill_from_nearest(depth.astype(np.float64), valid)
-    if isinstance(model, str) and model in BASELINES:
-        result = BASELINES[model](rgb, filled, factor)
-    else:
-        result = _run_network(rgb, filled, factor, model)
-    return np.where(valid.repeat(factor, 0).repeat(factor, 1), result, np.nan).astype(np.float32)
+    return Upsampler(model)(rgb, depth, valid=valid, size=size, fill=fill)
 
 
-def pair_scale(rgb: np.ndarray, depth: np.ndarray) -> int:
-    """The factor s between the sizes of a pair.
+def default_model(ratio: float) -> str:
+    """The network in the box for pairs of a ratio: that of the nearest power of two, for sensors if there is one.
 
     Raises:
-        InputError: wrong type or dimensions, RGB smaller than depth, or no common whole factor.
+        InputError: the box is empty.
     """
-    if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
-        raise InputError(f"rgb: got {rgb.dtype} {list(rgb.shape)}, expected uint8 [H, W, 3]")
-    if depth.ndim != 2 or depth.dtype.kind not in "fiu" or 0 in depth.shape:
-        raise InputError(f"depth: got {depth.dtype} {list(depth.shape)}, expected real numbers [h, w]")
-    (H, W), (h, w) = rgb.shape[:2], depth.shape
-    sizes = f"RGB is {W}x{H} and depth {w}x{h}"
-    if h > H or w > W:
-        raise InputError(f"rgb: smaller than depth: {sizes}; expected RGB at least as large as depth")
-    if H % h or W % w or H // h != W // w:
-        raise InputError(
-            f"depth: {sizes}, a ratio of {W / w:.4g} by {H / h:.4g}; expected one whole factor in both directions"
-        )
-    return H // h
-
-
-def fill_from_nearest(depth: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """`depth [h, w]` with every sample that is not `valid` replaced by its nearest valid one."""
-    if valid.all():
-        return depth
-    rows, columns = distance_transform_edt(~valid, return_distances=False, return_indices=True)
-    return depth[rows, columns]
+    names = shipped_names()
+    for prefix in ("sensor-x", "x"):
+        scales = [s for s in SCALES if f"{prefix}{s}" in names]
+        if scales:
+            return f"{prefix}{min(scales, key=lambda s: abs(math.log2(s / ratio)))}"
+    raise InputError("model: there are no weights in the box; expected a file, or a baseline such as bicubic")
 
 
 def resolve_model(model: Model, factor: int) -> DDFUpNet:
-    """The network that `model` means for pairs of this factor.
+    """The network that `model` means where exactly this factor is asked for, as in an evaluation.
 
     Raises:
         InputError: no such model, or one of another factor.
     """
-    if model is None:
-        if f"x{factor}" not in shipped_names():
-            shipped = [s for s in SCALES if f"x{s}" in shipped_names()]
-            factors = ", ".join(map(str, shipped))
-            raise InputError(
-                f"depth: the pair's factor is {factor}; expected {factors}, for which there are networks in the box, "
-                "or another model, such as bicubic"
-            )
-        model = f"x{factor}"
-    if isinstance(model, DDFUpNet):
-        net = model
-    else:
-        try:
-            path = weights_path(model)
-        except InputError as error:
-            raise InputError(f"{error}, or one of {', '.join(BASELINES)}") from None
-        net = _load_once(path, path.stat().st_mtime_ns)
+    if model is None and f"x{factor}" not in shipped_names():
+        shipped = [s for s in SCALES if f"x{s}" in shipped_names()]
+        raise InputError(
+            f"depth: the pair's factor is {factor}; expected {', '.join(map(str, shipped))}, for which there are "
+            "networks in the box, or another model, such as bicubic"
+        )
+    net, name = Upsampler(model or f"x{factor}")._network(factor)
     if net.config.scale != factor:
-        name = "the model" if isinstance(model, DDFUpNet) else str(model)
+        name = "the model" if isinstance(model, DDFUpNet) else name
         raise InputError(f"{name}: upsamples by {net.config.scale}, and the pair's factor is {factor}")
     return net
 
 
-def _run_network(rgb: np.ndarray, depth: np.ndarray, factor: int, model: Model) -> np.ndarray:
-    net = resolve_model(model, factor)
-    if depth.min() == depth.max():  # no range to normalise by; only a constant follows every affine change
-        return depth.repeat(factor, 0).repeat(factor, 1)
-    device = next(net.parameters()).device
+@lru_cache(maxsize=8)
+def _load_once(path: Path, changed: int, device: str) -> DDFUpNet:
+    """The model in a file; `changed`, the time of its last change, makes a rewritten file be read again."""
+    return load_model(path, device)
+
+
+def _check_sizes(rgb: Tensor, depth: np.ndarray, size: tuple[int, int]) -> None:
+    (H, W), (h, w) = rgb.shape[2:], depth.shape
+    if h > H or w > W:
+        raise InputError(
+            f"rgb: smaller than depth: RGB is {W}x{H} and depth {w}x{h}; expected RGB at least as large as depth"
+        )
+    if size[0] < w or size[1] < h:
+        raise InputError(f"size: got {size[0]}x{size[1]}, expected at least that of depth, {w}x{h}")
+
+
+def fill_from_nearest(depth: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """`depth [h, w]` with every sample that is not `valid` replaced by its nearest valid one."""
+    return _fill(depth, valid)[0]
+
+
+def _fill(depth: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Filled depth, and float32 `[h, w]`: how many samples away the nearest valid one is."""
+    if valid.all():
+        return depth, np.zeros(depth.shape, np.float32)
+    distance, (rows, columns) = distance_transform_edt(~valid, return_indices=True)
+    return depth[rows, columns], distance.astype(np.float32)
+
+
+def _run_network(net: DDFUpNet, rgb: Tensor, depth: np.ndarray, valid: np.ndarray) -> Tensor:
+    """float32 `[1, 1 or 2, s*h, s*w]`: depth, and the logarithm of the expected error, in the range of `depth`."""
+    size = [n * net.config.scale for n in depth.shape]
     low = torch.from_numpy(depth)[None, None]
+    if depth.min() == depth.max():  # no range to normalise by; only a constant follows every affine change
+        return torch.zeros((1, 2 if net.config.sensor else 1, *size))
+    device = next(net.parameters()).device
     low_range = torch.stack([low.min(), low.max()])[None]
-    image = torch.from_numpy(rgb.copy()).to(device).permute(2, 0, 1)[None].float() / 255
-    with torch.inference_mode():
-        result = net(normalise(low, low_range).float().to(device), image)
-    return denormalise(result.double().cpu(), low_range)[0, 0].numpy()
+    image = _resize(rgb.to(device), size)
+    seen = torch.from_numpy(valid)[None, None].to(device)
+    return run_network(net, normalise(low, low_range).float().to(device), image, seen)
+
+
+def _resize(rgb: Tensor, size: list[int]) -> Tensor:
+    """uint8 `[1, 3, H, W]` of another size, anti-aliased, half-pixel centres."""
+    if list(rgb.shape[2:]) == size:
+        return rgb
+    image = F.interpolate(rgb.float(), size=size, mode="bilinear", antialias=True, align_corners=False)
+    return image.round_().clamp_(0, 255).byte()
+
+
+def _to_grid(plane: Tensor, size: tuple[int, int]) -> Tensor:
+    """`[1, 1, H, W]` to float32 on another grid over the same area, half-pixel centres.
+
+    An axis that becomes longer is interpolated linearly; one that becomes shorter is averaged over the areas of the new
+    pixels, which keeps planes, unlike an anti-aliased interpolation, whose kernel is cut at the border.
+    """
+    for dim, n in zip((2, 3), size, strict=True):
+        m = plane.shape[dim]
+        if n < m:
+            edges = torch.arange(n + 1, dtype=torch.float64, device=plane.device) * m / n
+            first = edges.long().clamp(max=m - 1)
+            part = (edges - first).view(-1, 1) if dim == 2 else edges - first
+            total = F.pad(plane.double().cumsum(dim), (0, 0, 1, 0) if dim == 2 else (1, 0))
+            until = total.index_select(dim, first).lerp_(total.index_select(dim, first + 1), part)
+            plane = (until.diff(dim=dim) * (n / m)).float()
+    if list(plane.shape[2:]) != list(size):
+        plane = F.interpolate(plane, size=size, mode="bilinear", align_corners=False)
+    return plane.float()

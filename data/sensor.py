@@ -1,0 +1,156 @@
+"""A simulated depth sensor: what makes a real measurement differ from reduced truth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.ndimage import binary_dilation, gaussian_filter, maximum_filter, minimum_filter, shift
+
+from depthup.data.low_resolution import make_low_resolution
+
+SAMPLINGS = ("dkn", "pac", "area")
+"""The two protocols, and the plain mean of a cell: what a time-of-flight pixel integrates over."""
+
+EDGE = 0.05
+"""Neighbouring samples whose depths differ by more than this fraction lie on both sides of a depth edge."""
+
+MIN_VALID = 0.05
+"""Holes that would leave a smaller fraction of the samples are not made."""
+
+
+@dataclass(frozen=True)
+class Sensor:
+    """Strengths of what a sensor does to depth in metres; zero = ideal.
+
+    Args:
+        sampling: how a sample comes from its cell, one of `SAMPLINGS`.
+        shift: rows and columns by which depth is mis-registered to RGB, in full-resolution pixels.
+        blur: standard deviation of a Gaussian over neighbouring samples, in samples.
+        flying: probability that a sample beside a depth edge lies anywhere between the two surfaces.
+        noise_floor: standard deviation of the noise near the sensor [m].
+        noise_square: its growth with the square of depth [m at 1 m]: sigma = noise_floor + noise_square * depth^2.
+        correlation: part of the noise that neighbouring samples share, 0..1.
+        quantum: step between two values that the sensor tells apart [m at 1 m], growing with the square of depth.
+        dropout: probability that a single sample is missing.
+        blobs: fraction of the samples that is missing in connected blobs.
+        shadow: samples missing beside a depth edge, on its far side, as in the shadow of a projector.
+        near, far: range [m]; outside it nothing is measured.
+    """
+
+    sampling: str = "dkn"
+    shift: tuple[float, float] = (0.0, 0.0)
+    blur: float = 0.0
+    flying: float = 0.0
+    noise_floor: float = 0.0
+    noise_square: float = 0.0
+    correlation: float = 0.0
+    quantum: float = 0.0
+    dropout: float = 0.0
+    blobs: float = 0.0
+    shadow: int = 0
+    near: float = 0.0
+    far: float = np.inf
+
+    def measure(self, depth: np.ndarray, scale: int, rng: np.random.Generator) -> np.ndarray:
+        """What the sensor sees of `depth`.
+
+        Args:
+            depth: float32 `[H, W]` in metres, NaN where unknown; H and W multiples of `scale`.
+            scale: pixels on the side of a sample's cell.
+            rng: source of everything random.
+
+        Returns:
+            float32 `[H/scale, W/scale]` in metres, NaN where nothing is measured.
+        """
+        if self.shift != (0.0, 0.0):
+            depth = shift(depth, self.shift, order=1, mode="nearest")
+        low = self._sample(depth, scale)
+        known = ~np.isnan(low)
+        if not known.any():
+            return low
+        low = np.where(known, low, np.float32(low[known].mean()))
+        if self.blur:
+            low = gaussian_filter(low, self.blur, mode="nearest")
+        nearest, farthest = minimum_filter(low, 3, mode="nearest"), maximum_filter(low, 3, mode="nearest")
+        edge = farthest - nearest > EDGE * nearest
+        if self.flying:
+            flies = edge & (rng.random(low.shape) < self.flying)
+            low = np.where(flies, nearest + (farthest - nearest) * rng.random(low.shape), low)
+        low = low + self._noise(low, rng)
+        if self.quantum:
+            step = self.quantum * np.square(low).clip(1e-2)
+            low = np.rint(low / step) * step
+        seen = known & ~self._holes(low, edge, rng) & (low > max(self.near, 1e-3)) & (low < self.far)
+        if seen.mean() < MIN_VALID:
+            seen = known
+        return np.where(seen, low, np.nan).astype(np.float32)
+
+    def _sample(self, depth: np.ndarray, scale: int) -> np.ndarray:
+        if self.sampling != "area":
+            return make_low_resolution(depth, scale, self.sampling)
+        return F.avg_pool2d(torch.from_numpy(np.ascontiguousarray(depth))[None], scale)[0].numpy()
+
+    def _noise(self, low: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        sigma = self.noise_floor + self.noise_square * np.square(low)
+        own = rng.standard_normal(low.shape)
+        if not self.correlation:
+            return sigma * own
+        shared = gaussian_filter(rng.standard_normal(low.shape), 1.0, mode="wrap")
+        shared /= max(float(shared.std()), 1e-6)
+        return sigma * (np.sqrt(1 - self.correlation) * own + np.sqrt(self.correlation) * shared)
+
+    def _holes(self, low: np.ndarray, edge: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        holes = rng.random(low.shape) < self.dropout
+        if self.blobs:
+            field = gaussian_filter(rng.standard_normal(low.shape), rng.uniform(1.5, 4.0), mode="reflect")
+            holes |= field < np.quantile(field, self.blobs)
+        if self.shadow:
+            far_side = edge & (low > (minimum_filter(low, 3) + maximum_filter(low, 3)) / 2)
+            reach = np.zeros((1, 2 * self.shadow + 1), bool)
+            reach[0, : self.shadow + 1] = True  # to one side only: a projector stands on one side of the camera
+            holes |= binary_dilation(far_side, reach if rng.random() < 0.5 else reach[:, ::-1])
+        return holes
+
+
+STANDARD_SENSOR = Sensor(noise_floor=0.001, noise_square=0.0015, blobs=0.2)
+"""What `depthup eval --sensor` measures with: a fifth of the samples missing in blobs; noise of 7 mm at 2 m, 25 at 4 m."""
+
+
+def random_sensor(rng: np.random.Generator, scale: int) -> Sensor:
+    """A sensor for one training crop: one in five is ideal, the others have some of the faults, in all strengths."""
+
+    def sometimes(probability: float, low: float, high: float) -> float:
+        value = float(rng.uniform(low, high))
+        return value if rng.random() < probability else 0.0
+
+    sampling = str(rng.choice(SAMPLINGS, p=[0.6, 0.15, 0.25]))
+    reach = 1.0 if scale <= 4 else 2.0
+    sensor = Sensor(
+        sampling=sampling,
+        shift=(sometimes(0.3, -reach, reach), sometimes(0.3, -reach, reach)),
+        blur=sometimes(0.25, 0.3, 0.8),
+        flying=sometimes(0.4, 0.0, 0.5),
+        noise_floor=sometimes(0.8, 0.0, 0.003),
+        noise_square=sometimes(0.8, 0.0, 1.0) ** 2 * 0.004,
+        correlation=sometimes(0.5, 0.0, 0.7),
+        quantum=sometimes(0.25, 0.0005, 0.003),
+        dropout=sometimes(0.4, 0.0, 0.15),
+        blobs=sometimes(0.6, 0.02, 0.45),
+        shadow=int(sometimes(0.3, 1.0, 4.0)),
+        near=sometimes(0.1, 0.3, 1.5),
+        far=sometimes(0.1, 2.0, 6.0) or np.inf,
+    )
+    return Sensor(sampling=sampling) if rng.random() < 0.2 else sensor
+
+
+def random_plane(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """float32 `[H, W]`: depth of a tilted plane, 0.5 to 10 m; teaches that texture is no depth edge."""
+    height, width = shape
+    middle = float(rng.uniform(1.0, 5.0))
+    rise = rng.uniform(-0.4, 0.4, 2) * middle
+    rows = (np.arange(height) + 0.5) / height - 0.5
+    columns = (np.arange(width) + 0.5) / width - 0.5
+    return (middle + rise[0] * rows[:, None] + rise[1] * columns).astype(np.float32)

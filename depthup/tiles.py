@@ -1,0 +1,137 @@
+"""A network over an image in parts: bounded memory, and the result of the whole without a seam."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import psutil
+import torch
+from torch import Tensor
+
+from depthup.models import DDFUpNet
+
+BYTES_PER_PIXEL = 620
+"""Memory that a network takes for every pixel of its result, beside its input; measured (`benchmarks/upsampling.py`)."""
+
+WHOLE_LIMIT = 1.8e9
+"""Images that take more bytes are done in tiles, even where there is more memory."""
+
+TILE_BYTES = 0.5e9
+"""Memory of one tile; larger ones are not faster."""
+
+MARGIN = 10
+"""Low-resolution cells on every side that a tile sees beyond what is kept of it."""
+
+log = logging.getLogger("depthup")
+
+
+def run_network(net: DDFUpNet, low: Tensor, rgb: Tensor, valid: Tensor) -> Tensor:
+    """The network over a whole image, in tiles where memory asks for them.
+
+    Channel filters depend on means over the whole image, so tiles take one pass more per octave; then they give what
+    the whole would (0.1 % of the depth range is not exceeded; see `tests/test_tiles.py`).
+
+    Args:
+        net: in evaluation mode.
+        low: `[1, 1, h, w]`, normalised, no NaN, on the network's device.
+        rgb: uint8 `[1, 3, s*h, s*w]`, on the same device.
+        valid: `[1, 1, h, w]`, 1 where measured.
+
+    Returns:
+        float32 `[1, 1 or 2, s*h, s*w]`, as of `DDFUpNet.forward`.
+
+    Raises:
+        MemoryError: not even small tiles fit into memory.
+    """
+    needed = BYTES_PER_PIXEL * rgb.shape[2] * rgb.shape[3]
+    limit = min(WHOLE_LIMIT, 0.7 * _available(low.device))
+    tile_bytes = min(TILE_BYTES, limit) if needed > limit else needed
+    while True:
+        cells = int((tile_bytes / BYTES_PER_PIXEL) ** 0.5 / net.config.scale)
+        try:
+            with torch.inference_mode():
+                if tile_bytes >= needed:
+                    return net(low, _unit(rgb), valid).float()
+                return _tiled(net, low, rgb, valid, max(cells, 8))
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            if cells <= 8:
+                raise MemoryError("not even the smallest tiles fit into memory; expected some 200 MB") from None
+        tile_bytes = min(tile_bytes, needed) / 4
+        log.warning("out of memory: trying again in tiles of %d MB", tile_bytes / 1e6)
+
+
+def _available(device: torch.device) -> float:
+    """Bytes that are free on a device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
+
+
+def _unit(rgb: Tensor) -> Tensor:
+    """uint8 to float32 in 0..1."""
+    return rgb.contiguous(memory_format=torch.channels_last).float() / 255
+
+
+@dataclass(frozen=True)
+class _Span:
+    """Part of an axis, in low-resolution cells: what is kept of a tile, and what the tile sees."""
+
+    first: int
+    last: int
+    seen_first: int
+    seen_last: int
+
+    def kept(self, factor: int) -> slice:
+        """What is kept, within the tile."""
+        return slice((self.first - self.seen_first) * factor, (self.last - self.seen_first) * factor)
+
+    def seen(self, factor: int = 1) -> slice:
+        return slice(self.seen_first * factor, self.seen_last * factor)
+
+    def place(self, factor: int) -> slice:
+        """What is kept, within the image."""
+        return slice(self.first * factor, self.last * factor)
+
+
+def _spans(size: int, tile: int, margin: int) -> list[_Span]:
+    """Nearly equal parts of an axis of `size` cells whose tiles have at most `tile` cells, or 2 beside their margins."""
+    count = -(-size // max(tile - 2 * margin, 2))
+    cuts = [size * n // count for n in range(count + 1)]
+    return [
+        _Span(a, b, max(a - margin, 0), min(b + margin, size)) for a, b in zip(cuts[:-1], cuts[1:], strict=True)
+    ]
+
+
+def _tiled(net: DDFUpNet, low: Tensor, rgb: Tensor, valid: Tensor, cells: int) -> Tensor:
+    s, octaves = net.config.scale, net.config.octaves
+    margin = min(MARGIN, cells // 4)
+    rows, columns = (_spans(n, cells, margin) for n in low.shape[2:])
+
+    def parts(means: dict[int, Tensor], until: int) -> Iterator[tuple[_Span, _Span, Tensor]]:
+        for y in rows:
+            for x in columns:
+                inside = (..., y.seen(), x.seen())
+                image = _unit(rgb[..., y.seen(s), x.seen(s)])
+                yield y, x, net.forward_part(low[inside], image, valid[inside], means, until)
+
+    means: dict[int, Tensor] = {}
+    for level in range(octaves, 0, -1):
+        factor, total = 2 ** (octaves - level), torch.zeros((), dtype=torch.float64)
+        for y, x, features in parts(means, level):
+            total = total + features[..., y.kept(factor), x.kept(factor)].sum((2, 3), dtype=torch.float64)
+        means[level] = (total / (low[0, 0].numel() * factor**2)).float()
+    result = None
+    for y, x, part in parts(means, 0):
+        if result is None:
+            result = part.new_empty((1, part.shape[1], rgb.shape[2], rgb.shape[3]), dtype=torch.float32)
+        result[..., y.place(s), x.place(s)] = part[..., y.kept(s), x.kept(s)]
+    assert result is not None
+    return result
