@@ -1,0 +1,269 @@
+"""Reading calibrations: intrinsics of a camera, and the pose of one camera in the frame of another."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from depthup.camera import Camera
+from depthup.data import InputError
+
+_MATRIX_NAMES = ("camera_matrix", "intrinsic_matrix", "K", "intrinsics", "cameraMatrix", "intrinsicMatrix")
+_SIZE_NAMES = (("width", "height"), ("image_width", "image_height"), ("w", "h"))
+_CENTRE_NAMES = (("cx", "cy"), ("ppx", "ppy"))
+_POSE_NAMES = ("depth_to_rgb", "transform", "extrinsic", "extrinsics", "T")
+_ROTATION_NAMES = ("R", "rotation")
+_TRANSLATION_NAMES = ("t", "T", "translation")
+
+_INTRINSICS = (
+    "fx, fy, cx, cy or a 3x3 camera matrix (JSON; OpenCV YAML or XML; rows of numbers, where 4x4 and 'fx fy cx cy' are"
+    " fine too)"
+)
+_POSE = "a 4x4 or 3x4 matrix, or a rotation R and a translation t (JSON; OpenCV YAML or XML; rows of numbers)"
+
+_ROTATION_TOLERANCE = 1e-3  # of R^T R and det R: three decimals are enough
+_LARGEST_BASELINE_M = 5
+
+
+def parse_intrinsics(text: str) -> Camera:
+    """The camera that `fx,fy,cx,cy` in pixels means, without an image size.
+
+    Raises:
+        InputError: not four numbers, or numbers that no camera has.
+    """
+    return _camera_of(_numbers(text, "intrinsics", "fx,fy,cx,cy in pixels", (4,)), "intrinsics")
+
+
+def read_camera(path: str | Path) -> Camera:
+    """Read the intrinsics of a pinhole camera; distortion coefficients are not read.
+
+    What a file may hold, told apart by its content:
+
+    * JSON or OpenCV YAML or XML with `fx, fy, cx, cy` (RealSense: `ppx, ppy`), or with a matrix named `camera_matrix`,
+      `intrinsic_matrix`, `K` or `intrinsics`, given as rows, as 9 numbers, or as OpenCV's or ROS's `{rows, cols,
+      data}`; beside it or not, `width, height`. Row-major or column-major (Open3D, ARKit, Record3D) is told from where
+      the zeros are. In JSON these may also stand one level deeper, in an object named `intrinsic` or `intrinsics`.
+    * Rows of numbers, separated by blanks or commas: a 3x3 or 4x4 matrix (ScanNet), or `fx fy cx cy`.
+
+    Returns:
+        The camera, in pixels; its size is None where the file does not say.
+
+    Raises:
+        InputError: the file is missing, or holds no such thing, skew, or numbers that no camera has.
+    """
+    path = Path(path)
+    content = _read(path, _INTRINSICS)
+    if isinstance(content, str):
+        return _camera_of(_numbers(content, path, _INTRINSICS, (4, 9, 16)), path)
+    if isinstance(content, list):
+        return _camera_of(_flat(content, path, "camera matrix"), path)
+    for key in ("intrinsic", "intrinsics"):
+        if isinstance(content.get(key), dict):
+            content = content[key]
+    size = _first_pair(content, _SIZE_NAMES)
+    centre = _first_pair(content, _CENTRE_NAMES)
+    if centre is not None and "fx" in content and "fy" in content:
+        numbers = _flat([content["fx"], content["fy"], *centre], path, "fx, fy, cx, cy")
+    else:
+        name = _first(content, _MATRIX_NAMES)
+        if name is None:
+            raise InputError(f"{path}: has {_keys(content)}, expected {_INTRINSICS}")
+        numbers = _flat(content[name], path, name)
+    camera = _camera_of(numbers, path)
+    return camera if size is None else _sized(camera, size, path)
+
+
+def read_transform(path: str | Path) -> np.ndarray:
+    """Read where one camera is: `point_in_rgb_camera = R @ point_in_depth_camera + t`, t in metres.
+
+    What a file may hold, told apart by its content:
+
+    * JSON or OpenCV YAML or XML with `R` (or `rotation`) and `t` (or `T`, `translation`), or with a matrix named
+      `depth_to_rgb`, `transform`, `extrinsic` or `T`; in JSON also the bare matrix.
+    * Rows of numbers, separated by blanks or commas.
+
+    A matrix is 4x4 or 3x4 and given as rows; 16 numbers in column-major order (Open3D) are known by their zeros, unless
+    t is 0. A rotation of its own is always given as rows (RealSense's are columns).
+
+    Returns:
+        float64 [4, 4], whose last row is 0, 0, 0, 1.
+
+    Raises:
+        InputError: the file is missing, or holds no such thing, or R is not a rotation, or t cannot be metres.
+    """
+    path = Path(path)
+    content = _read(path, _POSE)
+    if isinstance(content, str):
+        return _pose_of(_numbers(content, path, _POSE, (12, 16)), path)
+    if isinstance(content, list):
+        return _pose_of(_flat(content, path, "transform"), path)
+    rotation, translation = _first(content, _ROTATION_NAMES), _first(content, _TRANSLATION_NAMES)
+    if rotation and translation:
+        R, t = _flat(content[rotation], path, rotation), _flat(content[translation], path, translation)
+        if (R.size, t.size) != (9, 3):
+            raise InputError(f"{path}: {rotation} has {R.size} numbers and {translation} {t.size}, expected 9 and 3")
+        return _pose_of(np.column_stack([R.reshape(3, 3), t]).reshape(-1), path)
+    name = _first(content, _POSE_NAMES)
+    if name is None:
+        raise InputError(f"{path}: has {_keys(content)}, expected {_POSE}")
+    return _pose_of(_flat(content[name], path, name), path)
+
+
+def _camera_of(numbers: np.ndarray, source: str | Path) -> Camera:
+    """The camera of fx, fy, cx, cy, of a 3x3 or of a 4x4 matrix."""
+    if numbers.size == 4:
+        fx, fy, cx, cy = numbers.tolist()
+    else:
+        matrix = _square(numbers, source, "camera matrix", (3, 4))
+        if len(matrix) == 4 and (matrix[:3, 3].any() or matrix[2].tolist() != [0, 0, 1, 0]):
+            raise InputError(f"{source}: the 4x4 camera matrix has numbers beside its 3x3 part, expected zeros")
+        fx, skew, cx, below, fy, cy = matrix[:2, :3].reshape(-1).tolist()
+        if below or abs(skew) > 1e-3 * abs(fx):
+            raise InputError(f"{source}: the camera matrix has skew ({below or skew:g}), expected zero")
+    try:
+        return Camera(fx, fy, cx, cy)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
+
+
+def _sized(camera: Camera, size: list[Any], path: Path) -> Camera:
+    width, height = _flat(size, path, "image size").tolist()
+    if width != int(width) or height != int(height):
+        raise InputError(f"{path}: the image size is {width:g} x {height:g}, expected whole pixels")
+    try:
+        return replace(camera, width=int(width), height=int(height))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _pose_of(numbers: np.ndarray, path: Path) -> np.ndarray:
+    """[4, 4] of 12 numbers, row by row, or of 16."""
+    if numbers.size == 12:
+        numbers = np.append(numbers, [0, 0, 0, 1])
+    pose = _square(numbers, path, "transform", (4,))
+    R, t = pose[:3, :3], pose[:3, 3]
+    error = max(np.abs(R.T @ R - np.eye(3)).max(), abs(np.linalg.det(R) - 1))
+    if not error <= _ROTATION_TOLERANCE:
+        raise InputError(
+            f"{path}: its 3x3 part is no rotation (R^T R and det R are off by up to {error:.2g}), expected orthonormal"
+            f" axes and determinant +1, within {_ROTATION_TOLERANCE:g}"
+        )
+    if (baseline := float(np.linalg.norm(t))) > _LARGEST_BASELINE_M:
+        raise InputError(
+            f"{path}: the cameras would be {baseline:g} m apart, expected metres, at most {_LARGEST_BASELINE_M}; are"
+            " these millimetres?"
+        )
+    return pose
+
+
+def _square(numbers: np.ndarray, source: str | Path, what: str, sizes: tuple[int, ...]) -> np.ndarray:
+    """[n, n] of row-major or column-major numbers, told apart by the last row, which is 0, ..., 0, 1."""
+    n = math.isqrt(numbers.size)
+    if n * n != numbers.size or n not in sizes:
+        expected = " or ".join(f"{size}x{size}" for size in sizes)
+        raise InputError(f"{source}: the {what} has {numbers.size} numbers, expected {expected}")
+    matrix = numbers.reshape(n, n)
+    last = [0.0] * (n - 1) + [1.0]
+    if matrix[-1].tolist() == last:
+        return matrix
+    if matrix[:, -1].tolist() == last:
+        return matrix.T
+    raise InputError(
+        f"{source}: the last row of the {what} is {' '.join(f'{x:g}' for x in matrix[-1])}, expected"
+        f" {' '.join(f'{x:g}' for x in last)}"
+    )
+
+
+def _read(path: Path, expected: str) -> str | list | dict:
+    """A dictionary or list of JSON, a dictionary of OpenCV's YAML or XML, or the text of anything else."""
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder, expected a file with {expected}")
+    try:
+        text = path.read_text(encoding="utf-8-sig").strip()
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file, expected one with {expected}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: is not text, expected {expected}") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}), expected {expected}") from None
+    if not text:
+        raise InputError(f"{path}: is empty, expected {expected}")
+    if text[0] in "{[":
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError as error:
+            fault = f"{error.msg} in line {error.lineno}"
+            raise InputError(f"{path}: is no valid JSON ({fault}), expected {expected}") from None
+        except (ValueError, RecursionError):
+            raise InputError(f"{path}: is no valid JSON, expected {expected}") from None
+    if text.startswith(("%YAML", "<?xml")) or path.suffix.lower() in (".yml", ".yaml", ".xml"):
+        return _parse_opencv(path, text, expected)
+    return text
+
+
+def _parse_opencv(path: Path, text: str, expected: str) -> dict:
+    try:
+        storage = cv2.FileStorage(text, cv2.FILE_STORAGE_READ | cv2.FILE_STORAGE_MEMORY)
+        content = _plain(storage.root()) if storage.isOpened() else None
+    except (cv2.error, SystemError):  # OpenCV's bindings raise the second for what cannot be parsed
+        content = None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: cannot be parsed as OpenCV YAML or XML, expected {expected}")
+    return content
+
+
+def _plain(node: cv2.FileNode) -> Any:
+    if node.isMap():
+        return {key: _plain(node.getNode(key)) for key in node.keys()}  # noqa: SIM118, a FileNode is no dictionary
+    if node.isSeq():
+        return [_plain(node.at(i)) for i in range(node.size())]
+    return node.string() if node.isString() else node.real()
+
+
+def _numbers(text: str, source: str | Path, expected: str, counts: tuple[int, ...]) -> np.ndarray:
+    words = " ".join(line.partition("#")[0] for line in text.splitlines()).replace(",", " ").split()
+    try:
+        numbers = np.array([float(word) for word in words])
+    except ValueError:
+        raise InputError(f"{source}: holds text that is no number, expected {expected}") from None
+    if numbers.size not in counts:
+        raise InputError(f"{source}: holds {numbers.size} numbers, expected {expected}")
+    return _finite(numbers, source, "a number")
+
+
+def _flat(values: Any, source: str | Path, what: str) -> np.ndarray:
+    """float64 [N] of numbers, or of lists of them, or of OpenCV's and ROS's `{rows, cols, data}`."""
+    if isinstance(values, dict) and "data" in values:
+        values = values["data"]
+    try:
+        numbers = np.array(values)
+    except ValueError:  # rows of different lengths
+        numbers = np.array(None)
+    if numbers.dtype.kind not in "iuf" or numbers.ndim > 2:
+        raise InputError(f"{source}: {what} holds something else than numbers, expected a list of numbers, or of rows")
+    return _finite(numbers.astype(np.float64).reshape(-1), source, what)
+
+
+def _finite(numbers: np.ndarray, source: str | Path, what: str) -> np.ndarray:
+    if not np.isfinite(numbers).all():
+        raise InputError(f"{source}: {what} is not finite, expected finite numbers")
+    return numbers
+
+
+def _first(content: dict, names: tuple[str, ...]) -> str | None:
+    return next((name for name in names if name in content), None)
+
+
+def _first_pair(content: dict, names: tuple[tuple[str, str], ...]) -> list[Any] | None:
+    return next(([content[a], content[b]] for a, b in names if a in content and b in content), None)
+
+
+def _keys(content: dict) -> str:
+    names = ", ".join(str(key) for key in list(content)[:6])
+    return f"only {names}" if names else "nothing in it"
