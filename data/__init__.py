@@ -7,7 +7,9 @@ from depthup.data.low_resolution import PROTOCOLS, crop_to_multiple, make_low_re
 from depthup.data.motorcycle import Motorcycle, motorcycle
 from depthup.data.nyuv2 import NYUv2Mat
 from depthup.data.opening import open_dataset
+from depthup.data.pairing import Camera, Frame, Recording, pair_folders
 from depthup.data.pairs import SPLITS, Pair, PairDataset, PairFolder, is_validation_scene
+from depthup.data.recordings import open_recording
 from depthup.data.sensor import STANDARD_SENSOR, Sensor
 
 __all__ = [
@@ -18,19 +20,24 @@ __all__ = [
     "SPLITS",
     "STANDARD_SENSOR",
     "CachedPairs",
+    "Camera",
     "CropSampler",
+    "Frame",
     "InputError",
     "Motorcycle",
     "NYUv2Mat",
     "Pair",
     "PairDataset",
     "PairFolder",
+    "Recording",
     "Sensor",
     "crop_to_multiple",
     "is_validation_scene",
     "make_low_resolution",
     "motorcycle",
     "open_dataset",
+    "open_recording",
+    "pair_folders",
     "prefetch",
     "read_depth",
     "read_disparity",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,3 +22,10 @@ def write_beside(path: str | Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def left_behind(path: str | Path) -> list[Path]:
+    """Temporary files of `path` that `write_beside` could not remove, because its process was killed or still runs."""
+    path = Path(path)
+    named = re.compile(rf"\.{re.escape(path.stem)}\.\d+{re.escape(path.suffix)}")
+    return [entry for entry in path.parent.iterdir() if named.fullmatch(entry.name)] if path.parent.is_dir() else []

@@ -18,10 +18,10 @@ BYTES_PER_PIXEL = 620
 WHOLE_LIMIT = 1.8e9
 """Images that take more bytes are done in tiles, even where there is more memory."""
 
-TILE_BYTES = 0.5e9
+TILE_BYTES = 0.8e9
 """Memory of one tile; larger ones are not faster."""
 
-MARGIN = 10
+MARGIN = 12
 """Low-resolution cells on every side that a tile sees beyond what is kept of it."""
 
 log = logging.getLogger("depthup")
@@ -46,8 +46,8 @@ def run_network(net: DDFUpNet, low: Tensor, rgb: Tensor, valid: Tensor) -> Tenso
         MemoryError: not even small tiles fit into memory.
     """
     needed = BYTES_PER_PIXEL * rgb.shape[2] * rgb.shape[3]
-    limit = min(WHOLE_LIMIT, 0.7 * _available(low.device))
-    tile_bytes = min(TILE_BYTES, limit) if needed > limit else needed
+    free = 0.7 * _available(low.device)
+    tile_bytes = needed if needed <= min(WHOLE_LIMIT, free) else min(TILE_BYTES, free)
     while True:
         cells = int((tile_bytes / BYTES_PER_PIXEL) ** 0.5 / net.config.scale)
         try:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import csv
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -22,6 +19,7 @@ from depthup.checkpoint import load_checkpoint, save_checkpoint
 from depthup.data import STANDARD_SENSOR, CachedPairs, CropSampler, InputError, Pair, PairDataset, prefetch
 from depthup.evaluation import Evaluation, evaluate
 from depthup.models import DDFUpNet, DDFUpNetConfig, denormalise, normalise
+from depthup.stopping import stop_on_signal
 from depthup.upsampling import fill_from_nearest
 from depthup.weights import load_model, read_metadata, save_weights
 
@@ -173,7 +171,7 @@ def train(
         raise InputError(f"{out}: cannot be written ({error.strerror}); expected a folder for the run") from None
     began, before = time.monotonic(), state.seconds
 
-    with _stop_on_signal() as stopped:
+    with stop_on_signal() as stopped:
         for batch in prefetch(sampler, state.step, config.steps or 2**62):
             done = _done(config, state)
             if done >= 1 or stopped():
@@ -397,27 +395,6 @@ class _Log:
         self.file.close()
         if self.board:
             self.board.close()
-
-
-@contextmanager
-def _stop_on_signal():
-    """Inside, SIGINT and SIGTERM only set a flag; gives a function that reads it. A second one interrupts at once."""
-    asked = []
-
-    def ask(number, frame):
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _record(config: TrainConfig, training: PairDataset, validation: PairDataset) -> dict:

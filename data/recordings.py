@@ -1,0 +1,348 @@
+"""Recordings of RGB-D cameras, phones and data sets: which layout a folder has, and its frames."""
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from depthup.data.errors import InputError
+from depthup.data.files import DEPTH_SUFFIXES, RGB_SUFFIXES
+from depthup.data.pairing import (
+    MAXIMAL_DIFFERENCE,
+    Camera,
+    Frame,
+    Image,
+    Recording,
+    find_images,
+    make_recording,
+    nanoseconds,
+    pair_folders,
+    pair_one_folder,
+    pair_times,
+)
+
+LAYOUTS = (
+    "TUM RGB-D (rgb.txt and depth.txt), ScanNet, Open3D or plain images (color/ or rgb/, and depth/), ARKitScenes"
+    " (wide/ and lowres_depth/), 3D Scanner App (frame_00000.jpg and depth_00000.png), Record3D (EXR_RGBD/),"
+    " or <name>_rgb.* beside <name>_depth.*"
+)
+"""What `open_recording` knows, for messages."""
+
+_ASSOCIATIONS = ("associations.txt", "association.txt", "associated.txt", "associates.txt", "associate.txt")
+_RGB_FOLDERS = ("rgb", "color", "colour", "images", "image")
+_ARKIT_RGB = ("wide", "hires_wide", "color", "vga_wide", "lowres_wide")  # the largest first
+_KINECT_NAME = re.compile(r"\d+_(\d{11})")
+_CONTAINERS = {
+    ".r3d": "its depth is LZFSE-compressed; in Record3D export the recording as 'EXR + JPG sequence'",
+    ".mkv": "a video; export its frames as images, with depth mapped to the colour camera",
+    ".bag": "a ROS bag; export its frames as images, with 16-bit depth aligned to colour",
+    ".sens": "a ScanNet stream; export it with the SensReader of ScanNet",
+    ".zip": "an archive; unpack it",
+}
+
+
+def open_recording(
+    path: str | Path, out: str | Path | None = None, maximal_difference: float = MAXIMAL_DIFFERENCE
+) -> Recording:
+    """Find the frames of a recording.
+
+    Args:
+        path: folder in one of the layouts of docs/batch.md.
+        out: folder of the results. Inside the recording it is not searched.
+        maximal_difference: largest difference in seconds where RGB and depth are paired by time.
+
+    Returns:
+        The recording, whose title says which layout it has. Its depth unit is that of the layout.
+
+    Raises:
+        InputError: no such folder, a layout that is not known or not read here, or a bad file in it.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        fault = _CONTAINERS.get(folder.suffix.lower(), "is a file") if folder.exists() else "no such folder"
+        raise InputError(f"{folder}: {fault}; expected the folder of a recording")
+    for layout in (_tum, _record3d, _arkitscenes, _scanner_app, _azure_kinect, _two_folders, _one_folder):
+        recording = layout(folder, out, maximal_difference)
+        if recording is not None:
+            if not recording.frames:
+                raise InputError(f"{folder}: {recording.title} in which no RGB image has depth, expected pairs")
+            return recording
+    names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+    found = f"{', '.join(names[:5])}{', …' if len(names) > 5 else ''}" if names else "nothing"
+    if (folder / "rgb.mp4").is_file() and (folder / "depth").is_dir():
+        raise InputError(f"{folder}: Stray Scanner, whose RGB is the video rgb.mp4; expected its frames in rgb/")
+    raise InputError(f"{folder}: no known recording (it holds {found}); expected {LAYOUTS}")
+
+
+def _tum(folder: Path, out: str | Path | None, maximal_difference: float) -> Recording | None:
+    """https://cvg.cit.tum.de/data/datasets/rgbd-dataset/file_formats"""
+    title = f"TUM RGB-D recording {folder}"
+    lists = [folder / name for name in _ASSOCIATIONS if (folder / name).is_file()]
+    if lists:
+        frames = [_associated(folder, lists[0], row) for row in _rows(lists[0], 4)]
+        _check_names(lists[0], frames)
+        return Recording(title, tuple(frames), (), "tum")
+    if not ((folder / "rgb.txt").is_file() and (folder / "depth.txt").is_file()):
+        return None
+    rgb, depth = (
+        [(_listed(folder, place, row[1]), _time(place, row[0])) for row in _rows(place, 2)]
+        for place in (folder / "rgb.txt", folder / "depth.txt")
+    )
+    times = {image.path: time / 1e9 for image, time in rgb}
+    # all in one group: names do not say where the partner is, times do
+    together = [[(replace(image, folder="."), time) for image, time in side] for side in (rgb, depth)]
+    pairs = pair_times(together[0], together[1], maximal_difference)
+    names = {image.path: image.name for image, _ in rgb}
+    frames = [Frame(names[a.path], a.path, b.path, timestamp=times[a.path]) for a, b in pairs]
+    frames.sort(key=lambda frame: frame.timestamp or 0.0)
+    _check_names(folder / "rgb.txt", frames)
+    used = {path for frame in frames for path in (frame.rgb, frame.depth)}
+    unpaired = sorted(image.path for image, _ in [*rgb, *depth] if image.path not in used)
+    return Recording(title, tuple(frames), tuple(unpaired), "tum")
+
+
+def _rows(place: Path, count: int) -> list[list[str]]:
+    try:
+        lines = place.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        raise InputError(f"{place}: cannot be read, expected lines of a time stamp and a file") from None
+    rows = [line.replace(",", " ").split() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    for row in rows:
+        if len(row) < count:
+            raise InputError(f"{place}: the line {' '.join(row)!r} is too short, expected time stamp and file")
+    return rows
+
+
+def _time(place: Path, text: str) -> int:
+    if not re.fullmatch(r"\d+(\.\d*)?", text):
+        raise InputError(f"{place}: {text!r} is no time stamp, expected seconds")
+    return nanoseconds(text)
+
+
+def _listed(folder: Path, place: Path, name: str) -> Image:
+    """A file that a list names. It may be missing: then its frame fails, and not the recording."""
+    inside = PurePosixPath(name)
+    if inside.is_absolute() or ".." in inside.parts:
+        raise InputError(f"{place}: lists {name}, which is outside {folder}; expected a path in the folder")
+    below = inside.parent.parts
+    return Image(folder / name, str(PurePosixPath(*below[1:])), inside.stem)
+
+
+def _associated(folder: Path, place: Path, row: list[str]) -> Frame:
+    first, second = _listed(folder, place, row[1]), _listed(folder, place, row[3])
+    swapped = "depth" in row[1].lower() and "depth" not in row[3].lower()
+    rgb, depth, time = (second, first, row[2]) if swapped else (first, second, row[0])
+    return Frame(rgb.name, rgb.path, depth.path, timestamp=_time(place, time) / 1e9)
+
+
+def _check_names(place: Path, frames: list[Frame]) -> None:
+    seen: dict[str, Frame] = {}
+    for frame in frames:
+        first = seen.setdefault(frame.name, frame)
+        if first is not frame:
+            raise InputError(f"{place}: lists {first.rgb} and {frame.rgb}, expected RGB images of different names")
+
+
+def _record3d(folder: Path, out: str | Path | None, maximal_difference: float) -> Recording | None:
+    """https://record3d.app, export 'EXR + JPG sequence': rgb/0.jpg, depth/0.exr in metres, metadata.json"""
+    if (folder / "rgbd").is_dir() and (folder / "metadata").is_file():
+        raise InputError(f"{folder}: an unpacked .r3d, expected an export: {_CONTAINERS['.r3d']}")
+    inside = folder / "EXR_RGBD" if (folder / "EXR_RGBD").is_dir() else folder
+    depth = inside / "depth"
+    if not (inside / "rgb").is_dir() or not depth.is_dir() or not any(depth.glob("*.exr")):
+        return None
+    recording = pair_folders(inside / "rgb", depth, out, maximal_difference)
+    facts = _json(inside / "metadata.json") if (inside / "metadata.json").is_file() else {}
+    frames = []
+    for frame in recording.frames:
+        number, each = Path(frame.name).name, facts.get("perFrameIntrinsicCoeffs")
+        camera = _camera(facts.get("K"))
+        if each and number.isdecimal() and int(number) < len(each):
+            camera = _camera(each[int(number)])
+        frames.append(replace(frame, camera=camera))
+    with_confidence = _with_confidence(frames, inside / "confidence", out)
+    return Recording(f"Record3D export {folder}", with_confidence, recording.unpaired, "m")
+
+
+def _arkitscenes(folder: Path, out: str | Path | None, maximal_difference: float) -> Recording | None:
+    """https://github.com/apple/ARKitScenes/blob/main/DATA.md: <video>_<seconds>.png, depth in millimetres"""
+    inside = next((place for place in (folder, *sorted(folder.glob("*_frames"))) if _is_arkit(place)), None)
+    if inside is None:
+        return None
+    colour = next(name for name in _ARKIT_RGB if (inside / name).is_dir())
+    recording = pair_folders(inside / colour, inside / "lowres_depth", out, maximal_difference)
+    frames = [
+        replace(frame, camera=_pincam(inside / f"{colour}_intrinsics" / f"{frame.name}.pincam"))
+        for frame in recording.frames
+    ]
+    title = f"ARKitScenes recording {folder}, RGB of {colour}"
+    with_confidence = _with_confidence(frames, inside / "confidence", out)
+    return Recording(title, with_confidence, recording.unpaired, "mm")
+
+
+def _is_arkit(folder: Path) -> bool:
+    return (folder / "lowres_depth").is_dir() and any((folder / name).is_dir() for name in _ARKIT_RGB)
+
+
+def _scanner_app(folder: Path, out: str | Path | None, maximal_difference: float) -> Recording | None:
+    """https://3dscannerapp.com, export 'All Data': not every frame_ has a picture, and depth is in millimetres"""
+    rgb = _numbered(folder, "frame_", RGB_SUFFIXES)
+    depth = _numbered(folder, "depth_", DEPTH_SUFFIXES)
+    if not rgb or not depth:
+        return None
+    _refuse_same(folder, out)
+    confidence = _numbered(folder, "conf_", DEPTH_SUFFIXES)
+    frames = []
+    for number in sorted(rgb.keys() & depth.keys()):
+        facts = _json(place) if (place := folder / f"frame_{number}.json").is_file() else {}
+        time = facts.get("time")
+        frames.append(
+            Frame(
+                f"frame_{number}",
+                rgb[number],
+                depth[number],
+                confidence.get(number),
+                _camera(facts.get("intrinsics")),
+                float(time) if isinstance(time, int | float) else None,
+            )
+        )
+    alone = rgb.keys() ^ depth.keys()
+    unpaired = sorted(path for side in (rgb, depth) for number, path in side.items() if number in alone)
+    return Recording(f"3D Scanner App export {folder}", tuple(frames), tuple(unpaired), "mm")
+
+
+def _numbered(folder: Path, prefix: str, suffixes: tuple[str, ...]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        number = path.stem.removeprefix(prefix)
+        if path.suffix.lower() in suffixes and path.name.startswith(prefix) and number.isdecimal():
+            if number in found:
+                raise InputError(f"{found[number]}, {path}: have the same number, expected one of them")
+            found[number] = path
+    return found
+
+
+def _azure_kinect(folder: Path, out: str | Path | None, maximal_difference: float) -> Recording | None:
+    """k4a_mkv2image: color/000000_00000000033.jpg, where the second number is the device's time in microseconds"""
+    sides = _rgb_and_depth(folder)
+    if sides is None:
+        return None
+    rgb = find_images(sides[0], RGB_SUFFIXES, out)
+    depth = find_images(sides[1], DEPTH_SUFFIXES, out)
+    matches = [[(image, _KINECT_NAME.fullmatch(image.stem)) for image in side] for side in (rgb, depth)]
+    if not rgb or not depth or not all(match for side in matches for _, match in side):
+        return None
+    times = [[(image, 1000 * int(match[1])) for image, match in side if match] for side in matches]
+    recording = make_recording(
+        f"Azure Kinect recording {folder}", rgb, depth, pair_times(times[0], times[1], maximal_difference)
+    )
+    seconds = {image.path: time / 1e9 for image, time in times[0]}
+    frames = tuple(replace(frame, timestamp=seconds[frame.rgb]) for frame in recording.frames)
+    return replace(recording, frames=frames, depth_unit="mm")
+
+
+def _two_folders(folder: Path, out: str | Path | None, maximal_difference: float) -> Recording | None:
+    sides = _rgb_and_depth(folder)
+    if sides is None:
+        return None
+    recording = pair_folders(*sides, out, maximal_difference)
+    _refuse_coloured_depth(recording)
+    title, unit, camera = f"RGB and depth images in {folder}", "auto", None
+    if (folder / "intrinsic").is_dir() or (folder / "pose").is_dir():  # ScanNet's SensReader
+        title, unit = f"ScanNet export {folder}", "mm"
+        if (place := folder / "intrinsic" / "intrinsic_color.txt").is_file():
+            camera = _text_camera(place)
+    elif (place := folder / "intrinsic.json").is_file():  # Open3D's azure_kinect_mkv_reader
+        title, unit, camera = f"Azure Kinect recording {folder}", "mm", _camera(_json(place).get("intrinsic_matrix"))
+    elif (place := folder / "camera_intrinsic.json").is_file():  # Open3D's realsense_recorder
+        title, unit, camera = f"RealSense recording {folder}", "mm", _camera(_json(place).get("intrinsic_matrix"))
+    elif any("_Depth_" in frame.depth.stem for frame in recording.frames):  # rs-convert
+        title, unit = f"RealSense recording {folder}", "mm"
+    frames = tuple(replace(frame, camera=camera) for frame in recording.frames)
+    return Recording(title, frames, recording.unpaired, unit)
+
+
+def _rgb_and_depth(folder: Path) -> tuple[Path, Path] | None:
+    rgb = [folder / name for name in _RGB_FOLDERS if (folder / name).is_dir()]
+    if not rgb or not (folder / "depth").is_dir():
+        return None
+    if len(rgb) > 1:
+        raise InputError(f"{rgb[0]}, {rgb[1]}: both may be the RGB images; expected one, or name it: RGB_DIR DEPTH_DIR")
+    return rgb[0], folder / "depth"
+
+
+def _one_folder(folder: Path, out: str | Path | None, maximal_difference: float) -> Recording | None:
+    recording = pair_one_folder(folder, out)
+    if recording is not None:
+        _refuse_coloured_depth(recording)
+    return recording
+
+
+def _refuse_coloured_depth(recording: Recording) -> None:
+    """rs-convert writes depth as a colour picture, which holds no metres; said once and not for every frame."""
+    for frame in recording.frames[:1]:
+        with frame.depth.open("rb") as file:
+            head = file.read(26)
+        if head.startswith(b"\x89PNG") and len(head) == 26 and head[25] in (2, 6) and "_Depth_" in frame.depth.stem:
+            raise InputError(
+                f"{frame.depth}: depth as a colour picture, as rs-convert writes it, holds no metres; expected 16-bit"
+                " depth aligned to colour, as Open3D's realsense_recorder writes it"
+            )
+
+
+def _refuse_same(folder: Path, out: str | Path | None) -> None:
+    if out is not None and Path(out).resolve() == folder.resolve():
+        raise InputError(f"{out}: is the folder of the inputs; expected another for the results")
+
+
+def _with_confidence(frames: Iterable[Frame], folder: Path, out: str | Path | None) -> tuple[Frame, ...]:
+    """Confidence has the name of its depth."""
+    found = {image.name: image.path for image in find_images(folder, DEPTH_SUFFIXES, out)} if folder.is_dir() else {}
+    return tuple(replace(frame, confidence=found.get(frame.depth.stem)) for frame in frames)
+
+
+def _camera(values: object) -> Camera | None:
+    """Four coefficients, or a 3 x 3 matrix by rows or by columns: what is neither focal length nor centre is 0."""
+    if not isinstance(values, list) or not all(isinstance(value, int | float) for value in values):
+        return None
+    if len(values) == 4:
+        return Camera(*map(float, values))
+    if len(values) == 9:
+        return Camera(float(values[0]), float(values[4]), float(values[2] or values[6]), float(values[5] or values[7]))
+    return None
+
+
+def _json(place: Path) -> dict:
+    try:
+        facts = json.loads(place.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise InputError(f"{place}: cannot be read, expected JSON") from None
+    if not isinstance(facts, dict):
+        raise InputError(f"{place}: holds no JSON object, expected one")
+    return facts
+
+
+def _numbers(place: Path) -> list[float]:
+    try:
+        return [float(word) for word in place.read_text(encoding="utf-8").split()]
+    except (OSError, ValueError):
+        raise InputError(f"{place}: cannot be read, expected numbers") from None
+
+
+def _text_camera(place: Path) -> Camera:
+    """A 4 x 4 matrix."""
+    values = _numbers(place)
+    if len(values) != 16:
+        raise InputError(f"{place}: holds {len(values)} numbers, expected a 4 x 4 matrix")
+    return Camera(values[0], values[5], values[2], values[6])
+
+
+def _pincam(place: Path) -> Camera | None:
+    """width height fx fy cx cy"""
+    if not place.is_file():
+        return None
+    values = _numbers(place)
+    if len(values) != 6:
+        raise InputError(f"{place}: holds {len(values)} numbers, expected width height fx fy cx cy")
+    return Camera(*values[2:])

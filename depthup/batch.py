@@ -1,0 +1,256 @@
+"""Many jobs one after another: reading, computing and writing overlap, and what is done is not done again."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from depthup.data import InputError
+from depthup.journal import Journal, Settings, digest, locked
+from depthup.stopping import stop_on_signal
+
+READERS = 2
+READ_AHEAD = 4
+WRITE_BEHIND = 2
+
+FAILURES = (InputError, OSError, MemoryError)
+"""What fails one job. Anything else is a bug and ends the run."""
+
+Data = TypeVar("Data")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Job:
+    """Files to read and one file to write."""
+
+    name: str
+    inputs: tuple[Path, ...]
+    output: Path
+
+
+@dataclass(frozen=True)
+class BatchProgress:
+    """How far a run is, in jobs."""
+
+    total: int
+    done: int
+    skipped: int
+    failed: int
+    seconds_left: float | None  # None while nothing is known
+
+
+@dataclass(frozen=True)
+class BatchResult:
+    """Names of the jobs by what became of them; a run that was stopped has more jobs than these."""
+
+    done: tuple[str, ...]
+    skipped: tuple[str, ...]  # written before, and verified
+    failed: dict[str, str]  # and why, in one line
+    stopped: bool  # by Ctrl-C or SIGTERM
+
+    @property
+    def exit_code(self) -> int:
+        """0 everything is done, 3 a part failed, 1 nothing could be done, 130 stopped."""
+        if self.stopped:
+            return 130
+        if not self.failed:
+            return 0
+        return 3 if self.done or self.skipped else 1
+
+
+@dataclass(frozen=True)
+class _Ready(Generic[Data]):
+    """What was read for a job."""
+
+    data: Data
+    inputs: str
+    replaces: bool
+
+
+def run_batch(
+    jobs: Sequence[Job],
+    folder: Path,
+    read: Callable[[Job], Data],
+    compute: Callable[[Job, Data], Result],
+    write: Callable[[Job, Result, bool], None],
+    settings: Settings,
+    overwrite: bool = False,
+    progress: Callable[[BatchProgress], None] | None = None,
+) -> BatchResult:
+    """Run jobs whose outputs are not there yet, and record in the folder what was written.
+
+    An output that is whole, by its digest, and was made with the same settings from the same inputs is skipped. A
+    damaged one is made again. One that this function did not write, or that was made from other inputs, fails its job
+    unless `overwrite`. A job that fails is recorded and the others go on. The first Ctrl-C or SIGTERM ends the run when
+    the job at hand is written; a second one interrupts at once. A killed run is continued by the next.
+
+    Args:
+        jobs: in their order.
+        folder: of the outputs; made if it is missing. It gets two hidden files, a journal and a lock.
+        read: reads the inputs of a job; called in threads, at most `READ_AHEAD` jobs ahead.
+        compute: called in this thread, in order.
+        write: writes the output with `write_beside`; its third argument says whether the file may exist. Called in one
+            thread, at most `WRITE_BEHIND` results behind. Folders are made before.
+        settings: what decides the results beside their inputs, such as model, units, digest of the weights.
+        overwrite: replace outputs of other settings or inputs, and files that are not of a batch.
+        progress: called in this thread after every job.
+
+    Returns:
+        What became of the jobs.
+
+    Raises:
+        InputError: two jobs have one output, an output is an input, the folder holds results of other settings without
+            `overwrite`, or another run is in it; nothing is written then. Otherwise only bugs in `read`, `compute` and
+            `write` are raised, when what was being written is finished.
+    """
+    _check_outputs(jobs)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made ({error.strerror}); expected a folder for the results") from None
+    tally = _Tally(len(jobs), progress or (lambda _: None))
+    waiting = deque(jobs)
+    reading: deque[tuple[Job, Future[_Ready[Data] | None]]] = deque()
+    writing: deque[tuple[Job, Future[None]]] = deque()
+    with (
+        locked(folder),
+        closing(Journal(folder, settings, overwrite)) as journal,
+        stop_on_signal() as stopped,
+        ThreadPoolExecutor(1) as writer,
+        ThreadPoolExecutor(READERS) as readers,
+    ):
+
+        def take(job: Job, future: Future[_Ready[Data] | None]) -> None:
+            with tally.failures_of(job):
+                ready = future.result()
+                if ready is None:
+                    tally.skip(job)
+                elif not stopped():
+                    tally.began = tally.began or time.monotonic()
+                    result = compute(job, ready.data)
+                    written = writer.submit(_write, job, journal, ready.inputs, ready.replaces, write, result)
+                    writing.append((job, written))
+
+        while (waiting or reading) and not stopped():
+            while waiting and len(reading) < READ_AHEAD:
+                job = waiting.popleft()
+                reading.append((job, readers.submit(_read_if_needed, job, journal, overwrite, read)))
+            take(*reading.popleft())  # no name here, which would keep what was read
+            tally.settle(writing, WRITE_BEHIND)
+        for _, future in reading:
+            future.cancel()
+        tally.settle(writing, 0)
+    failed = {job.name: tally.failed[job.name] for job in jobs if job.name in tally.failed}
+    return BatchResult(tuple(tally.done), tuple(tally.skipped), failed, tally.left > 0)
+
+
+def _check_outputs(jobs: Sequence[Job]) -> None:
+    inputs = {_place(path): job for job in jobs for path in job.inputs}
+    outputs: dict[str, Job] = {}
+    for job in jobs:
+        first = outputs.setdefault(_place(job.output), job)
+        if first is not job:
+            raise InputError(f"{job.output}: is the output of {first.name} and of {job.name}; expected one of each")
+        if (source := inputs.get(_place(job.output))) is not None:
+            raise InputError(
+                f"{job.output}: is the output of {job.name} and an input of {source.name}; use another folder"
+            )
+
+
+def _place(path: Path) -> str:
+    return os.path.normcase(path.resolve())
+
+
+def _read_if_needed(job: Job, journal: Journal, overwrite: bool, read: Callable[[Job], Data]) -> _Ready[Data] | None:
+    """What the job needs, or None if its output is done."""
+    inputs = " ".join(digest(path) for path in job.inputs)  # before reading: a file that changes meanwhile is noticed
+    exists = os.path.lexists(job.output)
+    if exists:
+        name = journal.name(job.output)
+        record = journal.records.get(name)
+        if record and record.inputs == inputs and record.output == digest(job.output):
+            return None
+        ours = name in journal.unfinished or (record and record.inputs == inputs)
+        if not ours and not overwrite:
+            fault = "was made from other inputs" if record else "exists already and is not from this batch"
+            raise InputError(f"{job.output}: {fault}; use another folder, or allow overwriting (--overwrite)")
+    return _Ready(read(job), inputs, exists)
+
+
+def _write(
+    job: Job,
+    journal: Journal,
+    inputs: str,
+    replaces: bool,
+    write: Callable[[Job, Result, bool], None],
+    result: Result,
+) -> None:
+    job.output.parent.mkdir(parents=True, exist_ok=True)
+    journal.announce(job.output)
+    try:
+        write(job, result, replaces)
+    except FAILURES:
+        journal.withdraw(job.output)
+        raise
+    journal.record(job.output, inputs)
+
+
+@dataclass
+class _Tally:
+    """What became of the jobs so far."""
+
+    total: int
+    progress: Callable[[BatchProgress], None]
+    done: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    began: float | None = None
+
+    @property
+    def left(self) -> int:
+        return self.total - len(self.done) - len(self.skipped) - len(self.failed)
+
+    @contextmanager
+    def failures_of(self, job: Job) -> Iterator[None]:
+        try:
+            yield
+        except FAILURES as error:
+            self.failed[job.name] = _reason(error)
+            self.report()
+
+    def skip(self, job: Job) -> None:
+        self.skipped.append(job.name)
+        self.report()
+
+    def settle(self, writing: deque[tuple[Job, Future[None]]], behind: int) -> None:
+        """Take account of what is written, and wait until at most `behind` results are not."""
+        while writing and (len(writing) > behind or writing[0][1].done()):
+            job, future = writing.popleft()
+            with self.failures_of(job):
+                future.result()
+                self.done.append(job.name)
+                self.report()
+
+    def report(self) -> None:
+        """Tell the progress. The time left is that of the jobs so far which were not skipped."""
+        worked, seconds = len(self.done) + len(self.failed), None
+        if self.began is not None and worked:
+            seconds = (time.monotonic() - self.began) / worked * self.left
+        counts = len(self.done), len(self.skipped), len(self.failed)
+        self.progress(BatchProgress(self.total, *counts, seconds))
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, MemoryError):
+        return "not enough memory"
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,445 @@
+"""Pairs of two folders, and every layout of a recording; nothing is paired by guess or dropped without a word."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from depthup.data import Camera, Frame, InputError, open_recording, pair_folders, read_depth, read_rgb
+from depthup.data.exr import read_exr
+from depthup.data.pairing import OUTPUT_MARK
+
+DEPTH = np.full((2, 3), 1500, np.uint16)
+RGB = np.full((4, 6, 3), 90, np.uint8)
+
+
+def make(folder: Path, *names: str) -> Path:
+    """Files below a folder: images by what their endings and names say, anything else empty."""
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix in (".jpg", ".png"):
+            assert cv2.imwrite(str(path), DEPTH if "depth" in str(path.relative_to(folder)).lower() else RGB)
+        elif path.suffix == ".npy":
+            np.save(path, DEPTH)
+        else:
+            path.touch()
+    return folder
+
+
+@pytest.fixture
+def two(tmp_path):
+    """Makes two folders of images and pairs them; gives pairs by file name, and names of unpaired files."""
+
+    def pair(rgb: str, depth: str, **options) -> tuple[dict[str, str], list[str]]:
+        make(tmp_path / "colour", *rgb.split())
+        for name in depth.split():
+            make(tmp_path / "depth", name)
+        recording = pair_folders(tmp_path / "colour", tmp_path / "depth", **options)
+        pairs = {frame.rgb.name: frame.depth.name for frame in recording.frames}
+        assert len(pairs) == len(recording.frames)
+        return pairs, [path.name for path in recording.unpaired]
+
+    return pair
+
+
+@pytest.mark.parametrize(
+    ("rgb", "depth", "expected"),
+    [
+        ("a.jpg b.jpg", "a.png b.npy", {"a.jpg": "a.png", "b.jpg": "b.npy"}),
+        ("a_rgb.png b_rgb.png", "a_depth.png b_depth.png", {"a_rgb.png": "a_depth.png", "b_rgb.png": "b_depth.png"}),
+        ("a_rgb.png", "a_depth.png", {"a_rgb.png": "a_depth.png"}),
+        ("rgb_0001.png", "depth_0001.png", {"rgb_0001.png": "depth_0001.png"}),
+        ("rgb0001.png", "Depth0001.png", {"rgb0001.png": "Depth0001.png"}),
+        ("0001.color.png", "0001.depth.png", {"0001.color.png": "0001.depth.png"}),
+        ("f-1.color.jpg f-2.color.jpg", "f-2.depth.png", {"f-2.color.jpg": "f-2.depth.png"}),
+        ("cam_0001.png cam_0002.png", "tof_0002.png", {"cam_0002.png": "tof_0002.png"}),
+        ("k2_0009.jpg k2_0010.jpg", "s4_left_0009.png s4_left_0010.png", {"k2_0009.jpg": "s4_left_0009.png"}),
+        ("img7.png img12.png", "tof7.png tof12.png", {"img7.png": "tof7.png", "img12.png": "tof12.png"}),
+        ("1-cat-l.png 1-car-l.png", "1-cat-t.png 1-car-t.png", {"1-cat-l.png": "1-cat-t.png"}),
+        (
+            "rgb_00045.jpg rgb_00046.jpg",
+            "sync_depth_00045.png sync_depth_00046.png",
+            {"rgb_00045.jpg": "sync_depth_00045.png"},
+        ),
+    ],
+)
+def test_names(two, rgb, depth, expected):
+    pairs, _ = two(rgb, depth)
+    assert expected.items() <= pairs.items()
+    assert len(pairs) == min(len(rgb.split()), len(depth.split()))
+
+
+def test_sub_folders_must_be_the_same(tmp_path):
+    make(tmp_path / "colour", "s1/0.jpg", "s1/1.jpg", "s2/0.jpg", "9.jpg")
+    make(tmp_path, *(f"depth/{name}" for name in ("s1/0.png", "s2/0.png", "s3/0.png", "s1/9.png")))
+    recording = pair_folders(tmp_path / "colour", tmp_path / "depth")
+    assert [frame.name for frame in recording.frames] == ["s1/0", "s2/0"]
+    assert [frame.depth for frame in recording.frames] == [tmp_path / "depth" / s / "0.png" for s in ("s1", "s2")]
+    assert sorted(path.name for path in recording.unpaired) == ["0.png", "1.jpg", "9.jpg", "9.png"]
+
+
+def test_frames_are_in_the_order_of_their_numbers(tmp_path):
+    make(tmp_path, *(f"rgb/{n}.jpg" for n in (10, 9, 100)), *(f"depth/{n}.png" for n in (10, 9, 100)))
+    names = [frame.name for frame in pair_folders(tmp_path / "rgb", tmp_path / "depth").frames]
+    assert names == ["9", "10", "100"]
+
+
+def test_time_stamps(two):
+    rgb = "1305031102.175304.png 1305031102.211214.png 1305031102.243211.png 1305031103.000000.png"
+    depth = "1305031102.160407.png 1305031102.226738.png 1305031102.262886.png 1305031103.020001.png"
+    pairs, unpaired = two(rgb, depth)
+    assert pairs == {
+        "1305031102.175304.png": "1305031102.160407.png",
+        "1305031102.211214.png": "1305031102.226738.png",
+        "1305031102.243211.png": "1305031102.262886.png",
+    }
+    assert unpaired == ["1305031103.000000.png", "1305031103.020001.png"]
+
+
+def test_a_depth_map_is_used_once_by_the_nearest(two):
+    pairs, unpaired = two("1.000.png 1.010.png 1.015.png", "1.012.png")
+    assert pairs == {"1.010.png": "1.012.png"}
+    assert unpaired == ["1.000.png", "1.015.png"]
+
+
+def test_the_difference_is_exact_and_can_be_set(two):
+    stamps = "1305031102.195.png 1305031109.100.png", "1305031102.175.png 1305031109.150.png"
+    assert two(*stamps)[0] == {"1305031102.195.png": "1305031102.175.png"}  # 0.02 in decimals, not in floats
+    assert len(two(*stamps, maximal_difference=0.05)[0]) == 2
+    with pytest.raises(InputError, match=r"or time stamps at most 0.01 s apart"):
+        two(*stamps, maximal_difference=0.01)
+
+
+def test_times_know_milliseconds(tmp_path, two):
+    two("r_Color_1571400000123.45.png", "r_Depth_1571400000131.00.png r_Depth_1571400000150.00.png")
+    (frame,) = pair_folders(tmp_path / "colour", tmp_path / "depth").frames
+    assert frame.depth.name == "r_Depth_1571400000131.00.png"
+    assert frame.timestamp == pytest.approx(1571400000.12345, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("rgb", "depth", "named"),
+    [
+        ("a.png a.jpg", "a.png", ["a.jpg", "a.png", "both fit"]),
+        ("a.png", "a.png a.npy", ["a.npy", "a.png", "both fit"]),
+        ("a_rgb.png a_color.png", "a_depth.png", ["a_rgb.png", "a_color.png"]),
+        ("1.01.png 1.01.jpg 2.5.png", "1.02.png 2.51.png", ["1.01.jpg", "1.01.png", "same time stamp"]),
+    ],
+)
+def test_ambiguous_pairs_are_an_error_that_names_both(two, rgb, depth, named):
+    with pytest.raises(InputError) as caught:
+        two(rgb, depth)
+    assert all(name in str(caught.value) for name in named)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_pair(tmp_path, two):
+    for rgb, depth, part in (("a.png", "b.png", "1 images (a.png, …)"), ("", "b.png", "0 images")):
+        (tmp_path / "colour").mkdir(exist_ok=True)
+        with pytest.raises(InputError, match="no pair among") as caught:
+            two(rgb, depth)
+        if rgb:
+            assert part in str(caught.value)
+
+
+def test_bad_folders(tmp_path):
+    make(tmp_path, "rgb/0.png", "file")
+    with pytest.raises(InputError, match="none: no such folder"):
+        pair_folders(tmp_path / "rgb", tmp_path / "none")
+    with pytest.raises(InputError, match="file: is a file"):
+        pair_folders(tmp_path / "file", tmp_path / "rgb")
+    with pytest.raises(InputError, match="given for RGB and for depth"):
+        pair_folders(tmp_path / "rgb", tmp_path / "rgb" / ".." / "rgb")
+
+
+def test_hidden_files_and_other_files_are_not_images(two):
+    pairs, unpaired = two("0.jpg ._0.jpg .trash/1.jpg notes.txt", "0.png .0.77.png Thumbs.db")
+    assert (pairs, unpaired) == ({"0.jpg": "0.png"}, [])
+
+
+def test_a_folder_inside_the_other(tmp_path):
+    make(tmp_path, "0.jpg", "1.jpg", "depth/0.png", "depth/1.png")
+    recording = pair_folders(tmp_path, tmp_path / "depth")
+    assert [frame.rgb.name for frame in recording.frames] == ["0.jpg", "1.jpg"]
+    assert recording.unpaired == ()
+
+
+def test_results_inside_an_input_folder_are_no_inputs(tmp_path):
+    make(tmp_path, "rgb/a.png", "depth/a.png", "depth/out/a.png", "depth/out/b.png", "rgb/earlier/sub/a.png")
+    make(tmp_path / "rgb" / "earlier", OUTPUT_MARK)
+    recording = pair_folders(tmp_path / "rgb", tmp_path / "depth", tmp_path / "depth" / "out")
+    assert [(frame.rgb, frame.depth) for frame in recording.frames] == [
+        (tmp_path / "rgb" / "a.png", tmp_path / "depth" / "a.png")
+    ]
+    assert recording.unpaired == ()
+    for place in ("rgb", "depth"):
+        with pytest.raises(InputError, match="is the folder of the inputs"):
+            pair_folders(tmp_path / "rgb", tmp_path / "depth", tmp_path / place)
+
+
+TUM_RGB = "# color images\n# timestamp filename\n1.0 rgb/1.0.png\n1.1 rgb/1.1.png\n1.2 rgb/1.2.png\n"
+TUM_DEPTH = "# depth maps\n1.01 depth/1.01.png\n1.095 depth/1.095.png\n1.5 depth/1.5.png\n"
+
+
+def make_tum(folder: Path) -> Path:
+    make(folder, *(f"rgb/{t}.png" for t in (1.0, 1.1, 1.2)), *(f"depth/{t}.png" for t in (1.01, 1.095, 1.5)))
+    (folder / "rgb.txt").write_text(TUM_RGB)
+    (folder / "depth.txt").write_text(TUM_DEPTH)
+    return folder
+
+
+def test_tum(tmp_path):
+    recording = open_recording(make_tum(tmp_path))
+    assert recording.title == f"TUM RGB-D recording {tmp_path}"
+    assert recording.depth_unit == "tum"
+    assert recording.frames == (
+        Frame("1.0", tmp_path / "rgb/1.0.png", tmp_path / "depth/1.01.png", timestamp=1.0),
+        Frame("1.1", tmp_path / "rgb/1.1.png", tmp_path / "depth/1.095.png", timestamp=1.1),
+    )
+    assert recording.unpaired == (tmp_path / "depth/1.5.png", tmp_path / "rgb/1.2.png")
+    assert len(open_recording(tmp_path, maximal_difference=0.3).frames) == 3
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+@pytest.mark.parametrize("name", ["associations.txt", "associate.txt"])
+def test_tum_associations(tmp_path, swapped, name):
+    make_tum(tmp_path)
+    columns = [("1.0 rgb/1.0.png", "1.5 depth/1.5.png"), ("1.2 rgb/1.2.png", "1.01 depth/1.01.png")]
+    (tmp_path / name).write_text("".join(" ".join(row[::-1] if swapped else row) + "\n" for row in columns))
+    recording = open_recording(tmp_path)
+    assert [(f.name, f.rgb.name, f.depth.name, f.timestamp) for f in recording.frames] == [
+        ("1.0", "1.0.png", "1.5.png", 1.0),
+        ("1.2", "1.2.png", "1.01.png", 1.2),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1.0\n", "too short"),
+        ("one rgb/1.0.png\n", "'one' is no time stamp"),
+        ("1.0 ../secret.png\n", "outside"),
+        ("1.0 /etc/passwd\n", "outside"),
+        ("1.0 rgb/a.png\n1.1 rgb/a.jpg\n", "different names"),
+    ],
+)
+def test_bad_tum_lists(tmp_path, text, message):
+    make_tum(tmp_path)
+    (tmp_path / "rgb.txt").write_text(text)
+    with pytest.raises(InputError, match=message):
+        open_recording(tmp_path)
+
+
+def test_a_listed_file_that_is_missing_stays_a_frame(tmp_path):
+    make_tum(tmp_path)
+    (tmp_path / "depth/1.01.png").unlink()
+    assert len(open_recording(tmp_path).frames) == 2  # and fails when it is read
+
+
+def test_scannet(tmp_path):
+    make(tmp_path, *(f"color/{n}.jpg" for n in range(11)), *(f"depth/{n}.png" for n in range(11)), "pose/0.txt")
+    (tmp_path / "intrinsic").mkdir()
+    matrix = np.array([[1170.2, 0, 647.7, 0], [0, 1171.1, 483.8, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    np.savetxt(tmp_path / "intrinsic" / "intrinsic_color.txt", matrix)
+    recording = open_recording(tmp_path)
+    assert recording.title == f"ScanNet export {tmp_path}"
+    assert (len(recording.frames), recording.unpaired, recording.depth_unit) == (11, (), "mm")
+    assert recording.frames[0].camera == Camera(1170.2, 1171.1, 647.7, 483.8)
+
+
+@pytest.mark.parametrize(
+    ("place", "title"),
+    [("intrinsic.json", "Azure Kinect recording"), ("camera_intrinsic.json", "RealSense recording")],
+)
+def test_open3d(tmp_path, place, title):
+    make(tmp_path, "color/00000.jpg", "depth/00000.png")
+    columns = [610.0, 0, 0, 0, 611.0, 0, 320.0, 240.0, 1]
+    (tmp_path / place).write_text(json.dumps({"width": 640, "height": 480, "intrinsic_matrix": columns}))
+    recording = open_recording(tmp_path)
+    assert recording.title == f"{title} {tmp_path}"
+    assert (recording.frames[0].camera, recording.depth_unit) == (Camera(610.0, 611.0, 320.0, 240.0), "mm")
+
+
+@pytest.mark.parametrize("colour", ["rgb", "color", "images"])
+def test_plain_folders(tmp_path, colour):
+    recording = open_recording(make(tmp_path, f"{colour}/a.jpg", f"{colour}/b.jpg", "depth/a.png"))
+    assert recording.title == f"RGB and depth images in {tmp_path}"
+    assert recording.frames == (Frame("a", tmp_path / colour / "a.jpg", tmp_path / "depth" / "a.png"),)
+    assert recording.unpaired == (tmp_path / colour / "b.jpg",)
+    assert recording.depth_unit == "auto"
+
+
+def test_azure_kinect_by_device_time(tmp_path):
+    make(tmp_path, "color/000000_00000033000.jpg", "color/000001_00000066000.jpg", "infrared/000000_00000033022.jpg")
+    make(tmp_path, "depth/000000_00000066022.png")
+    recording = open_recording(tmp_path)
+    assert recording.title == f"Azure Kinect recording {tmp_path}"
+    (frame,) = recording.frames
+    assert (frame.rgb.name, frame.timestamp) == ("000001_00000066000.jpg", 0.066)
+    assert [path.name for path in recording.unpaired] == ["000000_00000033000.jpg"]
+
+
+ARKIT = ("41069021_305.244", "41069021_305.261", "41069021_305.278")
+
+
+@pytest.mark.parametrize("inside", ["", "41069021_frames/"])
+def test_arkitscenes(tmp_path, inside):
+    make(tmp_path, *(f"{inside}lowres_depth/{name}.png" for name in ARKIT), f"{inside}wide/41069021_305.260.png")
+    make(tmp_path, *(f"{inside}lowres_wide/{name}.png" for name in ARKIT))
+    make(tmp_path, *(f"{inside}confidence/{name}.png" for name in ARKIT))
+    pincam = tmp_path / inside / "wide_intrinsics" / "41069021_305.260.pincam"
+    pincam.parent.mkdir()
+    pincam.write_text("1920 1440 1600.1 1600.2 960.3 720.4")
+    recording = open_recording(tmp_path)
+    assert recording.title == f"ARKitScenes recording {tmp_path}, RGB of wide"
+    (frame,) = recording.frames
+    assert (frame.name, frame.depth.stem, frame.timestamp) == ("41069021_305.260", ARKIT[1], 305.26)
+    assert frame.confidence == tmp_path / inside / "confidence" / f"{ARKIT[1]}.png"
+    assert frame.camera == Camera(1600.1, 1600.2, 960.3, 720.4)
+    assert [path.stem for path in recording.unpaired] == [ARKIT[0], ARKIT[2]]
+    assert recording.depth_unit == "mm"
+
+
+def test_3d_scanner_app(tmp_path):
+    make(tmp_path, "frame_00000.jpg", "frame_00002.jpg", "info.json", "textured_output.jpg")
+    make(tmp_path, *(f"{kind}_{n:05}.png" for kind in ("depth", "conf") for n in range(3)))
+    for n in range(3):
+        facts = {"intrinsics": [1450.5, 0, 950.25, 0, 1451.5, 715.75, 0, 0, 1], "time": 12.5 + n}
+        (tmp_path / f"frame_{n:05}.json").write_text(json.dumps(facts))
+    recording = open_recording(tmp_path)
+    assert recording.title == f"3D Scanner App export {tmp_path}"
+    assert recording.frames[1] == Frame(
+        "frame_00002",
+        tmp_path / "frame_00002.jpg",
+        tmp_path / "depth_00002.png",
+        tmp_path / "conf_00002.png",
+        Camera(1450.5, 1451.5, 950.25, 715.75),
+        14.5,
+    )
+    assert (len(recording.frames), recording.unpaired) == (2, (tmp_path / "depth_00001.png",))
+    with pytest.raises(InputError, match="is the folder of the inputs"):
+        open_recording(tmp_path, tmp_path)
+    (tmp_path / "frame_00002.json").write_text("{")
+    with pytest.raises(InputError, match=r"frame_00002.json: cannot be read, expected JSON"):
+        open_recording(tmp_path)
+
+
+@pytest.mark.parametrize("inside", ["", "EXR_RGBD/"])
+def test_record3d(tmp_path, inside):
+    make(tmp_path, *(f"{inside}rgb/{n}.jpg" for n in range(3)), *(f"{inside}depth/{n}.exr" for n in range(3)))
+    facts = {"w": 720, "h": 960, "K": [590.0, 0, 0, 0, 591.0, 0, 360.0, 480.0, 1]}
+    facts["perFrameIntrinsicCoeffs"] = [[590.5, 591.5, 360.5, 480.5]] * 2
+    (tmp_path / inside / "metadata.json").write_text(json.dumps(facts))
+    recording = open_recording(tmp_path)
+    assert recording.title == f"Record3D export {tmp_path}"
+    assert recording.depth_unit == "m"
+    assert [frame.depth.name for frame in recording.frames] == ["0.exr", "1.exr", "2.exr"]
+    assert recording.frames[1].camera == Camera(590.5, 591.5, 360.5, 480.5)
+    assert recording.frames[2].camera == Camera(590.0, 591.0, 360.0, 480.0)
+
+
+def test_realsense_in_one_folder(tmp_path):
+    make(tmp_path, *(f"run_{kind}_{n}.png" for kind in ("Color", "Depth") for n in (9, 10)), "run_Depth_metadata_9.txt")
+    recording = open_recording(tmp_path)
+    assert {frame.rgb.name: frame.depth.name for frame in recording.frames} == {
+        "run_Color_9.png": "run_Depth_9.png",
+        "run_Color_10.png": "run_Depth_10.png",
+    }
+    assert read_depth(recording.frames[0].depth).shape == DEPTH.shape
+    assert read_rgb(recording.frames[0].rgb).shape == RGB.shape
+
+
+def test_realsense_in_two_folders(tmp_path):
+    make(tmp_path, "color/run_Color_9.png", "depth/run_Depth_9.png")
+    recording = open_recording(tmp_path)
+    assert (recording.title, recording.depth_unit) == (f"RealSense recording {tmp_path}", "mm")
+
+
+@pytest.mark.parametrize("inside", ["{}", "color/{} depth/{}"])
+def test_realsense_depth_in_colours_is_refused(tmp_path, inside):
+    colour, depth = ([*inside.split()] * 2)[:2]
+    names = colour.format("run_Color_9.png"), depth.format("run_Depth_9.png")
+    make(tmp_path, *names)
+    cv2.imwrite(str(tmp_path / names[1]), RGB)
+    with pytest.raises(InputError, match="depth as a colour picture, as rs-convert writes it"):
+        open_recording(tmp_path)
+
+
+def test_pairs_in_one_folder(tmp_path):
+    make(tmp_path, "a_rgb.png", "a_depth.png", "b_rgb.png", "c_depth.png", "logo.png", "rgb_and_depth.png")
+    recording = open_recording(tmp_path)
+    assert recording.title == f"pairs in {tmp_path}"
+    assert [frame.name for frame in recording.frames] == ["a_rgb"]
+    assert [path.name for path in recording.unpaired] == ["b_rgb.png", "c_depth.png"]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ([], "it holds nothing"),
+        (["notes.txt", "x.png"], "no known recording (it holds notes.txt, x.png); expected TUM RGB-D"),
+        (["metadata", "rgbd/0.jpg", "rgbd/0.depth"], "export the recording as 'EXR + JPG sequence'"),
+        (["rgb.mp4", "depth/000000.png"], "Stray Scanner, whose RGB is the video rgb.mp4"),
+        (["rgb/0.png", "color/0.png", "depth/0.png"], "both may be the RGB images"),
+        (["rgb/a.png", "depth/b.png"], "no pair among"),
+        (["frame_00000.jpg", "depth_00001.png"], "in which no RGB image has depth"),
+    ],
+)
+def test_what_is_no_recording(tmp_path, names, message):
+    make(tmp_path, *names)
+    with pytest.raises(InputError) as caught:
+        open_recording(tmp_path)
+    assert message in str(caught.value)
+    assert str(caught.value).startswith(str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("none", "no such folder"),
+        ("a.txt", "is a file"),
+        ("a.r3d", "EXR \\+ JPG sequence"),
+        ("a.mkv", "export its frames"),
+        ("a.bag", "export its frames"),
+        ("a.zip", "unpack it"),
+    ],
+)
+def test_files(tmp_path, name, message):
+    if name != "none":
+        make(tmp_path, name)
+    with pytest.raises(InputError, match=message):
+        open_recording(tmp_path / name)
+
+
+def test_exr_without_its_package(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "OpenEXR", None)
+    with pytest.raises(InputError, match="pip install openexr"):
+        read_exr(make(tmp_path, "0.exr") / "0.exr")
+    with pytest.raises(InputError, match="no such file"):
+        read_exr(tmp_path / "1.exr")
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32])
+@pytest.mark.parametrize("channels", ["R", "Z", "RGB", "D"])
+def test_exr(tmp_path, kind, channels):
+    exr = pytest.importorskip("OpenEXR")
+    depth = np.array([[0.5, 1.25, np.nan], [0, np.inf, 2]], kind)
+    header = {"compression": exr.PIZ_COMPRESSION, "type": exr.scanlineimage}
+    exr.File(header, {name: depth + (name in "GB") for name in channels}).write(str(tmp_path / "0.exr"))
+    read = read_exr(tmp_path / "0.exr")
+    assert read.dtype == np.float32
+    np.testing.assert_array_equal(read, depth.astype(np.float32))
+
+
+def test_bad_exr(tmp_path):
+    exr = pytest.importorskip("OpenEXR")
+    with pytest.raises(InputError, match="cannot be decoded"):
+        read_exr(make(tmp_path, "0.exr") / "0.exr")
+    planes = {name: np.ones((2, 3), np.float32) for name in ("A", "B")}
+    exr.File({"type": exr.scanlineimage}, planes).write(str(tmp_path / "1.exr"))
+    with pytest.raises(InputError, match="has channels A, B, expected one of Z, R, Y"):
+        read_exr(tmp_path / "1.exr")

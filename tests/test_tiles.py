@@ -1,0 +1,141 @@
+"""Tiles: the same result as the whole image, and smaller ones where memory is short."""
+
+import logging
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import depthup.tiles as tiles
+from depthup.data import crop_to_multiple, make_low_resolution, motorcycle
+from depthup.models import DDFUpNet, DDFUpNetConfig
+from depthup.tiles import run_network
+from depthup.weights import load_model
+
+
+def inputs(h: int, w: int, scale: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    rng = np.random.default_rng(0)
+    rows, columns = np.mgrid[:h, :w]
+    low = np.sin(rows / 7) * np.cos(columns / 9) / 4 + 0.5 + 0.2 * (columns > w / 2)
+    smooth = np.kron(rng.random((3, h, w)), np.ones((scale, scale)))
+    rgb = (255 * np.clip(smooth + 0.1 * rng.random(smooth.shape), 0, 1)).astype(np.uint8)
+    valid = rng.random((h, w)) > 0.1
+    return torch.from_numpy(low).float()[None, None], torch.from_numpy(rgb)[None], torch.from_numpy(valid)[None, None]
+
+
+@pytest.fixture
+def small_tiles(monkeypatch):
+    """Every image is done in tiles of about 48 cells at x4."""
+    monkeypatch.setattr(tiles, "WHOLE_LIMIT", 1.0)
+    return lambda cells, scale: monkeypatch.setattr(tiles, "TILE_BYTES", tiles.BYTES_PER_PIXEL * (cells * scale) ** 2)
+
+
+@pytest.mark.parametrize("name", ["x4", "x16"])
+def test_no_seam_can_be_found(name, small_tiles, monkeypatch):
+    net = load_model(name)
+    scale = net.config.scale
+    pair = motorcycle()
+    low = make_low_resolution(crop_to_multiple(pair.depth, scale), scale, "dkn")
+    valid = np.isfinite(low)
+    depth = np.where(valid, low, np.nanmean(low))
+    span = float(np.ptp(depth))
+    inside = [torch.from_numpy(a)[None, None] for a in ((depth - depth.min()) / span, valid)]
+    rgb = torch.from_numpy(crop_to_multiple(pair.rgb, scale).copy()).permute(2, 0, 1)[None]
+    with monkeypatch.context() as whole:
+        whole.setattr(tiles, "WHOLE_LIMIT", math.inf)
+        expected = run_network(net, inside[0].float(), rgb, inside[1])
+    small_tiles(160 // scale + 24, scale)
+    result = run_network(net, inside[0].float(), rgb, inside[1])
+    assert not torch.equal(result, expected)  # it was done in tiles
+    assert (result - expected).abs().max() * span < 1e-3  # metres
+
+
+@pytest.mark.parametrize("architecture", ["base", "paper"])
+@pytest.mark.parametrize("sensor", [False, True])
+def test_tiles_that_see_enough_give_the_whole_to_rounding(architecture, sensor, small_tiles, monkeypatch):
+    if sensor and architecture == "paper":
+        return
+    torch.manual_seed(0)
+    net = DDFUpNet(DDFUpNetConfig(architecture, 4, width=16, trunk_blocks=1, sensor=sensor)).eval()
+    if architecture == "base":
+        torch.nn.init.normal_(net.net.result.weight, std=0.5)
+    low, rgb, valid = inputs(90, 31, 4)
+    with torch.inference_mode():
+        expected = net(low, rgb.float() / 255, valid)
+    small_tiles(64, 4)
+    monkeypatch.setattr(tiles, "MARGIN", 16)
+    torch.testing.assert_close(run_network(net, low, rgb, valid), expected, rtol=0, atol=2e-5)
+
+
+def test_means_come_from_the_whole_image(small_tiles, monkeypatch):
+    torch.manual_seed(0)
+    net = DDFUpNet(DDFUpNetConfig("base", 4, width=16, trunk_blocks=1)).eval()
+    seen = []
+    forward = DDFUpNet.forward_part
+
+    def recorded(self, low, rgb, valid, means, until):
+        seen.append(dict(means))
+        return forward(self, low, rgb, valid, means, until)
+
+    monkeypatch.setattr(DDFUpNet, "forward_part", recorded)
+    low, rgb, valid = inputs(60, 75, 4)
+    small_tiles(48, 4)
+    run_network(net, low, rgb, valid)
+    assert set(seen[0]) == set() and set(seen[-1]) == {1, 2}
+    with torch.inference_mode():
+        expected = forward(net, low, rgb.float() / 255, valid, {}, 2).mean((2, 3))
+    torch.testing.assert_close(seen[-1][2], expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("size", "tile", "margin"), [(100, 40, 10), (7, 40, 10), (41, 40, 10), (33, 4, 1), (1, 8, 2)])
+def test_parts_cover_an_axis_once(size, tile, margin):
+    spans = tiles._spans(size, tile, margin)
+    covered = np.zeros(size, int)
+    for span in spans:
+        covered[span.place(1)] += 1
+        assert span.seen_last - span.seen_first <= max(tile, 2 + 2 * margin)
+        assert 0 <= span.seen_first <= span.first < span.last <= span.seen_last <= size
+    assert (covered == 1).all()
+
+
+def test_out_of_memory_falls_back_to_smaller_tiles_and_says_so(monkeypatch, caplog):
+    net = load_model("x4")
+    low, rgb, valid = inputs(40, 50, 4)
+    expected = run_network(net, low, rgb, valid)
+    largest = []
+    forward = DDFUpNet.forward_part
+
+    def limited(self, low, rgb, *rest):
+        largest.append(rgb.shape[2] * rgb.shape[3])
+        if largest[-1] > 120 * 120:
+            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+        return forward(self, low, rgb, *rest)
+
+    monkeypatch.setattr(DDFUpNet, "forward_part", limited)
+    monkeypatch.setattr(DDFUpNet, "forward", lambda self, *args: limited(self, *args))
+    monkeypatch.setattr(tiles, "MARGIN", 6)
+    with caplog.at_level(logging.WARNING, "depthup"):
+        result = run_network(net, low, rgb, valid)
+    assert "out of memory: trying again in tiles of" in caplog.text
+    assert largest[0] == 160 * 200 and largest[-1] <= 120 * 120
+    assert (result - expected).abs().max() < 5e-3
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory(monkeypatch):
+    def broken(self, *args):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(DDFUpNet, "forward", broken)
+    with pytest.raises(RuntimeError, match="a bug"):
+        run_network(load_model("x4"), *inputs(8, 8, 4))
+
+
+def test_no_memory_at_all(monkeypatch):
+    def broken(self, *args):
+        raise MemoryError
+
+    monkeypatch.setattr(DDFUpNet, "forward", broken)
+    monkeypatch.setattr(DDFUpNet, "forward_part", broken)
+    with pytest.raises(MemoryError, match="not even the smallest tiles fit"):
+        run_network(load_model("x4"), *inputs(40, 40, 4))
