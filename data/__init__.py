@@ -1,8 +1,17 @@
 """RGB-D pairs: reading them, making low-resolution depth out of them, and cutting training crops."""
 
 from depthup.data.crops import CachedPairs, CropSampler, prefetch
+from depthup.data.depth_encoding import DEPTH_KINDS, DEPTH_UNITS, DepthEncoding
 from depthup.data.errors import InputError
-from depthup.data.files import DEPTH_SUFFIXES, DEPTH_UNITS, RGB_SUFFIXES, read_depth, read_disparity, read_rgb
+from depthup.data.files import (
+    DEPTH_SUFFIXES,
+    RGB_SUFFIXES,
+    read_confidence,
+    read_depth,
+    read_disparity,
+    read_mask,
+    read_rgb,
+)
 from depthup.data.low_resolution import PROTOCOLS, crop_to_multiple, make_low_resolution
 from depthup.data.motorcycle import Motorcycle, motorcycle
 from depthup.data.nyuv2 import NYUv2Mat
@@ -10,6 +19,7 @@ from depthup.data.opening import open_dataset
 from depthup.data.pairs import SPLITS, Pair, PairDataset, PairFolder, is_validation_scene
 
 __all__ = [
+    "DEPTH_KINDS",
     "DEPTH_SUFFIXES",
     "DEPTH_UNITS",
     "PROTOCOLS",
@@ -17,6 +27,7 @@ __all__ = [
     "SPLITS",
     "CachedPairs",
     "CropSampler",
+    "DepthEncoding",
     "InputError",
     "Motorcycle",
     "NYUv2Mat",
@@ -29,7 +40,9 @@ __all__ = [
     "motorcycle",
     "open_dataset",
     "prefetch",
+    "read_confidence",
     "read_depth",
     "read_disparity",
+    "read_mask",
     "read_rgb",
 ]
