@@ -1,8 +1,17 @@
 """RGB-D pairs: reading them, making low-resolution depth out of them, and cutting training crops."""
 
 from depthup.data.crops import CachedPairs, CropSampler, prefetch
+from depthup.data.depth_encoding import DEPTH_KINDS, DEPTH_UNITS, DepthEncoding
 from depthup.data.errors import InputError
-from depthup.data.files import DEPTH_SUFFIXES, DEPTH_UNITS, RGB_SUFFIXES, read_depth, read_disparity, read_rgb
+from depthup.data.files import (
+    DEPTH_SUFFIXES,
+    RGB_SUFFIXES,
+    read_confidence,
+    read_depth,
+    read_disparity,
+    read_mask,
+    read_rgb,
+)
 from depthup.data.low_resolution import PROTOCOLS, crop_to_multiple, make_low_resolution
 from depthup.data.motorcycle import Motorcycle, motorcycle
 from depthup.data.nyuv2 import NYUv2Mat
@@ -13,6 +22,7 @@ from depthup.data.recordings import open_recording
 from depthup.data.sensor import STANDARD_SENSOR, Sensor
 
 __all__ = [
+    "DEPTH_KINDS",
     "DEPTH_SUFFIXES",
     "DEPTH_UNITS",
     "PROTOCOLS",
@@ -22,6 +32,7 @@ __all__ = [
     "CachedPairs",
     "Camera",
     "CropSampler",
+    "DepthEncoding",
     "Frame",
     "InputError",
     "Motorcycle",
@@ -39,7 +50,9 @@ __all__ = [
     "open_recording",
     "pair_folders",
     "prefetch",
+    "read_confidence",
     "read_depth",
     "read_disparity",
+    "read_mask",
     "read_rgb",
 ]

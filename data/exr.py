@@ -1,35 +1,81 @@
-"""Depth in OpenEXR files, as Record3D exports it. OpenCV's wheels cannot read them, so this needs a package."""
+"""Decoding OpenEXR files, through the package of the extra `exr`."""
 
+import io
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 import numpy as np
 
-from depthup.data.errors import InputError
+from depthup.data.errors import InputError, listed
+from depthup.data.extras import load_extra
+from depthup.data.record import Record, parse_record
 
-_CHANNELS = ("Z", "R", "Y")
+_CHANNELS = ("Z", "depth", "V", "Y", "R")
+
+_stream_lock = threading.Lock()
 
 
-def read_exr(path: str | Path) -> np.ndarray:
-    """The depth channel of an OpenEXR file: Z, R, Y, or the only one.
+@contextmanager
+def _silent_openexr() -> Iterator[None]:
+    """Silence OpenEXR, which prints on Python's stdout and on C's stderr: what matters is raised as InputError."""
+    with _stream_lock, redirect_stdout(io.StringIO()):
+        try:
+            saved = os.dup(2)
+        except OSError:  # closed, as a daemon's is
+            yield
+            return
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(nowhere, 2)
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            os.close(nowhere)
 
-    Returns:
-        float32 [H, W] as stored: no measurement may be 0, NaN or infinity; Record3D stores metres.
 
-    Raises:
-        InputError: the file is missing or cannot be read, it has no such channel, or the package is not installed.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}, expected an OpenEXR file")
+def decode_exr(path: Path, content: bytes, what: str) -> tuple[np.ndarray, Record]:
+    """One channel [H, W] of an EXR file as stored, and depthup's record; raises InputError as `read_plane`."""
+    exr = load_extra(path, "OpenEXR", "exr")
     try:
-        import OpenEXR
-    except ImportError:
-        raise InputError(f"{path}: reading OpenEXR needs the package OpenEXR; pip install openexr") from None
-    try:
-        channels = OpenEXR.File(str(path), separate_channels=True).channels()
-    except (RuntimeError, ValueError, TypeError):
-        raise InputError(f"{path}: cannot be decoded, expected a whole OpenEXR file") from None
-    names = [name for name in _CHANNELS if name in channels] or list(channels)
-    if len(channels) != 1 and names[0] not in _CHANNELS:
-        raise InputError(f"{path}: has channels {', '.join(names)}, expected one of {', '.join(_CHANNELS)}")
-    return np.asarray(channels[names[0]].pixels, np.float32)
+        with _silent_openexr():
+            file = exr.File(io.BytesIO(content), separate_channels=True)
+            parts = len(file.parts)
+            header, channels = file.header(), {name: channel.pixels for name, channel in file.channels().items()}
+        corners = [[[int(n) for n in corner] for corner in header[box]] for box in ("dataWindow", "displayWindow")]
+    except Exception as error:  # the decoder raises many kinds for damaged files
+        raise InputError(f"{path}: cannot be decoded, expected an intact EXR file") from error
+    if parts != 1:
+        raise InputError(f"{path}: holds {parts} parts, expected one")
+    if corners[0] != corners[1]:
+        raise InputError(f"{path}: has data window {corners[0]} in display window {corners[1]}, expected equal ones")
+    (left, top), (right, bottom) = corners[0]
+    image = _channel(path, channels, what)
+    if image.shape != (bottom - top + 1, right - left + 1):
+        raise InputError(f"{path}: {what} is sampled coarser than the image, expected a value for each pixel")
+    return image, parse_record(header.get("comments"))
+
+
+def _channel(path: Path, channels: dict[str, np.ndarray], what: str) -> np.ndarray:
+    """The only channel, or the first of the names that depth goes by, layers (`View.Depth.Z`) included."""
+    if len(channels) == 1:
+        return next(iter(channels.values()))
+    expected = f"expected one, or one named {', '.join(_CHANNELS)}"
+    for wanted in _CHANNELS:
+        names = [name for name in channels if name.lower().rpartition(".")[2] == wanted.lower()]
+        if len(names) > 1:
+            raise InputError(f"{path}: holds the channels {listed(names)}, {expected}")
+        if names:
+            image = channels[names[0]]
+            # R, G, B and Y, RY, BY are a picture unless all are the same
+            if wanted in ("Y", "R") and not all(
+                np.array_equal(image, other, equal_nan=True)
+                for name, other in channels.items()
+                if name.rpartition(".")[2] != "A"
+            ):
+                raise InputError(f"{path}: {what} has channels {listed(channels)} (a colour picture), {expected}")
+            return image
+    raise InputError(f"{path}: holds the channels {listed(channels)}, {expected}")

@@ -17,7 +17,6 @@ OUTPUT_MARK = ".depthup-batch.jsonl"
 MAXIMAL_DIFFERENCE = 0.02
 """Seconds between an RGB image and its depth, as in the tools of the TUM RGB-D data set."""
 
-_DEPTH_SUFFIXES = (*DEPTH_SUFFIXES, ".exr")
 _RGB_WORDS = {"rgb", "color", "colour", "image", "img"}
 _DEPTH_WORDS = {"depth"}
 _MILLISECONDS = 10**12  # a number this large is no second of this age
@@ -104,7 +103,7 @@ def pair_folders(
     if rgb_folder.resolve() == depth_folder.resolve():
         raise InputError(f"{rgb_folder}: is given for RGB and for depth; give it once, or expected two folders")
     rgb = find_images(rgb_folder, RGB_SUFFIXES, out, depth_folder)
-    depth = find_images(depth_folder, _DEPTH_SUFFIXES, out, rgb_folder)
+    depth = find_images(depth_folder, DEPTH_SUFFIXES, out, rgb_folder)
     pairs = pair_images(rgb, depth, maximal_difference)
     if not pairs:
         raise InputError(
@@ -121,7 +120,7 @@ def pair_one_folder(folder: Path, out: str | Path | None = None) -> Recording | 
         InputError: two images that fit one partner.
     """
     rgb = [image for image in find_images(folder, RGB_SUFFIXES, out) if _words(image.stem) & _RGB_WORDS]
-    depth = [image for image in find_images(folder, _DEPTH_SUFFIXES, out) if _words(image.stem) & _DEPTH_WORDS]
+    depth = [image for image in find_images(folder, DEPTH_SUFFIXES, out) if _words(image.stem) & _DEPTH_WORDS]
     both = {image.path for image in rgb} & {image.path for image in depth}
     rgb, depth = ([image for image in images if image.path not in both] for images in (rgb, depth))
     pairs = pair_images(rgb, depth, MAXIMAL_DIFFERENCE)

@@ -9,8 +9,9 @@ from typing import Protocol
 
 import numpy as np
 
+from depthup.data.depth_encoding import DepthEncoding
 from depthup.data.errors import InputError
-from depthup.data.files import DEPTH_SUFFIXES, RGB_SUFFIXES, read_disparity, read_rgb, read_scaled_depth
+from depthup.data.files import DEPTH_SUFFIXES, RGB_SUFFIXES, read_depth, read_disparity, read_rgb
 
 SPLITS = ("all", "train", "val", "test")
 
@@ -156,8 +157,10 @@ class PairFolder:
         """Decode one pair; raises InputError if a file is bad or the sizes differ."""
         entry = self._entries[index]
         rgb = read_rgb(entry.rgb)
-        read = read_disparity if entry.unit == "disparity" else read_scaled_depth
-        depth = read(entry.depth, entry.divisor)
+        if entry.unit == "disparity":
+            depth = read_disparity(entry.depth, entry.divisor)
+        else:
+            depth = read_depth(entry.depth, DepthEncoding(scale=entry.divisor))
         if rgb.shape[:2] != depth.shape:
             raise InputError(
                 f"{entry.depth}: is {depth.shape[1]}x{depth.shape[0]} pixels but {entry.rgb.name} is"

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-import io
+import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from depthup import __version__
 from depthup.atomic import write_beside
 from depthup.data import DEPTH_UNITS, InputError
+from depthup.data.extras import load_extra
+from depthup.plane_files import encode_plane
 
-DEPTH_OUTPUT_SUFFIXES = (".png", ".tif", ".tiff", ".npy")
-"""Endings that `write_depth` knows."""
+DEPTH_OUTPUT_SUFFIXES = (".png", ".tif", ".tiff", ".exr", ".pfm", ".npy", ".npz")
+"""Endings that `write_depth` and `write_confidence` know; `.png` holds 16-bit integers, the others float32."""
 
 IMAGE_OUTPUT_SUFFIXES = (".png", ".jpg", ".jpeg")
 """Endings that `write_image` knows."""
 
 _LARGEST = 65535
+
+_TAKEN_NAMES = ("depth", "confidence", "file", "allow_pickle")  # of arrays in a .npz, or arguments of np.savez
 
 
 def check_output(path: str | Path, overwrite: bool = False, suffixes: tuple[str, ...] = ()) -> None:
@@ -30,13 +36,15 @@ def check_output(path: str | Path, overwrite: bool = False, suffixes: tuple[str,
         suffixes: allowed endings in lower case, such as `DEPTH_OUTPUT_SUFFIXES`; none = any.
 
     Raises:
-        InputError: wrong ending, the path is a folder or exists without `overwrite`, or its folder is missing or not
-            writable.
+        InputError: wrong ending, the path is a folder or exists without `overwrite`, its folder is missing or not
+            writable, or the extra that the ending needs is not installed.
     """
     path = Path(path)
     if suffixes and path.suffix.lower() not in suffixes:
         found = f"ends in {path.suffix!r}" if path.suffix else "has no ending"
         raise InputError(f"{path}: {found}, expected one of {', '.join(suffixes)}")
+    if path.suffix.lower() == ".exr":
+        load_extra(path, "OpenEXR", "exr")
     folder = path.parent
     try:
         if path.is_dir():
@@ -66,34 +74,70 @@ def check_output_folder(path: str | Path) -> None:
         raise InputError(f"{path}: cannot be written: {there} {fault}; expected a folder")
 
 
-def write_depth(path: str | Path, depth: np.ndarray, unit: str = "mm", overwrite: bool = False) -> None:
+def write_depth(
+    path: str | Path,
+    depth: np.ndarray,
+    unit: str = "mm",
+    overwrite: bool = False,
+    scale: float | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
     """Write a depth map; `depthup.data.read_depth` reads it back.
 
+    What the integers are and who wrote them is recorded in the file, except in PFM and `.npy`, which have no room.
+
     Args:
-        path: `.png` for 16-bit integers, 0 = no measurement; `.tif`, `.tiff` or `.npy` for float32 metres with NaN.
+        path: `.png` for 16-bit integers, 0 = no measurement; `.tif`, `.tiff`, `.exr` (extra `exr`), `.pfm`, `.npy` or
+            `.npz` (array `depth`) for float32 metres with NaN.
         depth: float32 [H, W] in metres, NaN where there is no measurement.
         unit: what the integers of a PNG are, one of `DEPTH_UNITS`: value = round(metres * number); floats are metres.
         overwrite: whether the file may exist already.
+        scale: integers per metre of a PNG, in place of a unit.
+        metadata: what else to record, such as `{"model": "x4"}`; the names are ASCII identifiers.
 
     Raises:
-        InputError: see `check_output`, or a depth that a 16-bit PNG in this unit does not hold.
-        ValueError: `unit` is not in `DEPTH_UNITS`, or `depth` is not [H, W].
+        InputError: see `check_output`, a depth that a 16-bit PNG in this unit does not hold, or a scale for floats.
+        ValueError: `unit` is not in `DEPTH_UNITS`, `scale` is not > 0, a name in `metadata` is taken or no identifier,
+            or `depth` is not [H, W].
     """
     path = Path(path)
     if unit not in DEPTH_UNITS:
         raise ValueError(f"depth unit {unit!r} is unknown, expected one of {', '.join(DEPTH_UNITS)}")
-    if depth.ndim != 2 or depth.size == 0:
-        raise ValueError(f"depth has shape {list(depth.shape)}, expected [height, width]")
+    if scale is not None and not 0 < scale < math.inf:
+        raise ValueError(f"depth scale is {scale}, expected a number > 0")
+    _check_plane(depth, "depth")
     check_output(path, overwrite, DEPTH_OUTPUT_SUFFIXES)
-    suffix = path.suffix.lower()
-    if suffix == ".npy":
-        file = io.BytesIO()
-        np.save(file, depth.astype(np.float32))
-        _write_bytes(path, file.getvalue())
+    integers = path.suffix.lower() == ".png"
+    if scale is not None and not integers:
+        raise InputError(f"{path}: a {path.suffix} file holds float metres, expected no scale (only a .png has one)")
+    name, number = ("m", 1.0) if not integers else (unit, DEPTH_UNITS[unit]) if scale is None else ("", scale)
+    record = _record({"depth_unit": name} if name else {}, {"depth_scale": f"{number:.17g}"}, metadata or {})
+    plane = _to_integers(path, depth, number, name) if integers else depth.astype(np.float32)
+    _write_bytes(path, encode_plane(path, plane, "depth", record))
+
+
+def write_confidence(path: str | Path, confidence: np.ndarray, overwrite: bool = False) -> None:
+    """Write how far each depth is to be trusted.
+
+    Args:
+        path: `.png` for 16-bit integers, 0..65535 = 0..1 (recorded in the file); endings of `write_depth` for float32.
+        confidence: float [H, W], 0..1.
+        overwrite: whether the file may exist already.
+
+    Raises:
+        InputError: see `check_output`.
+        ValueError: `confidence` is not [H, W], or not 0..1 everywhere.
+    """
+    path = Path(path)
+    _check_plane(confidence, "confidence")
+    if not ((confidence >= 0) & (confidence <= 1)).all():
+        raise ValueError("confidence leaves 0..1, expected 0 where nothing is known")
+    check_output(path, overwrite, DEPTH_OUTPUT_SUFFIXES)
+    if path.suffix.lower() == ".png":
+        scale, plane = _LARGEST, np.rint(confidence.astype(np.float64) * _LARGEST).astype(np.uint16)
     else:
-        _write_bytes(
-            path, _encode(path, _to_integers(path, depth, unit) if suffix == ".png" else depth.astype(np.float32))
-        )
+        scale, plane = 1, confidence.astype(np.float32)
+    _write_bytes(path, encode_plane(path, plane, "confidence", _record({"confidence_scale": str(scale)})))
 
 
 def write_image(path: str | Path, rgb: np.ndarray, overwrite: bool = False) -> None:
@@ -115,21 +159,37 @@ def write_image(path: str | Path, rgb: np.ndarray, overwrite: bool = False) -> N
     _write_bytes(path, _encode(path, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)))
 
 
-def _to_integers(path: Path, depth: np.ndarray, unit: str) -> np.ndarray:
-    """uint16 [H, W], 0 where `depth` is NaN."""
+def _check_plane(plane: np.ndarray, what: str) -> None:
+    if plane.ndim != 2 or plane.size == 0:
+        raise ValueError(f"{what} has shape {list(plane.shape)}, expected [height, width]")
+
+
+def _record(*parts: Mapping[str, str]) -> dict[str, str]:
+    """What is noted in a file, the program and its version first."""
+    record = {"software": f"depthup {__version__}"}
+    for part in parts:
+        for name, value in part.items():
+            if name in record or name in _TAKEN_NAMES or not (name.isascii() and name.isidentifier()):
+                raise ValueError(f"metadata {name!r} is taken or no ASCII identifier, expected another name")
+            record[name] = str(value)
+    return record
+
+
+def _to_integers(path: Path, depth: np.ndarray, number: float, unit: str) -> np.ndarray:
+    """uint16 [H, W], 0 where `depth` is NaN; `unit` is empty for a scale of the user's own."""
     known = ~np.isnan(depth)
     metres = depth[known].astype(np.float64)
-    values = np.rint(metres * DEPTH_UNITS[unit])
+    values = np.rint(metres * number)
     for wrong, extreme in ((values > _LARGEST, np.max), (values < 1, np.min)):
         if wrong.any():
-            raise InputError(f"{path}: {_range_fault(metres, float(extreme(metres)), int(wrong.sum()), unit)}")
+            fault = _range_fault(metres, float(extreme(metres)), int(wrong.sum()), number, unit)
+            raise InputError(f"{path}: {fault}")
     integers = np.zeros(depth.shape, np.uint16)
     integers[known] = values
     return integers
 
 
-def _range_fault(metres: np.ndarray, extreme: float, count: int, unit: str) -> str:
-    number = DEPTH_UNITS[unit]
+def _range_fault(metres: np.ndarray, extreme: float, count: int, number: float, unit: str) -> str:
     fitting = [
         name
         for name, other in DEPTH_UNITS.items()
@@ -138,8 +198,9 @@ def _range_fault(metres: np.ndarray, extreme: float, count: int, unit: str) -> s
     ]
     units = f"the unit {' or '.join(fitting)}, or " if fitting else ""
     return (
-        f"depth {extreme:.6g} m does not fit ({count} such pixels): a 16-bit PNG in unit {unit} holds {1 / number:.6g}"
-        f" to {_LARGEST / number:.6g} m; use {units}a .tiff or .npy file"
+        f"depth {extreme:.6g} m does not fit ({count} such pixels): a 16-bit PNG in"
+        f" {f'unit {unit}' if unit else f'scale {number:g}'} holds {1 / number:.6g} to {_LARGEST / number:.6g} m; use"
+        f" {units}a .tiff, .exr, .pfm, .npy or .npz file, or another scale"
     )
 
 

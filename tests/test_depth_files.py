@@ -2,14 +2,15 @@
 
 import errno
 import os
+import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from depthup.data import DEPTH_UNITS, InputError, read_depth, read_rgb
-from depthup.depth_files import DEPTH_OUTPUT_SUFFIXES, check_output, write_depth, write_image
+from depthup.data import DEPTH_UNITS, DepthEncoding, InputError, read_depth, read_rgb
+from depthup.depth_files import DEPTH_OUTPUT_SUFFIXES, check_output, write_confidence, write_depth, write_image
 
 
 def some_depth(unit: str = "mm") -> np.ndarray:
@@ -37,7 +38,9 @@ def test_every_integer_survives(tmp_path, unit):
     np.testing.assert_array_equal(cv2.imread(str(tmp_path / "depth.png"), cv2.IMREAD_UNCHANGED), values)
 
 
-@pytest.mark.parametrize("name", ["depth.tif", "depth.tiff", "depth.npy", "DEPTH.TIFF", "DEPTH.NPY"])
+@pytest.mark.parametrize(
+    "name", ["depth.tif", "depth.tiff", "depth.pfm", "depth.npy", "depth.npz", "DEPTH.TIFF", "DEPTH.NPZ"]
+)
 def test_floating_point_files_are_exact(tmp_path, name):
     depth = some_depth()
     depth[0, 0], depth[0, 1] = 1e-4, 1e5
@@ -51,6 +54,52 @@ def test_floating_point_files_are_float32(tmp_path):
     write_depth(tmp_path / "depth.tiff", some_depth().astype(np.float64))
     assert np.load(tmp_path / "depth.npy").dtype == np.float32
     assert cv2.imread(str(tmp_path / "depth.tiff"), cv2.IMREAD_UNCHANGED).dtype == np.float32
+
+
+def test_a_scale_in_place_of_a_unit(tmp_path):
+    depth = some_depth("tum") * 6
+    write_depth(tmp_path / "depth.png", depth, scale=800)
+    for encoding in ("auto", DepthEncoding(scale=800)):
+        result = read_depth(tmp_path / "depth.png", encoding)
+        np.testing.assert_allclose(result, depth, rtol=1e-6, atol=0.5 / 800, equal_nan=True)
+
+
+def test_a_scale_that_does_not_fit_names_alternatives(tmp_path):
+    with pytest.raises(InputError) as caught:
+        write_depth(tmp_path / "depth.png", np.full((4, 5), 70, np.float32), scale=1000)
+    assert str(caught.value) == (
+        f"{tmp_path / 'depth.png'}: depth 70 m does not fit (20 such pixels): a 16-bit PNG in scale 1000 holds 0.001 to"
+        " 65.535 m; use the unit kitti, or a .tiff, .exr, .pfm, .npy or .npz file, or another scale"
+    )
+    with pytest.raises(InputError, match="holds float metres, expected no scale"):
+        write_depth(tmp_path / "depth.tiff", some_depth(), scale=1000)
+    assert not list(tmp_path.iterdir())
+
+
+def test_exr_needs_its_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "OpenEXR", None)
+    with pytest.raises(InputError) as caught:
+        check_output(tmp_path / "depth.exr")
+    assert str(caught.value) == (
+        f'{tmp_path / "depth.exr"}: needs the package OpenEXR, which is not installed; run: pip install "depthup[exr]"'
+    )
+
+
+def test_confidence(tmp_path):
+    confidence = np.random.default_rng(0).random((13, 17)).astype(np.float32)
+    confidence[0, :2] = 0, 1
+    write_confidence(tmp_path / "c.png", confidence)
+    stored = cv2.imread(str(tmp_path / "c.png"), cv2.IMREAD_UNCHANGED)
+    assert stored.dtype == np.uint16
+    assert list(stored[0, :2]) == [0, 65535]
+    np.testing.assert_allclose(stored / 65535, confidence, atol=0.5 / 65535)
+    write_confidence(tmp_path / "c.npz", confidence)
+    np.testing.assert_array_equal(np.load(tmp_path / "c.npz")["confidence"], confidence)
+    with pytest.raises(InputError, match="exists already"):
+        write_confidence(tmp_path / "c.png", confidence)
+    for wrong in (np.nan, -0.1, 1.1):
+        with pytest.raises(ValueError, match=r"leaves 0\.\.1"):
+            write_confidence(tmp_path / "d.png", np.full((2, 2), wrong))
 
 
 def test_a_map_without_any_measurement(tmp_path):
@@ -86,9 +135,9 @@ def test_depth_out_of_range_is_refused(tmp_path, wrong, unit, expected):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["depth.exr", "depth.jpg", "depth", ".png", "depth.png.bak"])
+@pytest.mark.parametrize("name", ["depth.jpg", "depth", ".png", "depth.png.bak"])
 def test_unknown_ending_names_the_known_ones(tmp_path, name):
-    with pytest.raises(InputError, match=r"expected one of \.png, \.tif, \.tiff, \.npy"):
+    with pytest.raises(InputError, match=r"expected one of \.png, \.tif, \.tiff, \.exr, \.pfm, \.npy, \.npz"):
         write_depth(tmp_path / name, some_depth())
     assert not list(tmp_path.iterdir())
 
@@ -147,6 +196,11 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
 def test_mistakes_of_a_programmer(tmp_path):
     with pytest.raises(ValueError, match="unknown"):
         write_depth(tmp_path / "depth.png", some_depth(), "inch")
+    with pytest.raises(ValueError, match="depth scale is -1"):
+        write_depth(tmp_path / "depth.png", some_depth(), scale=-1)
+    for name in ("software", "depth_scale", "depth", "file", "a b", "größe"):
+        with pytest.raises(ValueError, match="is taken or no ASCII identifier"):
+            write_depth(tmp_path / "depth.npz", some_depth(), metadata={name: "x"})
     with pytest.raises(ValueError, match="expected \\[height, width\\]"):
         write_depth(tmp_path / "depth.png", some_depth()[None])
     with pytest.raises(ValueError, match="expected uint8"):

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from depthup.data import Camera, Frame, InputError, open_recording, pair_folders, read_depth, read_rgb
-from depthup.data.exr import read_exr
 from depthup.data.pairing import OUTPUT_MARK
 
 DEPTH = np.full((2, 3), 1500, np.uint16)
@@ -413,33 +412,3 @@ def test_files(tmp_path, name, message):
         make(tmp_path, name)
     with pytest.raises(InputError, match=message):
         open_recording(tmp_path / name)
-
-
-def test_exr_without_its_package(tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "OpenEXR", None)
-    with pytest.raises(InputError, match="pip install openexr"):
-        read_exr(make(tmp_path, "0.exr") / "0.exr")
-    with pytest.raises(InputError, match="no such file"):
-        read_exr(tmp_path / "1.exr")
-
-
-@pytest.mark.parametrize("kind", [np.float16, np.float32])
-@pytest.mark.parametrize("channels", ["R", "Z", "RGB", "D"])
-def test_exr(tmp_path, kind, channels):
-    exr = pytest.importorskip("OpenEXR")
-    depth = np.array([[0.5, 1.25, np.nan], [0, np.inf, 2]], kind)
-    header = {"compression": exr.PIZ_COMPRESSION, "type": exr.scanlineimage}
-    exr.File(header, {name: depth + (name in "GB") for name in channels}).write(str(tmp_path / "0.exr"))
-    read = read_exr(tmp_path / "0.exr")
-    assert read.dtype == np.float32
-    np.testing.assert_array_equal(read, depth.astype(np.float32))
-
-
-def test_bad_exr(tmp_path):
-    exr = pytest.importorskip("OpenEXR")
-    with pytest.raises(InputError, match="cannot be decoded"):
-        read_exr(make(tmp_path, "0.exr") / "0.exr")
-    planes = {name: np.ones((2, 3), np.float32) for name in ("A", "B")}
-    exr.File({"type": exr.scanlineimage}, planes).write(str(tmp_path / "1.exr"))
-    with pytest.raises(InputError, match="has channels A, B, expected one of Z, R, Y"):
-        read_exr(tmp_path / "1.exr")

@@ -1,0 +1,167 @@
+"""Decoding one-channel files: PNG, TIFF, JPEG 2000, OpenEXR, PFM, NumPy; values as stored, and depthup's record."""
+
+import io
+import logging
+import re
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from depthup.data.errors import InputError, listed
+from depthup.data.exr import decode_exr
+from depthup.data.images import PNG_SIGNATURE, TIFF_SIGNATURES, decode_image, png_chunks, read_bytes
+from depthup.data.record import Record, parse_record
+
+_FORMATS = "PNG, TIFF, JPEG 2000, EXR, PFM, .npy, .npz"
+_PFM_HEADER = re.compile(rb"P([fF])\s+(\d{1,9})\s+(\d{1,9})\s+([-+.\deE]{1,40})(?:\r?\n|[ \t])")
+
+
+def read_plane(path: Path, what: str, kinds: str = "uif") -> tuple[np.ndarray, Record]:
+    """Read a one-channel file, whatever its ending says.
+
+    Args:
+        path: file.
+        what: what it holds, for messages, and the array's name in a .npz file: depth, disparity, mask, confidence.
+        kinds: NumPy's letters of the types that are allowed.
+
+    Returns:
+        [H, W] as stored, and what depthup recorded in the file (empty if nothing).
+
+    Raises:
+        InputError: the file is missing, damaged, of another format, or not one channel of these types.
+    """
+    content = read_bytes(path, "an image file")
+    image, record = _decode(path, content, what)
+    if image.ndim == 3 and image.shape[2] == 1:
+        image = image[:, :, 0]
+    if image.ndim == 3:
+        raise InputError(f"{path}: {what} has {image.shape[2]} channels, expected one (a colour picture is no {what})")
+    if image.ndim != 2 or image.size == 0:
+        raise InputError(f"{path}: {what} has shape {list(image.shape)}, expected [height, width]")
+    if image.dtype.kind not in kinds:
+        raise InputError(f"{path}: {what} holds {image.dtype} values, expected integers or floats")
+    return image, record
+
+
+def _decode(path: Path, content: bytes, what: str) -> tuple[np.ndarray, Record]:
+    if content.startswith(b"\x93NUMPY"):
+        return _decode_npy(path, content), {}
+    if content.startswith(b"PK\x03\x04"):
+        return _decode_npz(path, content, what)
+    if content.startswith(b"v/1\x01"):
+        return decode_exr(path, content, what)
+    if re.match(rb"P[fF]\s", content):
+        return _decode_pfm(path, content, what), {}
+    image = decode_image(path, content, cv2.IMREAD_UNCHANGED, _FORMATS)
+    if content.startswith(PNG_SIGNATURE):
+        return image, _png_record(content)
+    if content.startswith(TIFF_SIGNATURES):
+        return image, _tiff_record(path, content)
+    return image, {}
+
+
+def _png_record(content: bytes) -> Record:
+    for kind, data, _ in png_chunks(content):
+        keyword, _, text = data.partition(b"\0")
+        if kind == b"tEXt" and keyword == b"Description":
+            return parse_record(text.decode("latin-1"))
+    return {}
+
+
+@contextmanager
+def _silent_tifffile() -> Iterator[None]:
+    """Silence tifffile's remarks on odd tags: pixels were decoded already, and what matters is raised."""
+    log = logging.getLogger("tifffile")
+
+    def nothing(_: logging.LogRecord) -> bool:
+        return False
+
+    log.addFilter(nothing)
+    try:
+        yield
+    finally:
+        log.removeFilter(nothing)
+
+
+def _tiff_record(path: Path, content: bytes) -> Record:
+    """depthup's record; raises InputError where OpenCV's first page, as stored, is not what the file means."""
+    import tifffile
+
+    try:
+        with _silent_tifffile(), tifffile.TiffFile(io.BytesIO(content)) as tiff:
+            full = [page for page in tiff.pages if not page.aspage().subfiletype & 5]  # no thumbnail, no mask
+            first = tiff.pages.first
+            inverted = first.photometric == tifffile.PHOTOMETRIC.MINISWHITE
+            description = first.description
+    except Exception as error:  # the decoder raises many kinds for damaged files
+        raise InputError(f"{path}: cannot be decoded, expected an intact TIFF") from error
+    if len(full) > 1:
+        raise InputError(f"{path}: holds {len(full)} images, expected one")
+    if inverted:
+        raise InputError(f"{path}: is a TIFF whose 0 is white (photometric MinIsWhite), expected MinIsBlack")
+    return parse_record(description)
+
+
+def _decode_npy(path: Path, content: bytes) -> np.ndarray:
+    file = io.BytesIO(content)
+    try:
+        array = np.load(file, allow_pickle=False)
+        whole = file.tell() == len(content)
+    except Exception as error:  # a damaged header raises many kinds
+        raise _not_numpy(path, ".npy") from error
+    if not whole:
+        raise _not_numpy(path, ".npy")
+    return array
+
+
+def _decode_npz(path: Path, content: bytes, what: str) -> tuple[np.ndarray, Record]:
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            damaged = archive.testzip()
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            names = arrays.files
+            name = what if what in names else names[0] if len(names) == 1 else None
+            array = arrays[name] if name and not damaged else None
+            record = {key: str(arrays[key]) for key in ("software", "depth_scale") if key in names and not damaged}
+    except Exception as error:  # a damaged archive raises many kinds
+        raise _not_numpy(path, ".npz") from error
+    if damaged:
+        raise _not_numpy(path, ".npz")
+    if name is None:
+        found = listed(names) or "none"
+        raise InputError(f"{path}: holds the arrays {found}, expected one, or one named {what}")
+    if not isinstance(array, np.ndarray):
+        raise InputError(f"{path}: {name} is not stored as an array, expected a .npz file written by NumPy")
+    return array, record
+
+
+def _not_numpy(path: Path, ending: str) -> InputError:
+    return InputError(f"{path}: cannot be read as a {ending} array, expected a whole file holding numbers")
+
+
+def _decode_pfm(path: Path, content: bytes, what: str) -> np.ndarray:
+    """float32 [H, W]. By hand: OpenCV divides by the size of the scale, which readers of stereo data sets ignore."""
+    header = _PFM_HEADER.match(content)
+    if not header:
+        raise InputError(f"{path}: has a damaged PFM header, expected Pf, width, height and scale")
+    if header[1] == b"F":
+        raise InputError(f"{path}: {what} has 3 channels (PFM of kind PF), expected one (kind Pf)")
+    width, height = int(header[2]), int(header[3])
+    found, expected = len(content) - header.end(), 4 * width * height
+    if found != expected:
+        fault = "truncated" if found < expected else "damaged"
+        raise InputError(
+            f"{path}: is a {fault} PFM, {found} bytes of pixels, expected {expected} for {width}x{height} pixels"
+        )
+    try:
+        scale = float(header[4])
+    except ValueError:
+        scale = 0.0
+    if not scale:
+        raise InputError(f"{path}: has PFM scale {header[4].decode()}, expected a number that is not 0")
+    rows = np.frombuffer(content, "<f4" if scale < 0 else ">f4", offset=header.end()).reshape(height, width)
+    return rows[::-1].astype(np.float32)  # stored from the bottom up
