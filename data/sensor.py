@@ -116,7 +116,7 @@ class Sensor:
 
 
 STANDARD_SENSOR = Sensor(noise_floor=0.001, noise_square=0.0015, blobs=0.2)
-"""What `depthup eval --sensor` measures with: a fifth of the samples missing in blobs; noise of 7 mm at 2 m, 25 at 4 m."""
+"""What `depthup eval --sensor` measures with: a fifth of the samples missing in blobs, noise of 7 mm at 2 m."""
 
 
 def random_sensor(rng: np.random.Generator, scale: int) -> Sensor:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -50,6 +51,27 @@ class Unit(StrEnum):
     m = "m"
     tum = "tum"
     kitti = "kitti"
+
+
+class Kind(StrEnum):
+    depth = "depth"
+    inverse = "inverse"
+    disparity = "disparity"
+
+
+class Fill(StrEnum):
+    none = "none"
+    near = "near"
+    all = "all"
+
+
+class OutFormat(StrEnum):
+    png = "png"
+    tiff = "tiff"
+    exr = "exr"
+    pfm = "pfm"
+    npy = "npy"
+    npz = "npz"
 
 
 class OutUnit(StrEnum):
@@ -119,46 +141,225 @@ def options(
     """Guided depth upsampling with Decoupled Dynamic Filters (DDF-Up)."""
 
 
+ModelOption = Annotated[
+    str | None, typer.Option(help=MODEL_HELP + " Default: the network for sensors nearest to the pair's ratio.")
+]
+DeviceOption = Annotated[str | None, typer.Option(help="Where networks run, such as cuda. Default: the CPU.")]
+UnitOption = Annotated[
+    Unit,
+    typer.Option(
+        help="Unit of DEPTH: mm, m, tum (5000 per m), kitti (256 per m). auto: as depthup recorded in the file; else "
+        "mm for integers, m for floats."
+    ),
+]
+ScaleOption = Annotated[
+    float | None, typer.Option(help="In place of a unit: what divides the values of DEPTH to give metres.")
+]
+KindOption = Annotated[
+    Kind, typer.Option(help="What DEPTH holds. inverse: 1/m; disparity: px, needs --focal and --baseline.")
+]
+FocalOption = Annotated[float | None, typer.Option(help="Focal length of the disparity's camera [px].")]
+BaselineOption = Annotated[float | None, typer.Option(help="Distance of the disparity's two cameras [m].")]
+DoffsOption = Annotated[float, typer.Option(help="Difference of their principal points [px].")]
+InvalidOption = Annotated[
+    list[float] | None, typer.Option(help="A value of DEPTH that is no measurement, beside 0 and NaN; repeatable.")
+]
+MinConfidenceOption = Annotated[
+    int, typer.Option(help="Samples of lower confidence are not used: 0 low, 1 medium, 2 high.", min=0, max=2)
+]
+SizeOption = Annotated[str | None, typer.Option(help="Size of the result, WxH. Default: that of RGB.")]
+FillOption = Annotated[
+    Fill,
+    typer.Option(
+        help="What is known in the result. none: cells of valid samples; near: 2 samples beyond them; all: everything."
+    ),
+]
+OutUnitOption = Annotated[
+    OutUnit | None, typer.Option(help="Unit of a 16-bit result. Default: that of DEPTH, or mm where that is m.")
+]
+OverwriteFlag = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
+
+
+def _pair_options(
+    model: str | None,
+    device: str | None,
+    unit: Unit,
+    scale: float | None,
+    kind: Kind,
+    focal: float | None,
+    baseline: float | None,
+    doffs: float,
+    invalid: list[float] | None,
+    min_confidence: int,
+    size: str | None,
+    fill: Fill,
+) -> Any:
+    """The options that `upsample` and `batch` share, as a `PairOptions`."""
+    from depthup.commands import UsageError
+    from depthup.data import DepthEncoding
+    from depthup.pair_files import PairOptions
+
+    pixels = re.fullmatch(r"(\d+)x(\d+)", size) if size else None
+    if size and not pixels:
+        raise UsageError(f"--size: got {size}, expected WIDTHxHEIGHT in pixels, such as 1920x1440")
+    try:
+        encoding = DepthEncoding(unit.value, scale, kind.value, focal, baseline, doffs, tuple(invalid or ()))
+    except ValueError as error:
+        raise UsageError(f"{error} (--depth-unit, --depth-scale, --depth-kind, --focal, --baseline, --doffs)") from None
+    wanted = (int(pixels[1]), int(pixels[2])) if pixels else None
+    return PairOptions(model, device, encoding, min_confidence, wanted, fill.value)
+
+
 @app.command()
 def upsample(
     rgb: Annotated[Path, typer.Argument(help="RGB image.", metavar="RGB")],
     depth: Annotated[
         Path,
-        typer.Argument(help="Low-resolution depth: 16-bit PNG, TIFF or JPEG 2000, float TIFF, .npy.", metavar="DEPTH"),
+        typer.Argument(help="Low-resolution depth: PNG, TIFF, EXR, PFM, .npy, .npz, JPEG 2000.", metavar="DEPTH"),
     ],
-    out: Annotated[Path, typer.Option("-o", "--out", help="Result: 16-bit .png, or float32 metres in .tiff or .npy.")],
-    model: Annotated[str | None, typer.Option(help=MODEL_HELP + " Default: the network of the pair's factor.")] = None,
-    depth_unit: Annotated[
-        Unit,
-        typer.Option(
-            help="Unit of DEPTH: mm, m, tum (5000 per m), kitti (256 per m). auto: mm for integers, m for floats."
-        ),
-    ] = Unit.auto,
-    out_unit: Annotated[
-        OutUnit | None, typer.Option(help="Unit of a 16-bit result. Default: that of DEPTH, or mm where that is m.")
+    out: Annotated[
+        Path,
+        typer.Option("-o", "--out", help="Result: 16-bit .png, or float metres in .tiff, .exr, .pfm, .npy, .npz."),
+    ],
+    model: ModelOption = None,
+    device: DeviceOption = None,
+    depth_unit: UnitOption = Unit.auto,
+    depth_scale: ScaleOption = None,
+    depth_kind: KindOption = Kind.depth,
+    focal: FocalOption = None,
+    baseline: BaselineOption = None,
+    doffs: DoffsOption = 0.0,
+    invalid: InvalidOption = None,
+    mask: Annotated[Path | None, typer.Option(help="Image of DEPTH's size, not 0 = valid.")] = None,
+    confidence: Annotated[Path | None, typer.Option(help="Confidence map of DEPTH, 0 to 2, as ARKit.")] = None,
+    min_confidence: MinConfidenceOption = 1,
+    size: SizeOption = None,
+    fill: FillOption = Fill.near,
+    out_unit: OutUnitOption = None,
+    out_scale: Annotated[float | None, typer.Option(help="In place of a unit: steps per metre of a result.")] = None,
+    preview: Annotated[Path | None, typer.Option(help="Also a colour picture of the result (.png, .jpg).")] = None,
+    confidence_out: Annotated[
+        Path | None, typer.Option(help="Also a confidence map, 0..1 (16-bit .png: 0..65535): 0.5 = 1 % error expected.")
     ] = None,
-    preview: Annotated[
-        Path | None, typer.Option(help="Also write a colour picture of the result (.png or .jpg).")
+    intrinsics: Annotated[
+        str | None, typer.Option(help="Of RGB: fx,fy,cx,cy in pixels, or a file; for the next options.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
+    ply: Annotated[Path | None, typer.Option(help="Also a coloured point cloud (.ply).")] = None,
+    mesh: Annotated[bool, typer.Option("--mesh", help="Make it a mesh, cut at depth edges.")] = False,
+    normals: Annotated[Path | None, typer.Option(help="Also a picture of the normals (.png, .jpg).")] = None,
+    align: Annotated[
+        Path | None,
+        typer.Option(help="DEPTH is from another place: its pose, depth camera to RGB camera (4x4 in metres, a file)."),
+    ] = None,
+    depth_intrinsics: Annotated[
+        str | None, typer.Option(help="Of DEPTH, for --align: fx,fy,cx,cy in pixels, or a file.")
+    ] = None,
+    overwrite: OverwriteFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Turn low-resolution depth and its RGB image into depth at the resolution of the image."""
-    from depthup.commands import upsample_files
+    from dataclasses import replace
 
-    unit = out_unit.value if out_unit else None
-    result = upsample_files(rgb, depth, out, model, depth_unit.value, unit, preview, overwrite)
+    from depthup.calibration import parse_intrinsics, read_camera, read_transform
+    from depthup.commands import Outputs, UsageError, upsample_files
+    from depthup.pair_files import Alignment
+
+    def camera(text: str) -> Any:
+        return read_camera(text) if Path(text).exists() else parse_intrinsics(text)
+
+    options = _pair_options(
+        model, device, depth_unit, depth_scale, depth_kind, focal, baseline, doffs, invalid, min_confidence, size, fill
+    )
+    rgb_camera = camera(intrinsics) if intrinsics else None
+    if align:
+        if not rgb_camera or not depth_intrinsics:
+            raise UsageError("upsample: --align needs both cameras; expected --intrinsics and --depth-intrinsics")
+        alignment = Alignment(camera(depth_intrinsics), rgb_camera, read_transform(align))
+        options = replace(options, alignment=alignment)
+    elif depth_intrinsics:
+        raise UsageError("upsample: --depth-intrinsics is for --align; expected both")
+    if out_unit and out_scale:
+        raise UsageError("upsample: expected --out-unit or --out-scale, got both")
+    if mesh and not ply:
+        raise UsageError("upsample: --mesh needs a file; expected --ply")
+    files = Outputs(
+        out,
+        out_unit.value if out_unit else None,
+        out_scale,
+        preview,
+        normals,
+        confidence_out,
+        ply,
+        mesh,
+        rgb_camera,
+    )
+    result = upsample_files(rgb, depth, files, options, mask, confidence, overwrite)
     if as_json:
         print(json.dumps(result))
-    else:
-        w, h = result["size"]
-        known = math.floor(1000 * result["known"]) / 10  # 100 % means all of them
-        say(
-            f"{out}: {w}x{h}, x{result['scale']} by {result['model']} in {result['seconds']:.2f} s, "
-            f"{result['depth_min']:.3f} to {result['depth_max']:.3f} m, {known} % known"
-        )
-    for path in [out, preview] if preview and not as_json else []:
+        return
+    w, h = result["size"]
+    x, y = result["ratio"]
+    known = math.floor(1000 * result["known"]) / 10  # 100 % means all of them
+    say(
+        f"{out}: {w}x{h}, x{x:g}{'' if x == y else f' by x{y:g}'} by {result['model']} in {result['seconds']:.2f} s, "
+        f"{result['depth_min']:.3f} to {result['depth_max']:.3f} m, {known} % known"
+    )
+    for path in list(result["files"].values())[1:]:
         say(f"wrote {path}")
+
+
+@app.command()
+def batch(
+    rgb: Annotated[Path, typer.Argument(help="Folder of RGB images, or a recording.", metavar="RGB")],
+    depth: Annotated[
+        Path | None, typer.Argument(help="Folder of depth maps; none for a recording.", metavar="[DEPTH]")
+    ] = None,
+    *,
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the results.")],
+    model: ModelOption = None,
+    device: DeviceOption = None,
+    depth_unit: UnitOption = Unit.auto,
+    depth_scale: ScaleOption = None,
+    depth_kind: KindOption = Kind.depth,
+    focal: FocalOption = None,
+    baseline: BaselineOption = None,
+    doffs: DoffsOption = 0.0,
+    invalid: InvalidOption = None,
+    min_confidence: MinConfidenceOption = 1,
+    size: SizeOption = None,
+    fill: FillOption = Fill.near,
+    out_unit: OutUnitOption = None,
+    out_format: Annotated[OutFormat, typer.Option("--format", help="Of the results.")] = OutFormat.png,
+    overwrite: OverwriteFlag = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Upsample folders or a recording. What is done is skipped, what fails is reported; the same command goes on."""
+    from depthup.commands import batch_files
+
+    options = _pair_options(
+        model, device, depth_unit, depth_scale, depth_kind, focal, baseline, doffs, invalid, min_confidence, size, fill
+    )
+    unit = out_unit.value if out_unit else None
+    began = time.monotonic()
+    with progress_bar(0.5) as bar:
+
+        def progress(state: Any) -> None:
+            handled = state.done + state.skipped + state.failed
+            counts = f"{state.done} done, {state.skipped} skipped, {state.failed} failed of {state.total}"
+            bar(counts, handled / state.total)
+
+        result = batch_files(rgb, depth, out, f".{out_format.value}", unit, options, overwrite, say, progress)
+    for name, reason in result.failed.items():
+        say(f"depthup: {name}: {reason}")
+    counts = {"done": len(result.done), "skipped": len(result.skipped), "failed": len(result.failed)}
+    if as_json:
+        print(json.dumps(counts | {"failures": result.failed, "stopped": result.stopped}))
+    else:
+        summary = ", ".join(f"{n} {what}" for what, n in counts.items())
+        say(f"{out}: {summary} in {time.monotonic() - began:.1f} s")
+        if result.stopped:
+            say("depthup: stopped; the same command goes on")
+    raise typer.Exit(result.exit_code)
 
 
 @app.command("eval")
@@ -170,6 +371,9 @@ def evaluate(
         str | None, typer.Option(help=MODEL_HELP + " Default: the network in the box for scale and protocol.")
     ] = None,
     split: Annotated[Split, typer.Option(help="Which part of the data.")] = Split.test,
+    sensor: Annotated[
+        bool, typer.Option("--sensor", help="Measure with a simulated sensor: a fifth missing in blobs, and noise.")
+    ] = False,
     as_json: JsonFlag = False,
     table: Annotated[Path | None, typer.Option("--csv", help="Also write the errors of every image.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the CSV file if it exists.")] = False,
@@ -178,7 +382,7 @@ def evaluate(
     from depthup.commands import evaluate_data
 
     with progress_bar() as progress:
-        result = evaluate_data(data, split.value, scale, protocol.value, model, table, overwrite, progress)
+        result = evaluate_data(data, split.value, scale, protocol.value, model, table, overwrite, progress, sensor)
     if as_json:
         print(json.dumps(result))
         return

@@ -4,30 +4,38 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 
 from depthup import __version__
 from depthup.baselines import BASELINES
+from depthup.batch import BatchProgress, BatchResult, Job, run_batch
+from depthup.camera import Camera
 from depthup.checkpoint import load_checkpoint
-from depthup.data import InputError, open_dataset, read_depth, read_rgb
+from depthup.data import STANDARD_SENSOR, DepthEncoding, InputError, open_dataset, open_recording, pair_folders
 from depthup.depth_files import (
     DEPTH_OUTPUT_SUFFIXES,
     IMAGE_OUTPUT_SUFFIXES,
     check_output,
     check_output_folder,
+    write_confidence,
     write_depth,
     write_image,
 )
 from depthup.evaluation import evaluate
+from depthup.journal import digest
 from depthup.kernels import BACKENDS, why_not
+from depthup.pair_files import PairArrays, PairOptions, confidence_of, read_pair, upsample_pair
+from depthup.ply import PLY_SUFFIXES
 from depthup.training import TrainConfig, train
-from depthup.upsampling import Upsampler, resolve_model
+from depthup.upsampling import Upsampled, Upsampler, resolve_model
 from depthup.visualize import colourise
-from depthup.weights import read_metadata, shipped_names
+from depthup.weights import read_metadata, shipped_names, weights_path
 
 Progress = Callable[[str, float], None]
 
@@ -36,58 +44,197 @@ class UsageError(InputError):
     """The command's options contradict each other."""
 
 
+@dataclass(frozen=True)
+class Outputs:
+    """Files that `upsample_files` writes; None = not asked for.
+
+    Args:
+        depth: the result.
+        unit, scale: of a 16-bit result; without both the unit of the input, or millimetres where that is metres.
+        preview, normals: pictures.
+        confidence: confidence map, 0..1.
+        cloud: PLY file, a coloured point cloud; a mesh with `mesh`.
+        camera: intrinsics of the RGB image, for `normals` and `cloud`.
+    """
+
+    depth: Path
+    unit: str | None = None
+    scale: float | None = None
+    preview: Path | None = None
+    normals: Path | None = None
+    confidence: Path | None = None
+    cloud: Path | None = None
+    mesh: bool = False
+    camera: Camera | None = None
+
+    def files(self) -> dict[str, Path]:
+        """Option -> file, of those that were asked for."""
+        files = {
+            "--out": self.depth,
+            "--preview": self.preview,
+            "--normals": self.normals,
+            "--confidence-out": self.confidence,
+            "--ply": self.cloud,
+        }
+        return {option: path for option, path in files.items() if path}
+
+
+_SUFFIXES = {
+    "--out": DEPTH_OUTPUT_SUFFIXES,
+    "--preview": IMAGE_OUTPUT_SUFFIXES,
+    "--normals": IMAGE_OUTPUT_SUFFIXES,
+    "--confidence-out": DEPTH_OUTPUT_SUFFIXES,
+    "--ply": PLY_SUFFIXES,
+}
+
+
 def upsample_files(
-    rgb_path: Path,
-    depth_path: Path,
-    out: Path,
-    model: str | None,
-    unit: str,
-    out_unit: str | None,
-    preview: Path | None,
-    overwrite: bool,
+    rgb: Path,
+    depth: Path,
+    out: Outputs,
+    options: PairOptions,
+    mask: Path | None = None,
+    confidence: Path | None = None,
+    overwrite: bool = False,
 ) -> dict:
     """Upsample one pair of files.
 
-    `unit` may be `auto`: millimetres for integer files, metres for floating-point ones. `out_unit` is that of a 16-bit
-    result; without it that of the input, or millimetres where that was metres.
-
     Returns:
-        Facts of the result: files, size, scale, model, seconds of upsampling, depth range in metres, fraction known.
+        Facts of the result: files, size, ratio, model, seconds of upsampling, depth range in metres, fraction known.
+
+    Raises:
+        InputError: a file is bad, or cannot be written.
+        UsageError: options contradict each other.
     """
-    check_output(out, overwrite, DEPTH_OUTPUT_SUFFIXES)
-    if preview:
-        check_output(preview, overwrite, IMAGE_OUTPUT_SUFFIXES)
-    if preview and preview.resolve() == out.resolve():
-        raise UsageError(f"{preview}: --preview and --out are the same file; expected two")
-    for name, path in (("--out", out), ("--preview", preview)):
-        for source in (rgb_path, depth_path):
-            if path and path.exists() and source.exists() and path.samefile(source):
-                raise UsageError(f"{path}: {name} is the input {source}; expected another file")
-    rgb = read_rgb(rgb_path)
-    depth = read_depth(depth_path, unit)
-    upsampler = Upsampler(model)
+    _check_outputs(out, [path for path in (rgb, depth, mask, confidence) if path], overwrite)
+    if (out.normals or out.cloud) and not out.camera:
+        raise UsageError("upsample: --ply and --normals need the camera; expected --intrinsics fx,fy,cx,cy or a file")
+    upsampler = Upsampler(options.model, options.device)
+    pair = read_pair(rgb, depth, options, mask, confidence)
+    upsampler.warm_up(pair.rgb, pair.depth, options.size)  # loading is not part of the time
     began = time.perf_counter()
-    try:
-        result = upsampler(rgb, depth)
-    except InputError as error:
-        raise InputError(f"{rgb_path}, {depth_path}: {error}") from None
-    scale = rgb.shape[0] / depth.shape[0]
+    run = upsample_pair(upsampler, pair, options, f"{rgb}, {depth}")
     seconds = time.perf_counter() - began
-    write_depth(out, result, out_unit or ("mm" if unit in ("m", "auto") else unit), overwrite)
-    if preview:
-        write_image(preview, colourise(result), overwrite)
+    result = run.depth
+    trusted = confidence_of(run) if out.confidence else None
+    write_depth(out.depth, result, _out_unit(out, options), overwrite, out.scale, {"model": run.model})
+    if out.preview:
+        write_image(out.preview, colourise(result), overwrite)
+    if out.confidence and trusted is not None:
+        write_confidence(out.confidence, trusted, overwrite)
+    if out.camera and (out.normals or out.cloud):
+        _write_geometry(out, pair.rgb, result, overwrite)
     known = np.isfinite(result)
     return {
-        "out": str(out),
-        "preview": str(preview) if preview else None,
+        "out": str(out.depth),
+        "files": {option.removeprefix("--"): str(path) for option, path in out.files().items()},
         "size": [result.shape[1], result.shape[0]],
-        "scale": scale,
-        "model": model or f"x{scale}",
+        "ratio": [round(n, 4) for n in run.ratio[::-1]],
+        "model": run.model,
         "seconds": seconds,
         "depth_min": float(result[known].min()),
         "depth_max": float(result[known].max()),
         "known": float(known.mean()),
     }
+
+
+def _check_outputs(out: Outputs, inputs: list[Path], overwrite: bool) -> None:
+    seen: dict[Path, str] = {}
+    for option, path in out.files().items():
+        for source in inputs:
+            if path.exists() and source.exists() and path.samefile(source):
+                raise UsageError(f"{path}: {option} is the input {source}; expected another file")
+        check_output(path, overwrite, _SUFFIXES[option])
+        if other := seen.get(path.resolve()):
+            raise UsageError(f"{path}: {option} and {other} are the same file; expected two")
+        seen[path.resolve()] = option
+
+
+def _out_unit(out: Outputs, options: PairOptions) -> str:
+    return out.unit or ("mm" if options.encoding.unit in ("m", "auto") else options.encoding.unit)
+
+
+def _write_geometry(out: Outputs, rgb: np.ndarray, depth: np.ndarray, overwrite: bool) -> None:
+    from depthup.cloud import mesh, point_cloud
+    from depthup.ply import write_ply
+    from depthup.surface import colourise_normals, normals
+
+    assert out.camera is not None
+    height, width = depth.shape
+    camera = out.camera.of_image(rgb.shape[1], rgb.shape[0]).scaled_to(width, height)
+    if rgb.shape[:2] != depth.shape:
+        rgb = cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA)
+    normal = normals(depth, camera)
+    if out.normals:
+        write_image(out.normals, colourise_normals(normal), overwrite)
+    if out.cloud and out.mesh:
+        vertices, colours, faces = mesh(depth, camera, rgb)
+        write_ply(out.cloud, vertices, colours, faces=faces, overwrite=overwrite)
+    elif out.cloud:
+        points, colours = point_cloud(depth, camera, rgb)
+        write_ply(out.cloud, points, colours, normal[np.isfinite(depth) & (depth > 0)], overwrite=overwrite)
+
+
+def batch_files(
+    rgb: Path,
+    depth: Path | None,
+    out: Path,
+    suffix: str,
+    unit: str | None,
+    options: PairOptions,
+    overwrite: bool,
+    report: Callable[[str], None],
+    progress: Callable[[BatchProgress], None],
+) -> BatchResult:
+    """Upsample every pair of two folders, or of a recording (`rgb`, without `depth`), to files in the folder `out`.
+
+    Returns:
+        What became of the pairs.
+
+    Raises:
+        InputError: no pairs, or nothing may be written to `out`.
+    """
+    recording = pair_folders(rgb, depth, out) if depth else open_recording(rgb, out)
+    report(f"{recording.title}: {len(recording.frames)} pairs")
+    for path in recording.unpaired[:5]:
+        report(f"{path}: has no partner")
+    if len(recording.unpaired) > 5:
+        report(f"... and {len(recording.unpaired) - 5} more files without a partner")
+    if options.encoding == DepthEncoding():
+        options = replace(options, encoding=DepthEncoding(recording.depth_unit))
+    frames = {frame.name: frame for frame in recording.frames}
+    jobs = [
+        Job(
+            frame.name,
+            tuple(path for path in (frame.rgb, frame.depth, frame.confidence) if path),
+            # names such as 1305031102.1753 have dots, so not `with_suffix`
+            out / f"{frame.name}{suffix}",
+        )
+        for frame in recording.frames
+    ]
+    outputs = Outputs(out, unit)
+    check_output_folder(out)
+    upsampler = Upsampler(options.model, options.device)
+
+    def read(job: Job) -> PairArrays:
+        frame = frames[job.name]
+        return read_pair(frame.rgb, frame.depth, options, confidence=frame.confidence)
+
+    def compute(job: Job, pair: PairArrays) -> Upsampled:
+        return upsample_pair(upsampler, pair, options, job.name)
+
+    def write(job: Job, run: Upsampled, replaces: bool) -> None:
+        write_depth(job.output, run.depth, _out_unit(outputs, options), replaces, metadata={"model": run.model})
+
+    return run_batch(jobs, out, read, compute, write, _settings(options, suffix, outputs), overwrite, progress)
+
+
+def _settings(options: PairOptions, suffix: str, out: Outputs) -> dict[str, str]:
+    """Everything that decides a result beside its inputs."""
+    settings = {name: str(value) for name, value in asdict(options).items() if name not in ("device", "model")}
+    names = shipped_names() if options.model is None else [options.model]
+    weights = [f"{name} {digest(weights_path(name))}" for name in names if name not in BASELINES]
+    return settings | {"model": str(options.model), "weights": ", ".join(weights), "out": f"{suffix} {out.unit}"}
 
 
 def default_model(scale: int, protocol: str) -> str:
@@ -114,16 +261,22 @@ def evaluate_data(
     table: Path | None,
     overwrite: bool,
     progress: Progress,
+    sensor: bool = False,
 ) -> dict:
     """Score a model or baseline; returns the summary of `Evaluation` and writes the CSV file if asked."""
     if table:
         check_output(table, overwrite, (".csv",))
-    method = model or default_model(scale, protocol)
+    method = model or (f"sensor-x{scale}" if sensor else default_model(scale, protocol))
     if method not in BASELINES:
         resolve_model(method, scale)
     dataset = open_dataset(data, split)
     result = evaluate(
-        dataset, scale, protocol, method, progress=lambda done, total: progress("evaluating", done / total)
+        dataset,
+        scale,
+        protocol,
+        method,
+        progress=lambda done, total: progress("evaluating", done / total),
+        sensor=STANDARD_SENSOR if sensor else None,
     )
     if table:
         result.write_csv(table)

@@ -42,11 +42,11 @@ def run_demo(out: Path, overwrite: bool, progress: Callable[[str, float], None])
     rgb, truth = crop_to_multiple(pair.rgb, SCALE), crop_to_multiple(pair.depth, SCALE)
     low = make_low_resolution(truth, SCALE, "dkn")
     progress("compiling the kernel", 0.1)
-    upsample(rgb, low, net)  # the first call compiles the CPU kernel, once for this machine
+    upsample(rgb, low, net, fill="none")  # the first call compiles the CPU kernel, once for this machine
     began = time.perf_counter()
-    result = upsample(rgb, low, net)
+    result = upsample(rgb, low, net, fill="none")
     seconds = time.perf_counter() - began
-    bicubic = upsample(rgb, low, "bicubic")
+    bicubic = upsample(rgb, low, "bicubic", fill="none")
     rmse = {
         name: score(pair.name, pair.scene, depth, truth, border=0, factor=100.0).rmse
         for name, depth in (("depthup", result), ("bicubic", bicubic))

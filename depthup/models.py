@@ -79,7 +79,7 @@ def conv(inputs: int, outputs: int, kernel_size: int = 3) -> nn.Conv2d:
 
 
 def extrapolate(x: Tensor, n: int) -> Tensor:
-    """`[B, C, H, W]` with `n` more pixels on every side that continue it, so that a plane stays one: point reflection."""
+    """`[B, C, H, W]` with `n` more pixels on every side, by point reflection, so that a plane stays one."""
     for dim in (2, 3):
         reach = min(n, x.shape[dim] - 1)
         first, last = x.narrow(dim, 0, 1), x.narrow(dim, x.shape[dim] - 1, 1)
@@ -283,7 +283,7 @@ class DDFUpNet(nn.Module):
         Args:
             low, rgb, valid: as of `forward`.
             means: for a level, the mean over the whole image of the features that its DDF-Up gets, `[B, C]`.
-            until: a level at which to stop and return these features, `[B, C, h', w']` with `h' = h * 2^(octaves - until)`;
+            until: a level at which to stop and return these features, `[B, C, h', w']`, `h' = h * 2^(octaves - until)`;
                 levels count down from `octaves` to 1. 0 = go to the end.
         """
         return self.net(low, rgb, valid, means or {}, until)

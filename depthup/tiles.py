@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import psutil
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from depthup.models import DDFUpNet
 
 BYTES_PER_PIXEL = 620
-"""Memory that a network takes for every pixel of its result, beside its input; measured (`benchmarks/upsampling.py`)."""
+"""Memory that a network takes for every pixel of its result; measured with `benchmarks/upsampling.py`."""
 
 WHOLE_LIMIT = 1.8e9
 """Images that take more bytes are done in tiles, even where there is more memory."""
@@ -102,12 +103,10 @@ class _Span:
 
 
 def _spans(size: int, tile: int, margin: int) -> list[_Span]:
-    """Nearly equal parts of an axis of `size` cells whose tiles have at most `tile` cells, or 2 beside their margins."""
+    """Nearly equal parts of an axis of `size` cells; their tiles have at most `tile` cells, or 2 and their margins."""
     count = -(-size // max(tile - 2 * margin, 2))
     cuts = [size * n // count for n in range(count + 1)]
-    return [
-        _Span(a, b, max(a - margin, 0), min(b + margin, size)) for a, b in zip(cuts[:-1], cuts[1:], strict=True)
-    ]
+    return [_Span(a, b, max(a - margin, 0), min(b + margin, size)) for a, b in pairwise(cuts)]
 
 
 def _tiled(net: DDFUpNet, low: Tensor, rgb: Tensor, valid: Tensor, cells: int) -> Tensor:

@@ -36,8 +36,8 @@ class TrainConfig:
     Args:
         scale, protocol: what is learned: the factor, and how low-resolution depth is made (`dkn` or `pac`).
         architecture: `base` or `paper`.
-        sensor: learn from simulated sensors (holes, noise, flying pixels ...) instead of the protocol's clean depth, and
-            how far off the result is; scored with `STANDARD_SENSOR`.
+        sensor: learn from simulated sensors (holes, noise, flying pixels ...) instead of the protocol's clean depth,
+            and how far off the result is; scored with `STANDARD_SENSOR`.
         minutes: length by the clock, validation included; the learning rate follows the clock, so that two runs are
             not equal bit for bit. 0 = use `steps`.
         steps: length in steps of the optimiser; two runs with the same seed and number of threads are then equal bit
@@ -77,7 +77,9 @@ class TrainConfig:
     def __post_init__(self):
         if (self.minutes > 0) == (self.steps > 0):
             raise ValueError("minutes, steps: expected exactly one of them above 0")
-        DDFUpNetConfig.named(self.architecture, self.scale, self.sensor)  # raises for a scale or architecture that there is not
+        DDFUpNetConfig.named(
+            self.architecture, self.scale, self.sensor
+        )  # raises for a scale or architecture that there is not
         if self.crop_size % self.scale:
             raise ValueError(f"crop_size: got {self.crop_size}, expected a multiple of the scale {self.scale}")
         if self.precision not in ("float32", "bf16"):

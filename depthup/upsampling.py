@@ -125,10 +125,16 @@ class Upsampler:
         ratio = both.shape[1] / depth.shape[0], both.shape[2] / depth.shape[1]
         return Upsampled(both[0], both[1] if len(both) > 1 else None, ratio, name)
 
+    def warm_up(self, rgb: np.ndarray, depth: np.ndarray, size: tuple[int, int] | None = None) -> None:
+        """Load the network that this pair needs, so that the first run takes no longer than the next."""
+        if not self._is_baseline():
+            W, H = size or (rgb.shape[1], rgb.shape[0])
+            self._network(_mean_ratio((H, W), depth.shape))
+
     def _run(
         self, rgb: Tensor, depth: np.ndarray, valid: Any, size: tuple[int, int] | None, fill: str
     ) -> tuple[Tensor, str]:
-        """float32 `[1, 1 or 2, H, W]` on the device of `rgb`, uint8 `[1, 3, H, W]`: depth, expected error; and a name."""
+        """float32 `[1, 1 or 2, H, W]` where `rgb`, uint8 `[1, 3, H, W]`, is: depth, expected error; and a name."""
         if fill not in FILLS:
             raise InputError(f"fill: got {fill!r}, expected one of {', '.join(FILLS)}")
         W, H = size or (rgb.shape[3], rgb.shape[2])
@@ -144,7 +150,7 @@ class Upsampler:
         if not known.any():
             raise InputError(f"depth: none of its {depth.size} samples is valid; expected at least one measurement")
         filled, distance = _fill(depth, known)
-        ratio = math.sqrt(H / depth.shape[0] * (W / depth.shape[1]))
+        ratio = _mean_ratio((H, W), depth.shape)
         if self._is_baseline():
             name, factor = str(self.model), max(1, round(ratio))
             image = _resize(rgb, [n * factor for n in depth.shape])
@@ -276,6 +282,11 @@ def resolve_model(model: Model, factor: int) -> DDFUpNet:
 def _load_once(path: Path, changed: int, device: str) -> DDFUpNet:
     """The model in a file; `changed`, the time of its last change, makes a rewritten file be read again."""
     return load_model(path, device)
+
+
+def _mean_ratio(size: tuple[int, int], low: tuple[int, ...]) -> float:
+    """Pixels per sample along an axis, the geometric mean of both axes."""
+    return math.sqrt(size[0] / low[0] * (size[1] / low[1]))
 
 
 def _check_sizes(rgb: Tensor, depth: np.ndarray, size: tuple[int, int]) -> None:

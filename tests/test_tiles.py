@@ -109,7 +109,9 @@ def test_out_of_memory_falls_back_to_smaller_tiles_and_says_so(monkeypatch, capl
     def limited(self, low, rgb, *rest):
         largest.append(rgb.shape[2] * rgb.shape[3])
         if largest[-1] > 100 * 100:
-            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+            raise RuntimeError(
+                "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+            )
         return forward(self, low, rgb, *rest)
 
     monkeypatch.setattr(DDFUpNet, "forward_part", limited)

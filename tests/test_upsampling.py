@@ -236,7 +236,10 @@ def test_name_path_and_loaded_model_are_the_same(shipped):
 
 @pytest.mark.parametrize(("ratio", "name"), [(1.5, "x2"), (2, "x2"), (2.7, "x2"), (3, "x4"), (4, "x4"), (30, "x4")])
 def test_default_is_the_network_of_the_nearest_power_of_two(shipped, ratio, name):
-    rgb, depth = np.zeros((60, 60, 3), np.uint8), np.random.default_rng(0).random((round(60 / ratio), round(60 / ratio)))
+    rgb, depth = (
+        np.zeros((60, 60, 3), np.uint8),
+        np.random.default_rng(0).random((round(60 / ratio), round(60 / ratio))),
+    )
     run = Upsampler().run(rgb, depth)
     assert run.model == name
     np.testing.assert_array_equal(run.depth, upsample(rgb, depth, name))
@@ -257,7 +260,26 @@ def test_weights_that_were_rewritten_are_read_again(tmp_path):
     assert np.abs(upsample(rgb, depth, path) - first).max() > 1e-3
 
 
-RATIOS = [1.3, 1.5, 1.9, 2.0, 2.5, 3.0, 3.7, 4.0, 5.0, 5.6, 6.0, 7.5, 9.1, 12.0, 16.0, (6.0, 4.0), (3.3, 4.7), (8.0, 16.0)]
+RATIOS = [
+    1.3,
+    1.5,
+    1.9,
+    2.0,
+    2.5,
+    3.0,
+    3.7,
+    4.0,
+    5.0,
+    5.6,
+    6.0,
+    7.5,
+    9.1,
+    12.0,
+    16.0,
+    (6.0, 4.0),
+    (3.3, 4.7),
+    (8.0, 16.0),
+]
 
 
 def plane(h: int, w: int) -> np.ndarray:

@@ -1,0 +1,119 @@
+"""One pair of files: read, aligned, upsampled; what `depthup upsample` and `depthup batch` share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from depthup.camera import Camera
+from depthup.data import DepthEncoding, InputError, read_confidence, read_depth, read_mask, read_rgb
+from depthup.upsampling import Upsampled, Upsampler
+
+HALF_CONFIDENCE = 0.01
+"""Expected error, relative to depth, whose confidence is a half."""
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """A sensor that stands beside the RGB camera.
+
+    Args:
+        depth_camera, rgb_camera: their intrinsics.
+        depth_to_rgb: `[4, 4]`, a point in the frame of the depth camera to that of the RGB camera, metres.
+    """
+
+    depth_camera: Camera
+    rgb_camera: Camera
+    depth_to_rgb: np.ndarray
+
+
+@dataclass(frozen=True)
+class PairOptions:
+    """How pairs are read and upsampled.
+
+    Args:
+        model, device: as of `Upsampler`.
+        encoding: what the values of depth files mean.
+        min_confidence: samples of lower confidence (0 low, 1 medium, 2 high) are not trusted, where there is a
+            confidence map.
+        size, fill: as of `Upsampler`.
+        alignment: if depth is not in the view of RGB yet.
+    """
+
+    model: str | None = None
+    device: str | None = None
+    encoding: DepthEncoding = field(default_factory=DepthEncoding)
+    min_confidence: int = 1
+    size: tuple[int, int] | None = None
+    fill: str = "near"
+    alignment: Alignment | None = None
+
+
+@dataclass(frozen=True)
+class PairArrays:
+    """What was read: uint8 `[H, W, 3]`; float32 `[h, w]` in metres, NaN where not measured or not trusted."""
+
+    rgb: np.ndarray
+    depth: np.ndarray
+
+
+def read_pair(
+    rgb: Path, depth: Path, options: PairOptions, mask: Path | None = None, confidence: Path | None = None
+) -> PairArrays:
+    """Read a pair, its mask (not 0 = valid) and its confidence map, and align depth if asked.
+
+    Raises:
+        InputError: a file is bad or of another size, or no sample is left.
+    """
+    image, values = read_rgb(rgb), read_depth(depth, options.encoding)
+    valid = np.isfinite(values)
+    if not valid.any():
+        raise InputError(f"{depth}: none of its {values.size} samples is valid; expected at least one measurement")
+    if mask:
+        valid &= read_mask(mask, values.shape)
+    if confidence:
+        valid &= read_confidence(confidence, values.shape) >= options.min_confidence
+    if not valid.any():
+        reason = " and ".join(str(path) for path in (mask, confidence) if path)
+        raise InputError(f"{depth}: {reason} leave none of its samples; expected at least one")
+    values = np.where(valid, values, np.float32(np.nan))
+    if options.alignment:
+        values = _aligned(image, values, depth, options.alignment)
+    return PairArrays(image, values)
+
+
+def _aligned(rgb: np.ndarray, depth: np.ndarray, path: Path, alignment: Alignment) -> np.ndarray:
+    from depthup.alignment import align  # compiles
+
+    sensor = alignment.depth_camera.of_image(depth.shape[1], depth.shape[0])
+    camera = alignment.rgb_camera.of_image(rgb.shape[1], rgb.shape[0])
+    result = align(depth, sensor, camera, alignment.depth_to_rgb)
+    if not np.isfinite(result).any():
+        raise InputError(f"{path}: none of its samples is seen by the RGB camera; expected cameras that look alike")
+    return result
+
+
+def upsample_pair(upsampler: Upsampler, pair: PairArrays, options: PairOptions, name: str) -> Upsampled:
+    """Upsample what was read; `name` is what to call the pair in messages.
+
+    Raises:
+        InputError: sizes do not fit.
+    """
+    try:
+        return upsampler.run(pair.rgb, pair.depth, None, options.size, options.fill)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
+
+
+def confidence_of(run: Upsampled) -> np.ndarray:
+    """float32 `[H, W]`, 0..1: `1 / (1 + e / (0.01 d))` of the expected error e and depth d; 0 where unknown.
+
+    Raises:
+        InputError: the model does not tell its error.
+    """
+    if run.expected_error is None:
+        raise InputError(f"{run.model}: does not tell how far off it is; expected a network for sensors, sensor-x4 ...")
+    relative = run.expected_error / np.abs(run.depth)
+    return np.nan_to_num(1 / (1 + relative / np.float32(HALF_CONFIDENCE)), nan=0.0)
