@@ -194,6 +194,7 @@ def batch_files(
     Raises:
         InputError: no pairs, or nothing may be written to `out`.
     """
+    check_output_folder(out)
     recording = pair_folders(rgb, depth, out) if depth else open_recording(rgb, out)
     report(f"{recording.title}: {len(recording.frames)} pairs")
     for path in recording.unpaired[:5]:
@@ -213,7 +214,6 @@ def batch_files(
         for frame in recording.frames
     ]
     outputs = Outputs(out, unit)
-    check_output_folder(out)
     upsampler = Upsampler(options.model, options.device)
 
     def read(job: Job) -> PairArrays:

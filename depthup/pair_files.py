@@ -98,13 +98,21 @@ def _aligned(rgb: np.ndarray, depth: np.ndarray, path: Path, alignment: Alignmen
 def upsample_pair(upsampler: Upsampler, pair: PairArrays, options: PairOptions, name: str) -> Upsampled:
     """Upsample what was read; `name` is what to call the pair in messages.
 
+    An estimate that is less than half the nearest measurement is an overshoot beside a depth edge, and becomes unknown:
+    it could even be negative.
+
     Raises:
         InputError: sizes do not fit.
     """
     try:
-        return upsampler.run(pair.rgb, pair.depth, None, options.size, options.fill)
+        run = upsampler.run(pair.rgb, pair.depth, None, options.size, options.fill)
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
+    overshoots = run.depth < np.nanmin(pair.depth) / 2
+    run.depth[overshoots] = np.nan
+    if run.expected_error is not None:
+        run.expected_error[overshoots] = np.nan
+    return run
 
 
 def confidence_of(run: Upsampled) -> np.ndarray:

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shutil
 import signal
 import subprocess
 import sys
@@ -85,6 +86,7 @@ def place(tmp_path, monkeypatch) -> Path:
         "depth.tiff": (depth / np.float32(1000)).astype(np.float32),
         "eight.png": (depth // 30).astype(np.uint8),
         "nothing.png": np.zeros_like(depth),
+        "nothing8.png": np.zeros(depth.shape, np.uint8),
     }
     for name, image in images.items():
         assert cv2.imwrite(str(tmp_path / name), image)
@@ -118,7 +120,6 @@ EVAL = ("eval", "--data", "motorcycle", "--scale", "4")
         ((*UPSAMPLE, "-o", "depth.png", "--overwrite"), 2, ["depth.png", "is the input"]),
         ((*GOOD, "--preview", "rgb.png", "--overwrite"), 2, ["rgb.png", "--preview is the input"]),
         (("upsample", "small.png", "depth.png", "-o", "out.png"), 1, ["small.png", "10x6", "12x8", "smaller"]),
-        (("upsample", "odd.png", "depth.png", "-o", "out.png"), 1, ["odd.png", "depth.png", "52x32", "12x8"]),
         (("upsample", "rgb.png", "rgb.png", "-o", "out.png"), 1, ["rgb.png"]),
         (("upsample", "rgb.png", "eight.png", "-o", "out.png"), 1, ["eight.png", "8-bit"]),
         (("upsample", "rgb.png", "nothing.png", "-o", "out.png"), 1, ["nothing.png", "none of its 96 samples"]),
@@ -129,8 +130,28 @@ EVAL = ("eval", "--data", "motorcycle", "--scale", "4")
         (("upsample", "folder.png", "depth.png", "-o", "out.png"), 1, ["folder.png", "is a folder"]),
         (("upsample", "text.safetensors", "depth.png", "-o", "out.png"), 1, ["text.safetensors", "decoded"]),
         ((*GOOD, "--model", "text.safetensors"), 1, ["text.safetensors", "not a safetensors file"]),
-        ((*GOOD, "--model", "x2"), 1, ["x2: upsamples by 2, and the pair's factor is 4"]),
-        ((*GOOD, "--model", "box/x2.safetensors"), 1, ["box/x2.safetensors: upsamples by 2"]),
+        ((*GOOD, "--size", "big"), 2, ["--size: got big", "WIDTHxHEIGHT"]),
+        ((*GOOD, "--size", "11x20"), 1, ["rgb.png, depth.png", "got 11x20", "12x8"]),
+        ((*GOOD, "--fill", "some"), 2, ["--fill", "some", "near"]),
+        ((*GOOD, "--mask", "missing.png"), 1, ["missing.png", "no such file"]),
+        ((*GOOD, "--mask", "nothing8.png"), 1, ["depth.png: nothing8.png leave none of its samples"]),
+        ((*GOOD, "--confidence", "eight.png"), 1, ["eight.png", "0 low, 1 medium or 2 high"]),
+        ((*GOOD, "--depth-unit", "mm", "--depth-scale", "5"), 2, ["unit mm and scale 5", "--depth-scale"]),
+        ((*GOOD, "--depth-scale", "-1"), 2, ["scale is -1.0", "> 0"]),
+        ((*GOOD, "--depth-kind", "disparity"), 2, ["disparity needs a focal length", "--baseline"]),
+        ((*GOOD, "--out-unit", "mm", "--out-scale", "500"), 2, ["--out-unit or --out-scale, got both"]),
+        ((*GOOD, "--confidence-out", "c.png"), 1, ["x4: does not tell how far off it is"]),
+        ((*GOOD, "--ply", "c.ply"), 2, ["--ply and --normals need the camera", "--intrinsics"]),
+        ((*GOOD, "--ply", "c.obj", "--intrinsics", "9,9,4,4"), 1, ["c.obj", ".ply"]),
+        ((*GOOD, "--mesh"), 2, ["--mesh needs a file", "--ply"]),
+        ((*GOOD, "--normals", "n.png", "--intrinsics", "9,9"), 1, ["holds 2 numbers", "fx,fy,cx,cy"]),
+        ((*GOOD, "--align", "pose.txt", "--intrinsics", "9,9,4,4"), 2, ["--depth-intrinsics"]),
+        ((*GOOD, "--depth-intrinsics", "9,9,4,4"), 2, ["--depth-intrinsics is for --align"]),
+        (("batch", "box", "-o", "results"), 1, ["box", "expected"]),
+        (("batch", "missing", "-o", "results"), 1, ["missing", "no such"]),
+        (("batch", "rgbs", "depths"), 2, ["--out"]),
+        (("batch", "pairs", "-o", "depth.png"), 1, ["depth.png", "not a folder"]),
+        (("batch", "rgbs", "depths", "-o", "results", "--format", "jpg"), 2, ["--format", "jpg"]),
         ((*GOOD, "--model", "x8"), 1, ["x8: no such model", "x2, x4"]),
         (("upsample", "rgb.png", "depth.png", "-o", "none/out.png"), 1, ["none/out.png", "does not exist"]),
         (("upsample", "rgb.png", "depth.png", "-o", "existing.png"), 1, ["existing.png", "exists already"]),
@@ -197,6 +218,13 @@ def expected_result(place: Path, model: str | None = None, unit: str = "mm") -> 
     return upsample(read_rgb(place / "rgb.png"), read_depth(place / "depth.png", unit), model)
 
 
+def depth_of(depthup_, *options: str) -> float:
+    """Fraction known of the result with these options."""
+    result = depthup_(*UPSAMPLE, "-o", f"{'-'.join(options)}.png", "--json", *options)
+    assert result.code == 0, result.err
+    return json.loads(result.out)["known"]
+
+
 def test_upsample_a_png(place, depthup_):
     result = depthup_(*GOOD)
     assert (result.code, result.out) == (0, "")
@@ -207,7 +235,8 @@ def test_upsample_a_png(place, depthup_):
     assert (stored.dtype, stored.shape) == (np.uint16, (32, 48))
     np.testing.assert_array_equal(stored == 0, np.isnan(expected))
     np.testing.assert_allclose(stored[stored > 0], 1000 * expected[stored > 0], atol=0.51)
-    assert np.isnan(expected).sum() == 2 * SCALE**2
+    assert not np.isnan(expected).any()
+    assert depth_of(depthup_, "--fill", "none") == pytest.approx(94 / 96)
 
 
 @pytest.mark.parametrize("source", ["depth.tiff", "depth.npy"])
@@ -230,7 +259,7 @@ def test_upsample_in_the_unit_of_tum(place, depthup_):
 def test_upsample_with_a_preview(place, depthup_):
     result = depthup_(*GOOD, "--preview", "preview.jpg")
     assert result.code == 0
-    assert result.err.splitlines()[1:] == ["wrote out.png", "wrote preview.jpg"]
+    assert result.err.splitlines()[1:] == ["wrote preview.jpg"]
     assert cv2.imread("preview.jpg").shape == (32, 48, 3)
 
 
@@ -242,8 +271,145 @@ def test_upsample_prints_json_and_nothing_else(place, depthup_):
     assert facts.pop("seconds") > 0
     assert facts.pop("depth_min") == pytest.approx(np.nanmin(expected), rel=1e-5)
     assert facts.pop("depth_max") == pytest.approx(np.nanmax(expected), rel=1e-5)
-    assert facts.pop("known") == pytest.approx(94 / 96)
-    assert facts == {"out": "out.png", "preview": "preview.png", "size": [48, 32], "scale": 4, "model": "x4"}
+    assert facts.pop("known") == 1
+    files = {"out": "out.png", "preview": "preview.png"}
+    assert facts == {"out": "out.png", "files": files, "size": [48, 32], "ratio": [4, 4], "model": "x4"}
+
+
+def test_upsample_any_ratio_and_size(place, depthup_):
+    assert depthup_("upsample", "odd.png", "depth.png", "-o", "odd-out.png").err.startswith(
+        "odd-out.png: 52x32, x4.3333 by x4 by x4"
+    )
+    assert depthup_(*GOOD, "--size", "30x21").code == 0
+    assert cv2.imread("out.png", cv2.IMREAD_UNCHANGED).shape == (21, 30)
+
+
+def test_upsample_with_a_mask_and_confidence(place, depthup_):
+    mask = np.full((8, 12), 255, np.uint8)
+    mask[:, :6] = 0
+    cv2.imwrite("mask.png", mask)
+    assert depth_of(depthup_, "--fill", "none", "--mask", "mask.png") == pytest.approx(0.5)
+    confidence = np.full((8, 12), 2, np.uint8)
+    confidence[:4], confidence[4] = 0, 1
+    cv2.imwrite("confidence.png", confidence)
+    assert depth_of(depthup_, "--fill", "none", "--confidence", "confidence.png") == pytest.approx(0.5)
+    options = ("--confidence", "confidence.png", "--min-confidence", "2")
+    assert depth_of(depthup_, "--fill", "none", *options) == pytest.approx(3 / 8)
+
+
+def test_upsample_what_is_not_depth(place, depthup_):
+    metres = read_depth(place / "depth.png")
+    np.save("inverse.npy", 1 / metres)
+    np.save("disparity.npy", 500 * 0.1 / metres - 3)
+    np.save("tenths.npy", np.where(np.isnan(metres), -1, metres * 10))
+    expected = expected_result(place, "bicubic")
+    cases = {
+        "inverse.npy": ("--depth-kind", "inverse"),
+        "disparity.npy": ("--depth-kind", "disparity", "--focal", "500", "--baseline", "0.1", "--doffs", "3"),
+        "tenths.npy": ("--depth-scale", "10", "--invalid", "-1"),
+    }
+    for name, options in cases.items():
+        result = depthup_("upsample", "rgb.png", name, "-o", f"out-{name}", "--model", "bicubic", *options)
+        assert result.code == 0, result.err
+        np.testing.assert_allclose(np.load(f"out-{name}"), expected, rtol=1e-4)
+
+
+def test_the_file_says_what_it_is(place, depthup_):
+    assert depthup_(*GOOD, "--out-unit", "tum").code == 0
+    np.testing.assert_allclose(read_depth("out.png"), expected_result(place), atol=1.1e-4)  # the unit is recorded
+    assert depthup_(*UPSAMPLE, "-o", "out.npz").code == 0
+    assert str(np.load("out.npz")["model"]) == "x4"
+    assert depthup_(*UPSAMPLE, "-o", "tenth.png", "--out-scale", "10000").code == 0
+    assert cv2.imread("tenth.png", cv2.IMREAD_UNCHANGED).max() > 60000
+
+
+def test_upsample_to_space(place, depthup_):
+    save_weights(place / "box" / "sensor-x4.safetensors", sensor_net(), RECORD)
+    options = ("--intrinsics", "40,40,23.5,15.5", "--normals", "n.png", "--ply", "c.ply", "--confidence-out", "c.tiff")
+    cv2.imwrite("depth.png", np.add.outer(np.arange(8) * 30, np.arange(12) * 20).astype(np.uint16) + 1500)
+    result = depthup_(*GOOD, *options)
+    assert result.err.splitlines()[1:] == ["wrote n.png", "wrote c.tiff", "wrote c.ply"], result.err
+    assert b"element vertex 1536" in (place / "c.ply").read_bytes()[:400]
+    confidence = cv2.imread("c.tiff", cv2.IMREAD_UNCHANGED)
+    assert confidence.shape == (32, 48) and 0 < confidence.min() <= confidence.max() < 1
+    assert depthup_(*UPSAMPLE, "-o", "2.png", *options[:2], "--ply", "m.ply", "--mesh").code == 0
+    assert b"element face" in (place / "m.ply").read_bytes()[:500]
+
+
+def test_what_overshoots_a_depth_edge_is_unknown(place, depthup_):
+    depth = np.full((8, 12), 6000, np.uint16)
+    depth[:, 6:] = 100
+    cv2.imwrite("edge.png", depth)
+    result = depthup_("upsample", "rgb.png", "edge.png", "-o", "out.png", "--model", "bicubic")
+    assert result.code == 0, result.err
+    stored = cv2.imread("out.png", cv2.IMREAD_UNCHANGED)
+    assert (stored == 0).any() and (stored[stored > 0] >= 50).all()
+    assert 0 < (stored == 0).mean() < 0.1
+
+
+def test_upsample_a_sensor_beside_the_camera(place, depthup_):
+    (place / "pose.txt").write_text("1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\n")
+    cv2.imwrite("flat.png", np.full((8, 12), 2000, np.uint16))
+    cameras = ("--intrinsics", "40,40,23.5,15.5", "--depth-intrinsics", "10,10,5.5,3.5")
+    result = depthup_("upsample", "rgb.png", "flat.png", "-o", "out.png", "--align", "pose.txt", *cameras)
+    assert result.code == 0, result.err
+    assert (cv2.imread("out.png", cv2.IMREAD_UNCHANGED) == 2000).all()
+
+
+def sensor_net() -> DDFUpNet:
+    torch.manual_seed(1)
+    return DDFUpNet(DDFUpNetConfig(scale=SCALE, width=16, trunk_blocks=1, sensor=True))
+
+
+@pytest.fixture
+def folders(place) -> Path:
+    """Four pairs in two folders, one of which is damaged."""
+    for name in ("rgbs/a", "depths/a"):
+        (place / name).mkdir(parents=True)
+    for n in range(4):
+        where = "a/" if n == 3 else ""
+        shutil.copy("rgb.png", f"rgbs/{where}{n}.png")
+        shutil.copy("cut-depth.png" if n == 1 else "depth.png", f"depths/{where}{n}.png")
+    return place
+
+
+def test_batch(folders, depthup_):
+    command = ("batch", "rgbs", "depths", "-o", "results")
+    result = depthup_(*command)
+    assert result.code == 3
+    lines = result.err.splitlines()
+    assert "4 pairs" in lines[0]
+    assert lines[1].startswith("depthup: 1: depths/1.png: is a truncated PNG")
+    assert lines[2].startswith("results: 3 done, 0 skipped, 1 failed in ")
+    expected = expected_result(folders)
+    for name in ("0", "2", "a/3"):
+        np.testing.assert_allclose(read_depth(f"results/{name}.png"), expected, atol=6e-4)
+    shutil.copy("depth.png", "depths/1.png")
+    (folders / "results" / "2.png").write_bytes(b"damaged")
+    again = depthup_(*command, "--json")
+    assert again.code == 0
+    assert json.loads(again.out) == {"done": 2, "skipped": 2, "failed": 0, "failures": {}, "stopped": False}
+    other = depthup_(*command, "--model", "bicubic")
+    assert other.code == 1 and other.err.splitlines()[-1].startswith("depthup: ")
+    assert depthup_(*command, "--model", "bicubic", "--overwrite", "--json").code == 0
+
+
+def test_batch_of_a_recording_in_its_own_unit(place, depthup_):
+    for name in ("rgb", "depth"):
+        (place / "tum" / name).mkdir(parents=True)
+    lines = {"rgb": [], "depth": []}
+    for n in range(2):
+        shutil.copy("rgb.png", f"tum/rgb/{n}.25.png")
+        shutil.copy("depth.png", f"tum/depth/{n}.26.png")
+        for name, part in (("rgb", 25), ("depth", 26)):
+            lines[name].append(f"{n}.{part} {name}/{n}.{part}.png")
+    for name, text in lines.items():
+        (place / "tum" / f"{name}.txt").write_text("\n".join(text) + "\n")
+    result = depthup_("batch", "tum", "-o", "results", "--format", "npy")
+    assert result.code == 0, result.err
+    found = sorted(Path("results").glob("*.npy"))
+    assert len(found) == 2
+    np.testing.assert_allclose(np.load(found[0]), expected_result(place, unit="tum"), rtol=1e-5)
 
 
 def test_upsample_overwrites_when_told(place, depthup_):
@@ -347,7 +513,7 @@ def test_info(place, depthup_):
 def training(place, monkeypatch) -> Path:
     """Pairs to train on, and networks small enough for it."""
     write_pairs(place / "pairs")
-    small = classmethod(lambda cls, architecture, scale: cls(architecture, scale, width=16, trunk_blocks=1))
+    small = classmethod(lambda cls, name, scale, sensor=False: cls(name, scale, 16, 1, sensor=sensor))
     monkeypatch.setattr(DDFUpNetConfig, "named", small)
     return place
 
@@ -434,7 +600,7 @@ def test_ctrl_c_is_130(place, depthup_, monkeypatch):
     def interrupt(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("depthup.commands.read_rgb", interrupt)
+    monkeypatch.setattr("depthup.pair_files.read_rgb", interrupt)
     result = depthup_(*GOOD)
     assert result.code == 130
     assert "Traceback" not in result.err
@@ -444,7 +610,7 @@ def test_a_bug_is_not_hidden(place, monkeypatch):
     def bug(*arguments):
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr("depthup.commands.read_rgb", bug)
+    monkeypatch.setattr("depthup.pair_files.read_rgb", bug)
     monkeypatch.setattr(sys, "argv", ["depthup", *GOOD])
     with pytest.raises(ZeroDivisionError):
         main()
@@ -467,7 +633,7 @@ def test_progress_is_silent_where_nobody_sees_it(capfd, monkeypatch):
 HELP = """
 import contextlib, io, sys
 from depthup.cli import main
-for command in ([], ["upsample"], ["eval"], ["train"], ["info"]):
+for command in ([], ["upsample"], ["batch"], ["eval"], ["train"], ["info"]):
     sys.argv = ["depthup", *command, "--help"]
     with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()) as out:
         main()
@@ -492,7 +658,7 @@ def test_as_a_module(place):
     command = [sys.executable, "-m", "depthup", "upsample", "rgb.png"]
     good = subprocess.run([*command, "depth.png", "-o", "out.png", "--model", "bicubic", "--json"], capture_output=True)
     assert (good.returncode, good.stderr) == (0, b"")
-    assert json.loads(good.stdout)["scale"] == 4
+    assert json.loads(good.stdout)["ratio"] == [4, 4]
     bad = subprocess.run([*command, "cut-depth.png", "-o", "bad.png"], capture_output=True, text=True)
     assert (bad.returncode, bad.stdout) == (1, "")
     assert bad.stderr.startswith("depthup: cut-depth.png: ")
