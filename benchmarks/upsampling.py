@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
 CASES = [("x4", 640, 480), ("x8", 640, 480), ("x16", 640, 480), ("x4-pac", 640, 480), ("x4", 1920, 1440)]
+CASES += [("sensor-x4", 640, 480), ("sensor-x8", 1920, 1440), ("sensor-x8", 4000, 3000)]
 CASES += [(name, 640, 480) for name in ("bicubic", "joint-bilateral", "guided-filter")]
 ROUNDS = 9
+LARGE_ROUNDS = 3
 
 
 def measure(model: str, width: int, height: int) -> dict:
@@ -18,14 +21,16 @@ def measure(model: str, width: int, height: int) -> dict:
 
     import depthup
 
-    scale = 4 if model in ("bicubic", "joint-bilateral", "guided-filter") else int(model.split("-")[0][1:])
+    is_network = re.search(r"x(\d+)", model)
+    scale = int(is_network[1]) if is_network else 4
     random = np.random.default_rng(0)
     rgb = random.integers(0, 256, (height, width, 3), np.uint8)
     depth = random.uniform(1, 8, (height // scale, width // scale)).astype(np.float32)
-    loaded = depthup.load_model(model) if model.startswith("x") else model
+    loaded = depthup.load_model(model) if is_network else model
+    rounds = ROUNDS if width < 4000 else LARGE_ROUNDS
     _, before = peak_and_now()
     restart_peak()
-    times = time_in_turn({"upsample": lambda: depthup.upsample(rgb, depth, loaded)}, ROUNDS)["upsample"]
+    times = time_in_turn({"upsample": lambda: depthup.upsample(rgb, depth, loaded)}, rounds)["upsample"]
     peak, _ = peak_and_now()
     return {"model": model, "scale": scale, "size": f"{width}x{height}", "peak_mb_above_import": peak - before} | times
 

@@ -33,7 +33,7 @@ class Sensor:
         noise_floor: standard deviation of the noise near the sensor [m].
         noise_square: its growth with the square of depth [m at 1 m]: sigma = noise_floor + noise_square * depth^2.
         correlation: part of the noise that neighbouring samples share, 0..1.
-        quantum: step between two values that the sensor tells apart [m at 1 m], growing with the square of depth.
+        quantum: step of the inverse depth that the sensor tells apart [1/m]: of depth, it grows with its square.
         dropout: probability that a single sample is missing.
         blobs: fraction of the samples that is missing in connected blobs.
         shadow: samples missing beside a depth edge, on its far side, as in the shadow of a projector.
@@ -81,8 +81,7 @@ class Sensor:
             low = np.where(flies, nearest + (farthest - nearest) * rng.random(low.shape), low)
         low = low + self._noise(low, rng)
         if self.quantum:
-            step = self.quantum * np.square(low).clip(1e-2)
-            low = np.rint(low / step) * step
+            low = 1 / (np.rint(1 / low.clip(0.05) / self.quantum).clip(1) * self.quantum)
         seen = known & ~self._holes(low, edge, rng) & (low > max(self.near, 1e-3)) & (low < self.far)
         if seen.mean() < MIN_VALID:
             seen = known
@@ -111,7 +110,8 @@ class Sensor:
             far_side = edge & (low > (minimum_filter(low, 3) + maximum_filter(low, 3)) / 2)
             reach = np.zeros((1, 2 * self.shadow + 1), bool)
             reach[0, : self.shadow + 1] = True  # to one side only: a projector stands on one side of the camera
-            holes |= binary_dilation(far_side, reach if rng.random() < 0.5 else reach[:, ::-1])
+            behind = low > (1 - EDGE) * maximum_filter(np.where(far_side, low, 0), (1, 2 * self.shadow + 1))
+            holes |= behind & binary_dilation(far_side, reach if rng.random() < 0.5 else reach[:, ::-1])
         return holes
 
 
@@ -126,12 +126,12 @@ def random_sensor(rng: np.random.Generator, scale: int) -> Sensor:
         value = float(rng.uniform(low, high))
         return value if rng.random() < probability else 0.0
 
-    sampling = str(rng.choice(SAMPLINGS, p=[0.6, 0.15, 0.25]))
+    sampling = str(rng.choice(SAMPLINGS, p=[0.7, 0.1, 0.2]))
     reach = 1.0 if scale <= 4 else 2.0
     sensor = Sensor(
         sampling=sampling,
-        shift=(sometimes(0.3, -reach, reach), sometimes(0.3, -reach, reach)),
-        blur=sometimes(0.25, 0.3, 0.8),
+        shift=(sometimes(0.2, -reach, reach), sometimes(0.2, -reach, reach)),
+        blur=sometimes(0.2, 0.3, 0.8),
         flying=sometimes(0.4, 0.0, 0.5),
         noise_floor=sometimes(0.8, 0.0, 0.003),
         noise_square=sometimes(0.8, 0.0, 1.0) ** 2 * 0.004,

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from depthup.atomic import write_beside
+from depthup.baselines import BASELINES
 from depthup.data import InputError, PairDataset, Sensor, crop_to_multiple, make_low_resolution
-from depthup.upsampling import Model, upsample
+from depthup.upsampling import Model, resolve_model, upsample
 
 DEGRADATION = {
     "dkn": "anti-aliased bicubic, a = -0.5 (PIL)",
@@ -100,6 +101,9 @@ def evaluate(
     Raises:
         InputError: bad data, a model of another scale, or an image with nothing to score.
     """
+    method = method or str(model or f"x{scale}")
+    if model not in BASELINES:
+        model = resolve_model(model, scale)
     scores = []
     for n in range(len(dataset)):
         pair = dataset[n]
@@ -113,7 +117,7 @@ def evaluate(
             progress(n + 1, len(dataset))
     return Evaluation(
         data=dataset.title,
-        method=method or str(model or f"x{scale}"),
+        method=method,
         scale=scale,
         protocol=protocol,
         degradation=DEGRADATION[protocol] if sensor is None else f"{DEGRADATION[protocol]}; then {sensor}",

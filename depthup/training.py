@@ -256,14 +256,14 @@ def _start(config: TrainConfig) -> TrainState:
     network = DDFUpNetConfig.named(config.architecture, config.scale, config.sensor)
     model = DDFUpNet(network)
     if config.init:
-        _copy_fitting(load_model(config.init), model)
+        copy_fitting(load_model(config.init), model)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(model.parameters(), config.learning_rate, weight_decay=config.weight_decay)
     return TrainState(model, optimiser, {name: t.detach().clone() for name, t in model.state_dict().items()})
 
 
-def _copy_fitting(source: DDFUpNet, target: DDFUpNet) -> None:
+def copy_fitting(source: DDFUpNet, target: DDFUpNet) -> None:
     """Copy every tensor that both have in the same shape, such as the octaves that two scales share.
 
     A network for sensors takes over what another has: its further input and output start at zero.

@@ -102,7 +102,7 @@ def test_crop_has_the_low_resolution_of_the_whole_image(cached, protocol, scale)
         low = make_low_resolution(whole, scale, protocol)
         for top in range(0, height - size + 1, max(scale, 8)):
             for left in range(0, width - size + 1, max(scale, 8)):
-                cut, cells = crops._cut(0, top, left, flips)
+                cut, cells = crops._cut(0, top, left, flips, np.random.default_rng(0))
                 y = height - top - size if flips[0] else top
                 x = width - left - size if flips[1] else left
                 np.testing.assert_array_equal(cut, whole[y : y + size, x : x + size])

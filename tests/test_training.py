@@ -11,13 +11,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from depthup.checkpoint import load_checkpoint
 from depthup.data import InputError, is_validation_scene, open_dataset
 from depthup.evaluation import evaluate
-from depthup.models import DDFUpNet, DDFUpNetConfig
-from depthup.training import TrainConfig, TrainResult, learning_rate, loss, train
+from depthup.models import DDFUpNet, DDFUpNetConfig, extrapolate
+from depthup.training import TrainConfig, TrainResult, copy_fitting, error_loss, learning_rate, loss, train
 from depthup.weights import load_model, read_metadata, save_weights
 
 SCENES = ("room0", "room1", "room2", "room3", "room23", "room34")  # the last two are for validation
@@ -399,3 +400,52 @@ def test_tensorboard_files_where_it_is_installed(folder, tmp_path, monkeypatch):
         ("validation_rmse", 3),
         "closed",
     ]
+
+
+def test_training_for_sensors(folder, tmp_path):
+    config = replace(CONFIG, sensor=True, scale=4, validation_every=100)
+    result = run(folder, tmp_path / "run", config)
+    assert "noise_square=0.0015" in result.validation["degradation"]
+    net = load_model(result.weights)
+    assert net.config.sensor
+    low, rgb = torch.rand(1, 1, 6, 7), torch.rand(1, 3, 24, 28)
+    valid = torch.ones_like(low, dtype=torch.bool)
+    assert net(low, rgb, valid).shape == (1, 2, 24, 28)
+    torch.testing.assert_close(net(low, rgb), net(low, rgb, valid))
+    assert (net(low, rgb, ~valid) - net(low, rgb, valid)).abs().max() > 0
+    again = run(folder, tmp_path / "again", config)
+    for name, t in load_file(result.weights).items():
+        assert torch.equal(t, load_file(again.weights)[name])
+
+
+def test_a_network_for_sensors_starts_from_one_that_is_not(tmp_path):
+    torch.manual_seed(0)
+    clean = DDFUpNet(DDFUpNetConfig.named("base", 4)).eval()
+    torch.nn.init.normal_(clean.net.result.weight, std=0.5)
+    sensor = DDFUpNet(DDFUpNetConfig.named("base", 4, True)).eval()
+    copy_fitting(clean, sensor)
+    low, rgb = torch.rand(1, 1, 16, 16), torch.rand(1, 3, 64, 64)
+    valid = torch.rand(1, 1, 16, 16) > 0.5
+    with torch.no_grad():
+        result = sensor(low, rgb, valid)
+        expected = clean.net(low, rgb, None, {}, 0)
+    residual = result[:, :1] - F.pixel_shuffle(F.conv2d(extrapolate(low, 2), sensor.net.cubic_taps), 4)
+    of_clean = expected - F.interpolate(low, scale_factor=4, mode="bicubic", align_corners=False)
+    inside = (..., slice(20, -20), slice(20, -20))  # contrast beyond the border is another
+    torch.testing.assert_close(residual[inside], of_clean[inside], rtol=0, atol=2e-2)
+    assert torch.equal(result[:, 1:], torch.full_like(result[:, 1:], -5.0))
+
+
+def test_the_expected_error_is_learned_from_the_errors_alone():
+    log_error = torch.zeros(1, 1, 8, 8, requires_grad=True)
+    prediction = torch.full((1, 1, 8, 8), 2.0, requires_grad=True)
+    depth = torch.full((1, 1, 8, 8), 2.1)
+    depth[..., :4] = torch.nan
+    optimiser = torch.optim.SGD([log_error], 5.0)
+    for _ in range(400):
+        optimiser.zero_grad()
+        error_loss(log_error, prediction, depth).backward()
+        optimiser.step()
+    assert prediction.grad is None
+    torch.testing.assert_close(log_error[..., 4:].exp(), torch.full((1, 1, 8, 4), 0.1), rtol=0.02, atol=0)
+    assert (log_error[..., :4] == 0).all()
