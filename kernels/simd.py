@@ -179,5 +179,5 @@ def total(typing, vector):
 
 @compile_kernel
 def add_or_multiply(a, b, additive):
-    """`a + b` if `additive` is True and `a * b` if it is None: its type tells, so nothing is left to branch on."""
+    """`a + b` if `additive`, else `a * b`; where it is True or None its type tells, and kernels branch on nothing."""
     return add(a, b) if additive else multiply(a, b)
