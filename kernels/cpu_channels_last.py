@@ -179,7 +179,7 @@ def backward(
             for z in range(W):
                 if stride == 1 and pad <= y < H - pad and pad <= z < W - pad:
                     _grad_x_pixel(
-                        b, y, z, grad_out, channel_filter, spatial_filter, grad_x, taps[0], dilation, stride, scale,
+                        b, y, z, grad_out, channel_filter, spatial_filter, grad_x, len(taps), dilation, stride, scale,
                         additive, True,
                     )  # fmt: skip
                 else:

@@ -18,6 +18,7 @@ from depthup.kernels.simd import (
     add_or_multiply,
     broadcast,
     compile_kernel,
+    keep,
     load,
     load_apart,
     multiply,
@@ -132,31 +133,31 @@ def forward(
 
 
 @compile_kernel
-def _load_gradient(grad_out, b, c, first, last, scale, scratch, slot):
+def _load_gradient(grad_out, b, c, first, last, scale, steps, scratch, slot):
     """Rows of one channel's arriving gradient, apart by branch: `scratch[slot, branch, row]`.
 
-    The last vector of a row ends where the row ends; where it overlaps the one before it stays as it is, zero.
+    The last vector of a row ends where the row ends, and is zero where it overlaps the one before it; `steps` is LANES
+    times 0 and LANES times 1.
     """
     Wo = grad_out.shape[3] // scale
-    whole, moved = Wo // LANES * LANES, (LANES - Wo % LANES) % LANES
     for h in range(first, last):
         q = h - first
         for i in range(scale):
             row, n = scale * h + i, scale * i
-            for w in range(0, whole, LANES):
+            for v in range(_vectors(Wo)):
+                w = min(v * LANES, Wo - LANES)
+                overlap = v * LANES - w
+                new = load(steps, (LANES - overlap,))
                 if scale == 1:
-                    store(scratch, (slot, 0, q, w), load(grad_out, (b, c, row, w)))
+                    store(scratch, (slot, 0, q, v * LANES), keep(load(grad_out, (b, c, row, w)), new))
                 elif scale == 2:
                     left, right = load_apart(grad_out, (b, c, row, 2 * w))
-                    store(scratch, (slot, n, q, w), left)
-                    store(scratch, (slot, n + 1, q, w), right)
+                    store(scratch, (slot, n, q, v * LANES), keep(left, new))
+                    store(scratch, (slot, n + 1, q, v * LANES), keep(right, new))
                 else:
                     for j in range(scale):
-                        for lane in range(w, w + LANES):
-                            scratch[slot, n + j, q, lane] = grad_out[b, c, row, lane * scale + j]
-            for w in range(whole, Wo):
-                for j in range(scale):
-                    scratch[slot, n + j, q, w + moved] = grad_out[b, c, row, w * scale + j]
+                        for lane in range(overlap, LANES):
+                            scratch[slot, n + j, q, v * LANES + lane] = grad_out[b, c, row, (w + lane) * scale + j]
 
 
 @compile_kernel
@@ -253,6 +254,8 @@ def backward(
     scratch = np.zeros((2, (rows - 1) // stride * stride + reach + 1, stride * phase), x.dtype)
     gradient = np.zeros((2, N, (rows - 1 + reach) // stride + 1, _vectors(Wo) * LANES), x.dtype)
     target = np.empty((2, rows, stride * phase), x.dtype)
+    steps = np.zeros(2 * LANES, x.dtype)
+    steps[LANES:] = 1
     groups = (H + rows - 1) // rows
     for group in range(first_group, last_group):
         b, top = group // groups, group % groups * rows
@@ -266,7 +269,7 @@ def backward(
             channels = min(2, C - c)
             d = c + channels - 1
             for slot in range(channels):
-                _load_gradient(grad_out, b, c + slot, first, last, scale, gradient, slot)
+                _load_gradient(grad_out, b, c + slot, first, last, scale, steps, gradient, slot)
                 _load_rows(x, b, c + slot, own_first * stride - pad, needed, pad, stride, phase, scratch, slot)
             if channels == 1:
                 _clear(gradient[1])  # the second channel is the first once more, and gives nothing

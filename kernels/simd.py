@@ -152,6 +152,17 @@ def add(typing, a, b):
 
 
 @intrinsic
+def keep(typing, vector, wanted):
+    """The numbers of a vector where those of `wanted` are not 0, and else 0, whatever they are."""
+
+    def generate(context, builder, signature, arguments):
+        zeros = ir.Constant(arguments[0].type, None)
+        return builder.select(builder.fcmp_unordered("!=", arguments[1], zeros), arguments[0], zeros)
+
+    return vector(vector, wanted), generate
+
+
+@intrinsic
 def total(typing, vector):
     """The sum of a vector's numbers, always in the same order."""
 
@@ -168,5 +179,5 @@ def total(typing, vector):
 
 @compile_kernel
 def add_or_multiply(a, b, additive):
-    """`a + b` if `additive`, else `a * b`."""
+    """`a + b` if `additive`, else `a * b`; where it is True or None its type tells, and kernels branch on nothing."""
     return add(a, b) if additive else multiply(a, b)

@@ -214,6 +214,34 @@ def test_cpu_agrees_with_the_reference(case, dtype):
     assert_near(actual, exact(case, inputs), EXACT[dtype])
 
 
+# 7, 8 and 9 pixels, where a vector holds 8; 15 to 17 where two are computed at once; rows that end inside of one
+PIXELS = [(1, 7), (7, 1), (1, 8), (4, 2), (3, 3), (5, 3), (4, 4), (1, 17), (9, 7), (14, 14), (13, 30)]
+
+
+@pytest.mark.parametrize("pixels_of_a_tile", [1, 24, 4096])
+@pytest.mark.parametrize(("dilation", "combine"), [(1, "mul"), (2, "add"), (6, "mul")])
+def test_cpu_where_vectors_run_over_rows(dilation, combine, pixels_of_a_tile, monkeypatch):
+    monkeypatch.setattr(cpu, "TILE_PIXELS", pixels_of_a_tile)
+    for size in PIXELS:
+        case = Case("ddf", 3, dilation, 1, combine, (2, 3, *size))
+        inputs = random_inputs(case)[:3]
+        with use_backend("cpu"):
+            out = apply(case, *inputs)
+        torch.testing.assert_close(out, exact(case, random_inputs(case))[0], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [(5, 3), (9, 28), (3, 70)])
+@pytest.mark.parametrize("combine", ["mul", "add"])
+def test_what_is_not_finite_spreads_no_further_than_its_taps(combine, size):
+    case = Case("ddf", 3, 1, 1, combine, (1, 2, *size))
+    x, channel_filter, spatial_filter, _ = random_inputs(case)
+    x[0, 0, 1, 0], x[0, 0, 1, -1] = float("inf"), float("nan")
+    with use_backend("cpu"):
+        out = apply(case, x, channel_filter, spatial_filter)
+    reached = F.max_pool2d((~x.isfinite()).double(), 3, 1, 1).bool()
+    assert torch.equal(~out.isfinite(), reached)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("case", [*FEW, Case("ddf", 1, 1, 1, "mul", (1, 2, 5, 4))], ids=str)
 def test_half_precision_is_no_worse_than_torch(case, dtype):
@@ -437,7 +465,11 @@ def threads(monkeypatch):
     torch.set_num_threads(before)
 
 
-LARGER = [Case("ddf", 3, 2, 2, "mul", (3, 5, 61, 40)), Case("ddf_up", 3, 1, 2, "mul", (2, 4, 45, 32))]
+LARGER = [
+    Case("ddf", 3, 2, 2, "mul", (3, 5, 61, 40)),
+    Case("ddf_up", 3, 1, 2, "mul", (2, 4, 45, 32)),
+    Case("ddf", 3, 1, 1, "mul", (2, 5, 75, 70)),
+]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
