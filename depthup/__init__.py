@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from depthup.layers import DDF, DDFUp, FilterNorm
     from depthup.models import DDFUpNet, DDFUpNetConfig
     from depthup.training import TrainConfig, train
-    from depthup.upsampling import upsample
+    from depthup.upsampling import Upsampled, Upsampler, upsample
     from depthup.weights import load_model, shipped_names
 
 __version__ = "0.1.0"
@@ -34,6 +34,8 @@ _HOME = {
     "DDFUpNetConfig": "models",
     "TrainConfig": "training",
     "train": "training",
+    "Upsampled": "upsampling",
+    "Upsampler": "upsampling",
     "upsample": "upsampling",
     "load_model": "weights",
     "shipped_names": "weights",
@@ -47,6 +49,8 @@ __all__ = [
     "FilterNorm",
     "InputError",
     "TrainConfig",
+    "Upsampled",
+    "Upsampler",
     "__version__",
     "ddf",
     "ddf_up",
