@@ -232,7 +232,7 @@ class BaseNet(nn.Module):
         if self.sensor:
             bicubic = F.pixel_shuffle(F.conv2d(around, self.cubic_taps.to(low.dtype)), self.scale)
         else:
-            bicubic = F.interpolate(low, scale_factor=self.scale, mode="bicubic", align_corners=False)
+            bicubic = F.interpolate(low, rgb.shape[-2:], mode="bicubic", align_corners=False)
         result = self.result(x)
         depth = bicubic + RESIDUAL_SCALE * result[:, :1]
         if not self.sensor:
