@@ -455,6 +455,19 @@ def train(
 
 
 @app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="A name in the box or a .safetensors file.", metavar="MODEL")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="File to write: .onnx, or .pt2 for torch.export.")],
+    overwrite: OverwriteFlag = False,
+) -> None:
+    """Write a network as ONNX or as a program of torch.export, for any size, checked against PyTorch."""
+    from depthup.commands import export_network
+
+    difference = export_network(model, out, overwrite)
+    say(f"{out}: {model}, at most {difference:.1e} of the depth range from PyTorch")
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("demo"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,

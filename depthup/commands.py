@@ -329,6 +329,14 @@ def train_run(
     return facts
 
 
+def export_network(model: str, out: Path, overwrite: bool) -> float:
+    """Write a network to a `.onnx` or `.pt2` file; returns the largest difference from PyTorch, in depth ranges."""
+    check_output(out, overwrite, (".onnx", ".pt2"))
+    from depthup.export import export_onnx, export_program  # imports torch's compiler
+
+    return (export_onnx if out.suffix.lower() == ".onnx" else export_program)(model, out, overwrite)
+
+
 def installation() -> dict:
     """Versions, backends with the reason why one cannot run (None if it can), and the models in the box."""
     packages = ("torch", "numpy", "numba", "opencv-python-headless", "opencv-python", "cupy-cuda12x", "cupy-cuda13x")

@@ -147,6 +147,8 @@ EVAL = ("eval", "--data", "motorcycle", "--scale", "4")
         ((*GOOD, "--normals", "n.png", "--intrinsics", "9,9"), 1, ["holds 2 numbers", "fx,fy,cx,cy"]),
         ((*GOOD, "--align", "pose.txt", "--intrinsics", "9,9,4,4"), 2, ["--depth-intrinsics"]),
         ((*GOOD, "--depth-intrinsics", "9,9,4,4"), 2, ["--depth-intrinsics is for --align"]),
+        (("export", "x4", "-o", "x4.bin"), 1, ["x4.bin", ".onnx, .pt2"]),
+        (("export", "x7", "-o", "x7.onnx"), 1, ["x7: no such model"]),
         (("batch", "box", "-o", "results"), 1, ["box", "expected"]),
         (("batch", "missing", "-o", "results"), 1, ["missing", "no such"]),
         (("batch", "rgbs", "depths"), 2, ["--out"]),
@@ -635,7 +637,7 @@ def test_progress_is_silent_where_nobody_sees_it(capfd, monkeypatch):
 HELP = """
 import contextlib, io, sys
 from depthup.cli import main
-for command in ([], ["upsample"], ["batch"], ["eval"], ["train"], ["info"]):
+for command in ([], ["upsample"], ["batch"], ["export"], ["eval"], ["train"], ["info"]):
     sys.argv = ["depthup", *command, "--help"]
     with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()) as out:
         main()
