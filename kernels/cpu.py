@@ -119,10 +119,11 @@ def forward(
     work = B * C * scale * Ho * scale * Wo * k * k
     # NumPy asks for huge pages for what is large, and torch.empty does not
     if memory_format == torch.contiguous_format and stride == scale == 1 and Ho * Wo >= LANES:
-        arrays = [t.contiguous().numpy() for t in (x.flatten(2), channel_filter[:, 0], spatial_filter[:, 0].flatten(2))]
-        out, tiles = np.empty_like(arrays[0]), _tiles(Ho, Wo, spatial_filter)
+        parts = x.flatten(2), channel_filter[:, 0], spatial_filter[:, 0].flatten(2)
+        flat = [part.contiguous().numpy() for part in parts]
+        out, tiles = np.empty_like(flat[0]), _tiles(Ho, Wo, spatial_filter)
         groups = B * tiles * -(-C // 2)
-        _run(cpu_flat.forward, groups, work, *arrays, out, (k,) * k, Wo, dilation, tiles, _additive(combine))
+        _run(cpu_flat.forward, groups, work, *flat, out, (k,) * k, Wo, dilation, tiles, _additive(combine))
         return torch.from_numpy(out).view(x.shape).to(dtype)
     rows = _rows_per_group(Ho, spatial_filter)
     groups = B * -(-Ho // rows)
