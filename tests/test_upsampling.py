@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -12,7 +13,7 @@ from scipy.ndimage import distance_transform_edt
 import depthup.weights
 from depthup import upsample
 from depthup.baselines import BASELINES
-from depthup.data import InputError
+from depthup.data import STANDARD_SENSOR, InputError, crop_to_multiple, motorcycle
 from depthup.models import DDFUpNet, DDFUpNetConfig
 from depthup.upsampling import Upsampler
 from depthup.weights import load_model, save_weights
@@ -415,3 +416,23 @@ def test_one_upsampler_in_many_threads():
 def test_a_bad_model_is_refused_before_any_pair():
     with pytest.raises(InputError, match="nothing: no such model"):
         Upsampler("nothing")
+
+
+@pytest.mark.parametrize("ratio", [1.5, 4.0, 7.5, 11.0])
+def test_texture_is_no_depth_edge_to_the_networks_in_the_box(ratio):
+    h, w = 48, 72
+    rgb = cv2.resize(motorcycle().rgb, (round(w * ratio), round(h * ratio)), interpolation=cv2.INTER_AREA)
+    error = upsample(rgb, plane(h, w)) / plane(*rgb.shape[:2]) - 1
+    assert np.sqrt(np.mean(error**2)) < 1e-3
+
+
+def test_where_more_error_is_expected_there_is_more():
+    pair = motorcycle()
+    truth = crop_to_multiple(pair.depth, 4)
+    low = STANDARD_SENSOR.measure(truth, 4, np.random.default_rng(0))
+    run = Upsampler("sensor-x4").run(crop_to_multiple(pair.rgb, 4), low)
+    known = np.isfinite(truth) & np.isfinite(run.depth)
+    order = np.argsort(run.expected_error[known])
+    errors = [part.mean() for part in np.array_split(np.abs(run.depth - truth)[known][order], 5)]
+    assert errors == sorted(errors)
+    assert errors[-1] > 4 * errors[0]
