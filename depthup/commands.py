@@ -117,7 +117,7 @@ def upsample_files(
     seconds = time.perf_counter() - began
     result = run.depth
     trusted = confidence_of(run) if out.confidence else None
-    write_depth(out.depth, result, _out_unit(out, options), overwrite, out.scale, {"model": run.model})
+    write_depth(out.depth, result, _out_unit(out.unit, options), overwrite, out.scale, {"model": run.model})
     if out.preview:
         write_image(out.preview, colourise(result), overwrite)
     if out.confidence and trusted is not None:
@@ -150,8 +150,8 @@ def _check_outputs(out: Outputs, inputs: list[Path], overwrite: bool) -> None:
         seen[path.resolve()] = option
 
 
-def _out_unit(out: Outputs, options: PairOptions) -> str:
-    return out.unit or ("mm" if options.encoding.unit in ("m", "auto") else options.encoding.unit)
+def _out_unit(unit: str | None, options: PairOptions) -> str:
+    return unit or ("mm" if options.encoding.unit in ("m", "auto") else options.encoding.unit)
 
 
 def _write_geometry(out: Outputs, rgb: np.ndarray, depth: np.ndarray, overwrite: bool) -> None:
@@ -164,13 +164,15 @@ def _write_geometry(out: Outputs, rgb: np.ndarray, depth: np.ndarray, overwrite:
     camera = out.camera.of_image(rgb.shape[1], rgb.shape[0]).scaled_to(width, height)
     if rgb.shape[:2] != depth.shape:
         rgb = cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA)
-    normal = normals(depth, camera)
-    if out.normals:
-        write_image(out.normals, colourise_normals(normal), overwrite)
     if out.cloud and out.mesh:
         vertices, colours, faces = mesh(depth, camera, rgb)
         write_ply(out.cloud, vertices, colours, faces=faces, overwrite=overwrite)
-    elif out.cloud:
+        if not out.normals:
+            return
+    normal = normals(depth, camera)
+    if out.normals:
+        write_image(out.normals, colourise_normals(normal), overwrite)
+    if out.cloud and not out.mesh:
         points, colours = point_cloud(depth, camera, rgb)
         write_ply(out.cloud, points, colours, normal[np.isfinite(depth) & (depth > 0)], overwrite=overwrite)
 
@@ -213,7 +215,6 @@ def batch_files(
         )
         for frame in recording.frames
     ]
-    outputs = Outputs(out, unit)
     upsampler = Upsampler(options.model, options.device)
 
     def read(job: Job) -> PairArrays:
@@ -224,17 +225,17 @@ def batch_files(
         return upsample_pair(upsampler, pair, options, job.name)
 
     def write(job: Job, run: Upsampled, replaces: bool) -> None:
-        write_depth(job.output, run.depth, _out_unit(outputs, options), replaces, metadata={"model": run.model})
+        write_depth(job.output, run.depth, _out_unit(unit, options), replaces, metadata={"model": run.model})
 
-    return run_batch(jobs, out, read, compute, write, _settings(options, suffix, outputs), overwrite, progress)
+    return run_batch(jobs, out, read, compute, write, _settings(options, suffix, unit), overwrite, progress)
 
 
-def _settings(options: PairOptions, suffix: str, out: Outputs) -> dict[str, str]:
+def _settings(options: PairOptions, suffix: str, unit: str | None) -> dict[str, str]:
     """Everything that decides a result beside its inputs."""
     settings = {name: str(value) for name, value in asdict(options).items() if name not in ("device", "model")}
     names = shipped_names() if options.model is None else [options.model]
     weights = [f"{name} {digest(weights_path(name))}" for name in names if name not in BASELINES]
-    return settings | {"model": str(options.model), "weights": ", ".join(weights), "out": f"{suffix} {out.unit}"}
+    return settings | {"model": str(options.model), "weights": ", ".join(weights), "out": f"{suffix} {unit}"}
 
 
 def default_model(scale: int, protocol: str) -> str:

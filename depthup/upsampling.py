@@ -98,11 +98,7 @@ class Upsampler:
             return self._pil(rgb, depth, valid, size, fill)
         depth = np.asarray(depth)
         if depth.ndim == 3:
-            masks = [None] * len(depth) if valid is None else valid
-            if len(rgb) != len(depth) or len(masks) != len(depth):
-                raise InputError(f"rgb: a batch of {len(rgb)}, expected {len(depth)}, as many as depth has")
-            runs = zip(rgb, depth, masks, strict=True)
-            return np.stack([self.run(r, d, v, size, fill).depth for r, d, v in runs])
+            return np.stack([self.run(*pair, size, fill).depth for pair in _pairs_of_batch(rgb, depth, valid)])
         return self.run(rgb, depth, valid, size, fill).depth
 
     def run(
@@ -187,11 +183,7 @@ class Upsampler:
 
     def _tensors(self, rgb: Any, depth: Tensor, valid: Any, size: tuple[int, int] | None, fill: str) -> Tensor:
         if depth.dim() > 2:
-            masks = [None] * len(depth) if valid is None else valid
-            if len(rgb) != len(depth) or len(masks) != len(depth):
-                raise InputError(f"rgb: a batch of {len(rgb)}, expected {len(depth)}, as many as depth has")
-            runs = zip(rgb, depth, masks, strict=True)
-            return torch.stack([self._tensors(r, d, v, size, fill) for r, d, v in runs])
+            return torch.stack([self._tensors(*pair, size, fill) for pair in _pairs_of_batch(rgb, depth, valid)])
         if not isinstance(rgb, Tensor) or rgb.dim() != 3 or rgb.shape[0] != 3:
             found = f"{rgb.dtype} {list(rgb.shape)}" if isinstance(rgb, Tensor) else type(rgb).__name__
             raise InputError(f"rgb: got {found}, expected a tensor [3, H, W], as depth is a tensor")
@@ -276,6 +268,14 @@ def resolve_model(model: Model, factor: int) -> DDFUpNet:
         name = "the model" if isinstance(model, DDFUpNet) else name
         raise InputError(f"{name}: upsamples by {net.config.scale}, and the pair's factor is {factor}")
     return net
+
+
+def _pairs_of_batch(rgb: Any, depth: Any, valid: Any) -> list[tuple[Any, Any, Any]]:
+    """RGB, depth and mask (None without one) of every pair."""
+    masks = [None] * len(depth) if valid is None else valid
+    if len(rgb) != len(depth) or len(masks) != len(depth):
+        raise InputError(f"rgb: a batch of {len(rgb)}, expected {len(depth)}, as many as depth has")
+    return list(zip(rgb, depth, masks, strict=True))
 
 
 @lru_cache(maxsize=8)
