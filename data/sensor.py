@@ -134,7 +134,7 @@ def random_sensor(rng: np.random.Generator, scale: int) -> Sensor:
         blur=sometimes(0.2, 0.3, 0.8),
         flying=sometimes(0.4, 0.0, 0.5),
         noise_floor=sometimes(0.8, 0.0, 0.003),
-        noise_square=sometimes(0.8, 0.0, 1.0) ** 2 * 0.004,
+        noise_square=sometimes(0.8, 0.0, 0.003),
         correlation=sometimes(0.5, 0.0, 0.7),
         quantum=sometimes(0.25, 0.0005, 0.003),
         dropout=sometimes(0.4, 0.0, 0.15),
