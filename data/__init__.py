@@ -1,5 +1,6 @@
 """RGB-D pairs: reading them, making low-resolution depth out of them, and cutting training crops."""
 
+from depthup.data.camera import Camera
 from depthup.data.crops import CachedPairs, CropSampler, prefetch
 from depthup.data.depth_encoding import DEPTH_KINDS, DEPTH_UNITS, DepthEncoding
 from depthup.data.errors import InputError
@@ -16,7 +17,7 @@ from depthup.data.low_resolution import PROTOCOLS, crop_to_multiple, make_low_re
 from depthup.data.motorcycle import Motorcycle, motorcycle
 from depthup.data.nyuv2 import NYUv2Mat
 from depthup.data.opening import open_dataset
-from depthup.data.pairing import Camera, Frame, Recording, pair_folders
+from depthup.data.pairing import Frame, Recording, pair_folders
 from depthup.data.pairs import SPLITS, Pair, PairDataset, PairFolder, is_validation_scene
 from depthup.data.recordings import open_recording
 from depthup.data.sensor import STANDARD_SENSOR, Sensor

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from depthup.data.camera import Camera
 from depthup.data.errors import InputError
 from depthup.data.files import DEPTH_SUFFIXES, RGB_SUFFIXES
 
@@ -23,16 +24,6 @@ _MILLISECONDS = 10**12  # a number this large is no second of this age
 
 
 @dataclass(frozen=True)
-class Camera:
-    """Intrinsics of an RGB image at its full size, in pixels, as its recording gives them."""
-
-    fx: float
-    fy: float
-    cx: float
-    cy: float
-
-
-@dataclass(frozen=True)
 class Frame:
     """One RGB image and the depth map of the same view."""
 
@@ -40,7 +31,7 @@ class Frame:
     rgb: Path
     depth: Path
     confidence: Path | None = None  # the sensor's confidence in `depth`, of its size; larger is better
-    camera: Camera | None = None
+    camera: Camera | None = None  # of the RGB image
     timestamp: float | None = None  # of the RGB image, in seconds
 
 

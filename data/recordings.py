@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+from depthup.data.camera import Camera
 from depthup.data.errors import InputError
 from depthup.data.files import DEPTH_SUFFIXES, RGB_SUFFIXES
 from depthup.data.pairing import (
     MAXIMAL_DIFFERENCE,
-    Camera,
     Frame,
     Image,
     Recording,
@@ -153,13 +153,14 @@ def _record3d(folder: Path, out: str | Path | None, maximal_difference: float) -
     if not (inside / "rgb").is_dir() or not depth.is_dir() or not any(depth.glob("*.exr")):
         return None
     recording = pair_folders(inside / "rgb", depth, out, maximal_difference)
-    facts = _json(inside / "metadata.json") if (inside / "metadata.json").is_file() else {}
+    place = inside / "metadata.json"
+    facts = _json(place) if place.is_file() else {}
     frames = []
     for frame in recording.frames:
         number, each = Path(frame.name).name, facts.get("perFrameIntrinsicCoeffs")
-        camera = _camera(facts.get("K"))
+        camera = _camera(place, facts.get("K"))
         if each and number.isdecimal() and int(number) < len(each):
-            camera = _camera(each[int(number)])
+            camera = _camera(place, each[int(number)])
         frames.append(replace(frame, camera=camera))
     with_confidence = _with_confidence(frames, inside / "confidence", out)
     return Recording(f"Record3D export {folder}", with_confidence, recording.unpaired, "m")
@@ -195,7 +196,8 @@ def _scanner_app(folder: Path, out: str | Path | None, maximal_difference: float
     confidence = _numbered(folder, "conf_", DEPTH_SUFFIXES)
     frames = []
     for number in sorted(rgb.keys() & depth.keys()):
-        facts = _json(place) if (place := folder / f"frame_{number}.json").is_file() else {}
+        place = folder / f"frame_{number}.json"
+        facts = _json(place) if place.is_file() else {}
         time = facts.get("time")
         frames.append(
             Frame(
@@ -203,7 +205,7 @@ def _scanner_app(folder: Path, out: str | Path | None, maximal_difference: float
                 rgb[number],
                 depth[number],
                 confidence.get(number),
-                _camera(facts.get("intrinsics")),
+                _camera(place, facts.get("intrinsics")),
                 float(time) if isinstance(time, int | float) else None,
             )
         )
@@ -254,9 +256,11 @@ def _two_folders(folder: Path, out: str | Path | None, maximal_difference: float
         if (place := folder / "intrinsic" / "intrinsic_color.txt").is_file():
             camera = _text_camera(place)
     elif (place := folder / "intrinsic.json").is_file():  # Open3D's azure_kinect_mkv_reader
-        title, unit, camera = f"Azure Kinect recording {folder}", "mm", _camera(_json(place).get("intrinsic_matrix"))
+        title, unit = f"Azure Kinect recording {folder}", "mm"
+        camera = _camera(place, _json(place).get("intrinsic_matrix"))
     elif (place := folder / "camera_intrinsic.json").is_file():  # Open3D's realsense_recorder
-        title, unit, camera = f"RealSense recording {folder}", "mm", _camera(_json(place).get("intrinsic_matrix"))
+        title, unit = f"RealSense recording {folder}", "mm"
+        camera = _camera(place, _json(place).get("intrinsic_matrix"))
     elif any("_Depth_" in frame.depth.stem for frame in recording.frames):  # rs-convert
         title, unit = f"RealSense recording {folder}", "mm"
     frames = tuple(replace(frame, camera=camera) for frame in recording.frames)
@@ -302,15 +306,22 @@ def _with_confidence(frames: Iterable[Frame], folder: Path, out: str | Path | No
     return tuple(replace(frame, confidence=found.get(frame.depth.stem)) for frame in frames)
 
 
-def _camera(values: object) -> Camera | None:
+def _camera(place: Path, values: object) -> Camera | None:
     """Four coefficients, or a 3 x 3 matrix by rows or by columns: what is neither focal length nor centre is 0."""
     if not isinstance(values, list) or not all(isinstance(value, int | float) for value in values):
         return None
     if len(values) == 4:
-        return Camera(*map(float, values))
+        return _pinhole(place, *values)
     if len(values) == 9:
-        return Camera(float(values[0]), float(values[4]), float(values[2] or values[6]), float(values[5] or values[7]))
+        return _pinhole(place, values[0], values[4], values[2] or values[6], values[5] or values[7])
     return None
+
+
+def _pinhole(place: Path, fx: float, fy: float, cx: float, cy: float, size: tuple[int, int] | None = None) -> Camera:
+    try:
+        return Camera(float(fx), float(fy), float(cx), float(cy), *(size or ()))
+    except InputError as error:
+        raise InputError(f"{place}: {error}") from None
 
 
 def _json(place: Path) -> dict:
@@ -335,7 +346,7 @@ def _text_camera(place: Path) -> Camera:
     values = _numbers(place)
     if len(values) != 16:
         raise InputError(f"{place}: holds {len(values)} numbers, expected a 4 x 4 matrix")
-    return Camera(values[0], values[5], values[2], values[6])
+    return _pinhole(place, values[0], values[5], values[2], values[6])
 
 
 def _pincam(place: Path) -> Camera | None:
@@ -345,4 +356,5 @@ def _pincam(place: Path) -> Camera | None:
     values = _numbers(place)
     if len(values) != 6:
         raise InputError(f"{place}: holds {len(values)} numbers, expected width height fx fy cx cy")
-    return Camera(*values[2:])
+    width, height, fx, fy, cx, cy = values
+    return _pinhole(place, fx, fy, cx, cy, (int(width), int(height)))

@@ -12,8 +12,7 @@ import math
 import numba
 import numpy as np
 
-from depthup.camera import Camera
-from depthup.data import InputError
+from depthup.data import Camera, InputError
 from depthup.surface import check_depth, gradient, grazing_steps, inverse_depth, joined
 
 _LARGEST_STEP = 0.02  # relative; of a noisy sensor's surface, in which cracks would open

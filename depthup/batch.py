@@ -29,11 +29,29 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Job:
-    """Files to read and one file to write."""
+    """Files to read, and the files to write: one, and perhaps others beside it.
+
+    Args:
+        name: of the job, in messages.
+        inputs: what is read.
+        output: what is written first.
+        others: what is written too; the job is done when all are there.
+        facts: what decides the others, beside the inputs and the settings of the run.
+    """
 
     name: str
     inputs: tuple[Path, ...]
     output: Path
+    others: tuple[Path, ...] = ()
+    facts: str = ""
+
+    @property
+    def outputs(self) -> tuple[Path, ...]:
+        return self.output, *self.others
+
+    def origin(self, output: Path, inputs: str) -> str:
+        """What an output is made from, for the journal, where `inputs` are the digests of the files."""
+        return inputs if output == self.output else f"{inputs} {self.facts}"
 
 
 @dataclass(frozen=True)
@@ -72,7 +90,7 @@ class _Ready(Generic[Data]):
 
     data: Data
     inputs: str
-    replaces: bool
+    existing: tuple[Path, ...]  # outputs that are there and may be replaced
 
 
 def run_batch(
@@ -80,7 +98,7 @@ def run_batch(
     folder: Path,
     read: Callable[[Job], Data],
     compute: Callable[[Job, Data], Result],
-    write: Callable[[Job, Result, bool], None],
+    write: Callable[[Job, Path, Result, bool], None],
     settings: Settings,
     overwrite: bool = False,
     progress: Callable[[BatchProgress], None] | None = None,
@@ -97,7 +115,7 @@ def run_batch(
         folder: of the outputs; made if it is missing. It gets two hidden files, a journal and a lock.
         read: reads the inputs of a job; called in threads, at most `READ_AHEAD` jobs ahead.
         compute: called in this thread, in order.
-        write: writes the output with `write_beside`; its third argument says whether the file may exist. Called in one
+        write: writes one output with `write_beside`; its last argument says whether the file may exist. Called in one
             thread, at most `WRITE_BEHIND` results behind. Folders are made before.
         settings: what decides the results beside their inputs, such as model, units, digest of the weights.
         overwrite: replace outputs of other settings or inputs, and files that are not of a batch.
@@ -136,7 +154,7 @@ def run_batch(
                 elif not stopped():
                     tally.began = tally.began or time.monotonic()
                     result = compute(job, ready.data)
-                    written = writer.submit(_write, job, journal, ready.inputs, ready.replaces, write, result)
+                    written = writer.submit(_write, job, journal, ready.inputs, ready.existing, write, result)
                     writing.append((job, written))
 
         while (waiting or reading) and not stopped():
@@ -156,13 +174,14 @@ def _check_outputs(jobs: Sequence[Job]) -> None:
     inputs = {_place(path): job for job in jobs for path in job.inputs}
     outputs: dict[str, Job] = {}
     for job in jobs:
-        first = outputs.setdefault(_place(job.output), job)
-        if first is not job:
-            raise InputError(f"{job.output}: is the output of {first.name} and of {job.name}; expected one of each")
-        if (source := inputs.get(_place(job.output))) is not None:
-            raise InputError(
-                f"{job.output}: is the output of {job.name} and an input of {source.name}; use another folder"
-            )
+        for output in job.outputs:
+            first = outputs.setdefault(_place(output), job)
+            if first is not job:
+                raise InputError(f"{output}: is the output of {first.name} and of {job.name}; expected one of each")
+            if (source := inputs.get(_place(output))) is not None:
+                raise InputError(
+                    f"{output}: is the output of {job.name} and an input of {source.name}; use another folder"
+                )
 
 
 def _place(path: Path) -> str:
@@ -170,37 +189,41 @@ def _place(path: Path) -> str:
 
 
 def _read_if_needed(job: Job, journal: Journal, overwrite: bool, read: Callable[[Job], Data]) -> _Ready[Data] | None:
-    """What the job needs, or None if its output is done."""
+    """What the job needs, or None if its outputs are done."""
     inputs = " ".join(digest(path) for path in job.inputs)  # before reading: a file that changes meanwhile is noticed
-    exists = os.path.lexists(job.output)
-    if exists:
-        name = journal.name(job.output)
+    existing = [path for path in job.outputs if os.path.lexists(path)]
+    done = 0
+    for path in existing:
+        name = journal.name(path)
         record = journal.records.get(name)
-        if record and record.inputs == inputs and record.output == digest(job.output):
-            return None
-        ours = name in journal.unfinished or (record and record.inputs == inputs)
-        if not ours and not overwrite:
+        same = record is not None and record.inputs == job.origin(path, inputs)
+        if record and same and record.output == digest(path):
+            done += 1
+        elif not same and name not in journal.unfinished and not overwrite:
             fault = "was made from other inputs" if record else "exists already and is not from this batch"
-            raise InputError(f"{job.output}: {fault}; use another folder, or allow overwriting (--overwrite)")
-    return _Ready(read(job), inputs, exists)
+            raise InputError(f"{path}: {fault}; use another folder, or allow overwriting (--overwrite)")
+    if done == len(job.outputs):
+        return None
+    return _Ready(read(job), inputs, tuple(existing))
 
 
 def _write(
     job: Job,
     journal: Journal,
     inputs: str,
-    replaces: bool,
-    write: Callable[[Job, Result, bool], None],
+    existing: tuple[Path, ...],
+    write: Callable[[Job, Path, Result, bool], None],
     result: Result,
 ) -> None:
-    job.output.parent.mkdir(parents=True, exist_ok=True)
-    journal.announce(job.output)
-    try:
-        write(job, result, replaces)
-    except FAILURES:
-        journal.withdraw(job.output)
-        raise
-    journal.record(job.output, inputs)
+    for path in job.outputs:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        journal.announce(path)
+        try:
+            write(job, path, result, path in existing)
+        except FAILURES:
+            journal.withdraw(path)
+            raise
+        journal.record(path, job.origin(path, inputs))
 
 
 @dataclass

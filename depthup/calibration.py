@@ -11,8 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from depthup.camera import Camera
-from depthup.data import InputError
+from depthup.data import Camera, InputError
 
 _MATRIX_NAMES = ("camera_matrix", "intrinsic_matrix", "K", "intrinsics", "cameraMatrix", "intrinsicMatrix")
 _SIZE_NAMES = (("width", "height"), ("image_width", "image_height"), ("w", "h"))

@@ -210,6 +210,15 @@ def _pair_options(
     return PairOptions(model, device, encoding, min_confidence, wanted, fill.value)
 
 
+def _camera(text: str | None) -> Any:
+    """The camera that `--intrinsics` names, if it is given."""
+    from depthup.calibration import parse_intrinsics, read_camera
+
+    if not text:
+        return None
+    return read_camera(text) if Path(text).exists() else parse_intrinsics(text)
+
+
 @app.command()
 def upsample(
     rgb: Annotated[Path, typer.Argument(help="RGB image.", metavar="RGB")],
@@ -260,21 +269,18 @@ def upsample(
     """Turn low-resolution depth and its RGB image into depth at the resolution of the image."""
     from dataclasses import replace
 
-    from depthup.calibration import parse_intrinsics, read_camera, read_transform
+    from depthup.calibration import read_transform
     from depthup.commands import Outputs, UsageError, upsample_files
     from depthup.pair_files import Alignment
-
-    def camera(text: str) -> Any:
-        return read_camera(text) if Path(text).exists() else parse_intrinsics(text)
 
     options = _pair_options(
         model, device, depth_unit, depth_scale, depth_kind, focal, baseline, doffs, invalid, min_confidence, size, fill
     )
-    rgb_camera = camera(intrinsics) if intrinsics else None
+    rgb_camera = _camera(intrinsics)
     if align:
         if not rgb_camera or not depth_intrinsics:
             raise UsageError("upsample: --align needs both cameras; expected --intrinsics and --depth-intrinsics")
-        alignment = Alignment(camera(depth_intrinsics), rgb_camera, read_transform(align))
+        alignment = Alignment(_camera(depth_intrinsics), rgb_camera, read_transform(align))
         options = replace(options, alignment=alignment)
     elif depth_intrinsics:
         raise UsageError("upsample: --depth-intrinsics is for --align; expected both")
@@ -330,16 +336,30 @@ def batch(
     fill: FillOption = Fill.near,
     out_unit: OutUnitOption = None,
     out_format: Annotated[OutFormat, typer.Option("--format", help="Of the results.")] = OutFormat.png,
+    preview: Annotated[bool, typer.Option("--preview", help="Also NAME.preview.jpg, a colour picture.")] = False,
+    confidence_out: Annotated[
+        bool, typer.Option("--confidence-out", help="Also NAME.confidence.png, 0..65535: half = 1 % error expected.")
+    ] = False,
+    intrinsics: Annotated[
+        str | None,
+        typer.Option(help="Of RGB, for the next options: fx,fy,cx,cy or a file. Default: those of the recording."),
+    ] = None,
+    ply: Annotated[bool, typer.Option("--ply", help="Also NAME.ply, a coloured point cloud.")] = False,
+    mesh: Annotated[bool, typer.Option("--mesh", help="Make it a mesh, cut at depth edges.")] = False,
+    normals: Annotated[bool, typer.Option("--normals", help="Also NAME.normals.png.")] = False,
     overwrite: OverwriteFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Upsample folders or a recording. What is done is skipped, what fails is reported; the same command goes on."""
-    from depthup.commands import batch_files
+    from depthup.commands import BatchOutputs, UsageError, batch_files
 
     options = _pair_options(
         model, device, depth_unit, depth_scale, depth_kind, focal, baseline, doffs, invalid, min_confidence, size, fill
     )
-    unit = out_unit.value if out_unit else None
+    if mesh and not ply:
+        raise UsageError("batch: --mesh is a kind of --ply; expected both")
+    unit, camera = out_unit.value if out_unit else None, _camera(intrinsics)
+    wanted = BatchOutputs(f".{out_format.value}", unit, preview, normals, confidence_out, ply, mesh, camera)
     began = time.monotonic()
     with progress_bar(0.5) as bar:
 
@@ -348,7 +368,7 @@ def batch(
             counts = f"{state.done} done, {state.skipped} skipped, {state.failed} failed of {state.total}"
             bar(counts, handled / state.total)
 
-        result = batch_files(rgb, depth, out, f".{out_format.value}", unit, options, overwrite, say, progress)
+        result = batch_files(rgb, depth, out, wanted, options, overwrite, say, progress)
     for name, reason in result.failed.items():
         say(f"depthup: {name}: {reason}")
     counts = {"done": len(result.done), "skipped": len(result.skipped), "failed": len(result.failed)}

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from depthup.camera import Camera
-from depthup.data import InputError
+from depthup.data import Camera, InputError
 from depthup.surface import check_depth, grazing_steps, inverse_depth, joined
 
 LARGEST_STEP = 0.05

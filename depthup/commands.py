@@ -15,9 +15,17 @@ import torch
 from depthup import __version__
 from depthup.baselines import BASELINES
 from depthup.batch import BatchProgress, BatchResult, Job, run_batch
-from depthup.camera import Camera
 from depthup.checkpoint import load_checkpoint
-from depthup.data import STANDARD_SENSOR, DepthEncoding, InputError, open_dataset, open_recording, pair_folders
+from depthup.data import (
+    STANDARD_SENSOR,
+    Camera,
+    DepthEncoding,
+    Frame,
+    InputError,
+    open_dataset,
+    open_recording,
+    pair_folders,
+)
 from depthup.depth_files import (
     DEPTH_OUTPUT_SUFFIXES,
     IMAGE_OUTPUT_SUFFIXES,
@@ -79,6 +87,48 @@ class Outputs:
         return {option: path for option, path in files.items() if path}
 
 
+@dataclass(frozen=True)
+class BatchOutputs:
+    """Files that `batch_files` writes for a pair NAME: NAME.png or the like, and what else is asked for.
+
+    Args:
+        suffix, unit: of the result, as of `Outputs`.
+        preview, normals, confidence, cloud: also NAME.preview.jpg, NAME.normals.png, NAME.confidence.png, NAME.ply.
+        mesh: NAME.ply is a mesh.
+        camera: intrinsics of every RGB image; None = those of the recording.
+    """
+
+    suffix: str = ".png"
+    unit: str | None = None
+    preview: bool = False
+    normals: bool = False
+    confidence: bool = False
+    cloud: bool = False
+    mesh: bool = False
+    camera: Camera | None = None
+
+    @property
+    def needs_camera(self) -> bool:
+        return self.normals or self.cloud
+
+    def of(self, folder: Path, frame: Frame) -> Outputs:
+        """The files of a frame."""
+
+        def named(wanted: bool, suffix: str) -> Path | None:
+            return folder / f"{frame.name}{suffix}" if wanted else None
+
+        return Outputs(
+            folder / f"{frame.name}{self.suffix}",  # a name such as 1305031102.1753 has dots, so not `with_suffix`
+            self.unit,
+            preview=named(self.preview, ".preview.jpg"),
+            normals=named(self.normals, ".normals.png"),
+            confidence=named(self.confidence, ".confidence.png"),
+            cloud=named(self.cloud, ".ply"),
+            mesh=self.mesh,
+            camera=self.camera or frame.camera,
+        )
+
+
 _SUFFIXES = {
     "--out": DEPTH_OUTPUT_SUFFIXES,
     "--preview": IMAGE_OUTPUT_SUFFIXES,
@@ -116,14 +166,10 @@ def upsample_files(
     run = upsample_pair(upsampler, pair, options, f"{rgb}, {depth}")
     seconds = time.perf_counter() - began
     result = run.depth
-    trusted = confidence_of(run) if out.confidence else None
-    write_depth(out.depth, result, _out_unit(out.unit, options), overwrite, out.scale, {"model": run.model})
-    if out.preview:
-        write_image(out.preview, colourise(result), overwrite)
-    if out.confidence and trusted is not None:
-        write_confidence(out.confidence, trusted, overwrite)
-    if out.camera and (out.normals or out.cloud):
-        _write_geometry(out, pair.rgb, result, overwrite)
+    if out.confidence:
+        confidence_of(run)  # fails before anything is written
+    for path in out.files().values():
+        _write(path, out, pair.rgb, run, options, overwrite)
     known = np.isfinite(result)
     return {
         "out": str(out.depth),
@@ -154,7 +200,19 @@ def _out_unit(unit: str | None, options: PairOptions) -> str:
     return unit or ("mm" if options.encoding.unit in ("m", "auto") else options.encoding.unit)
 
 
-def _write_geometry(out: Outputs, rgb: np.ndarray, depth: np.ndarray, overwrite: bool) -> None:
+def _write(path: Path, out: Outputs, rgb: np.ndarray, run: Upsampled, options: PairOptions, overwrite: bool) -> None:
+    """Write one of the files of `out`."""
+    if path == out.depth:
+        write_depth(path, run.depth, _out_unit(out.unit, options), overwrite, out.scale, {"model": run.model})
+    elif path == out.preview:
+        write_image(path, colourise(run.depth), overwrite)
+    elif path == out.confidence:
+        write_confidence(path, confidence_of(run), overwrite)
+    else:
+        _write_geometry(path, out, rgb, run.depth, overwrite)
+
+
+def _write_geometry(path: Path, out: Outputs, rgb: np.ndarray, depth: np.ndarray, overwrite: bool) -> None:
     from depthup.cloud import mesh, point_cloud
     from depthup.ply import write_ply
     from depthup.surface import colourise_normals, normals
@@ -164,25 +222,22 @@ def _write_geometry(out: Outputs, rgb: np.ndarray, depth: np.ndarray, overwrite:
     camera = out.camera.of_image(rgb.shape[1], rgb.shape[0]).scaled_to(width, height)
     if rgb.shape[:2] != depth.shape:
         rgb = cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA)
-    if out.cloud and out.mesh:
+    if path == out.normals:
+        write_image(path, colourise_normals(normals(depth, camera)), overwrite)
+    elif out.mesh:
         vertices, colours, faces = mesh(depth, camera, rgb)
-        write_ply(out.cloud, vertices, colours, faces=faces, overwrite=overwrite)
-        if not out.normals:
-            return
-    normal = normals(depth, camera)
-    if out.normals:
-        write_image(out.normals, colourise_normals(normal), overwrite)
-    if out.cloud and not out.mesh:
+        write_ply(path, vertices, colours, faces=faces, overwrite=overwrite)
+    else:
         points, colours = point_cloud(depth, camera, rgb)
-        write_ply(out.cloud, points, colours, normal[np.isfinite(depth) & (depth > 0)], overwrite=overwrite)
+        normal = normals(depth, camera)[np.isfinite(depth) & (depth > 0)]
+        write_ply(path, points, colours, normal, overwrite=overwrite)
 
 
 def batch_files(
     rgb: Path,
     depth: Path | None,
     out: Path,
-    suffix: str,
-    unit: str | None,
+    wanted: BatchOutputs,
     options: PairOptions,
     overwrite: bool,
     report: Callable[[str], None],
@@ -195,9 +250,14 @@ def batch_files(
 
     Raises:
         InputError: no pairs, or nothing may be written to `out`.
+        UsageError: point clouds or normals are wanted, and neither `wanted` nor the recording has a camera.
     """
     check_output_folder(out)
     recording = pair_folders(rgb, depth, out) if depth else open_recording(rgb, out)
+    if wanted.needs_camera and not wanted.camera and not any(frame.camera for frame in recording.frames):
+        raise UsageError(
+            f"{rgb}: --ply and --normals need the camera, and no intrinsics are here; expected --intrinsics"
+        )
     report(f"{recording.title}: {len(recording.frames)} pairs")
     for path in recording.unpaired[:5]:
         report(f"{path}: has no partner")
@@ -206,36 +266,42 @@ def batch_files(
     if options.encoding == DepthEncoding():
         options = replace(options, encoding=DepthEncoding(recording.depth_unit))
     frames = {frame.name: frame for frame in recording.frames}
-    jobs = [
-        Job(
-            frame.name,
-            tuple(path for path in (frame.rgb, frame.depth, frame.confidence) if path),
-            # names such as 1305031102.1753 have dots, so not `with_suffix`
-            out / f"{frame.name}{suffix}",
-        )
-        for frame in recording.frames
-    ]
+    files = {frame.name: wanted.of(out, frame) for frame in recording.frames}
+    jobs = []
+    for frame in recording.frames:
+        inputs = tuple(path for path in (frame.rgb, frame.depth, frame.confidence) if path)
+        output, *others = files[frame.name].files().values()
+        jobs.append(Job(frame.name, inputs, output, tuple(others), f"{files[frame.name].camera} {wanted.mesh}"))
     upsampler = Upsampler(options.model, options.device)
 
     def read(job: Job) -> PairArrays:
         frame = frames[job.name]
+        if wanted.needs_camera and not files[job.name].camera:
+            raise InputError(f"{frame.rgb}: the recording has no intrinsics of this image; expected --intrinsics")
         return read_pair(frame.rgb, frame.depth, options, confidence=frame.confidence)
 
-    def compute(job: Job, pair: PairArrays) -> Upsampled:
-        return upsample_pair(upsampler, pair, options, job.name)
+    def compute(job: Job, pair: PairArrays) -> tuple[np.ndarray, Upsampled]:
+        run = upsample_pair(upsampler, pair, options, job.name)
+        if wanted.confidence:
+            confidence_of(run)  # fails before anything is written
+        return pair.rgb, run
 
-    def write(job: Job, run: Upsampled, replaces: bool) -> None:
-        write_depth(job.output, run.depth, _out_unit(unit, options), replaces, metadata={"model": run.model})
+    def write(job: Job, path: Path, result: tuple[np.ndarray, Upsampled], replaces: bool) -> None:
+        _write(path, files[job.name], *result, options, replaces)
 
-    return run_batch(jobs, out, read, compute, write, _settings(options, suffix, unit), overwrite, progress)
+    return run_batch(jobs, out, read, compute, write, _settings(options, wanted), overwrite, progress)
 
 
-def _settings(options: PairOptions, suffix: str, unit: str | None) -> dict[str, str]:
+def _settings(options: PairOptions, wanted: BatchOutputs) -> dict[str, str]:
     """Everything that decides a result beside its inputs."""
     settings = {name: str(value) for name, value in asdict(options).items() if name not in ("device", "model")}
     names = shipped_names() if options.model is None else [options.model]
     weights = [f"{name} {digest(weights_path(name))}" for name in names if name not in BASELINES]
-    return settings | {"model": str(options.model), "weights": ", ".join(weights), "out": f"{suffix} {unit}"}
+    return settings | {
+        "model": str(options.model),
+        "weights": ", ".join(weights),
+        "out": f"{wanted.suffix} {wanted.unit}",
+    }
 
 
 def default_model(scale: int, protocol: str) -> str:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from depthup.camera import Camera
-from depthup.data import DepthEncoding, InputError, read_confidence, read_depth, read_mask, read_rgb
+from depthup.data import Camera, DepthEncoding, InputError, read_confidence, read_depth, read_mask, read_rgb
 from depthup.upsampling import Upsampled, Upsampler
 
 HALF_CONFIDENCE = 0.01

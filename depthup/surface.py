@@ -10,8 +10,7 @@ import math
 
 import numpy as np
 
-from depthup.camera import Camera
-from depthup.data import InputError
+from depthup.data import Camera, InputError
 from depthup.visualize import NO_MEASUREMENT
 
 LARGEST_INCIDENCE_DEG = 85

@@ -379,6 +379,7 @@ class _Log:
         self.table = csv.DictWriter(self.file, self.columns)
         self.table.writeheader()
         self.table.writerows(lines)
+        self.file.flush()
         self.board = None
         try:
             from torch.utils.tensorboard import SummaryWriter

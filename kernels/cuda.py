@@ -247,7 +247,9 @@ class _Operation:
 
         threads = slots * tap_rows
         # Blocks a multiprocessor: the most for which registers do not spill.
-        resident = 1 if self._words > 1 else max(1, (512 if self.channels_last else 640) // threads)
+        widens = self.x.itemsize < 4 and pixels == 1 and k > 3
+        together = 512 if self.channels_last or widens else 640
+        resident = 1 if self._words > 1 else max(1, together // threads)
         constants = ("STAGED", staged), ("THREADS", threads), ("BLOCKS", resident), ("TAP_ROWS", tap_rows)
         tensors = grad_out, self.x, self.channel_filter, self.spatial_filter
         results = grad_spatial, partial_spatial, partial_channel

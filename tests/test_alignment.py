@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 
 from depthup.alignment import _cells, align, aligned_size
-from depthup.camera import Camera
-from depthup.data import InputError
+from depthup.data import Camera, InputError
 from depthup.surface import inverse_depth, joined
 
 SENSOR = Camera(100.0, 100.0, 79.5, 59.5, 160, 120)

@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -33,9 +33,9 @@ def compute(job: Job, content: bytes) -> bytes:
     return content.upper() * 100
 
 
-def write(job: Job, result: bytes, replaces: bool) -> None:
-    assert job.output.exists() <= replaces
-    with write_beside(job.output) as temporary, temporary.open("wb") as file:
+def write(job: Job, path: Path, result: bytes, replaces: bool) -> None:
+    assert path.exists() <= replaces
+    with write_beside(path) as temporary, temporary.open("wb") as file:
         file.write(result[: len(result) // 2])
         file.flush()
         file.write(result[len(result) // 2 :])
@@ -65,14 +65,16 @@ class Batch:
         return run_batch(self.jobs, self.out, stages["read"], noted, stages["write"], settings, overwrite, progress)
 
 
-def make_batch(place: Path, count: int = 6) -> Batch:
+def make_batch(place: Path, count: int = 6, others: bool = False) -> Batch:
     place.mkdir(exist_ok=True)
     jobs = []
     for n in range(count):
         inputs = tuple(place / f"{n}.{kind}" for kind in ("rgb", "depth"))
         for path in inputs:
             path.write_text(f"the content of {path.name}")
-        jobs.append(Job(f"{n:02}", inputs, place / "out" / f"scene{n % 2}" / f"{n:02}.png"))
+        output = place / "out" / f"scene{n % 2}" / f"{n:02}.png"
+        beside = (output.with_suffix(".ply"), output.with_suffix(".jpg")) if others else ()
+        jobs.append(Job(f"{n:02}", inputs, output, beside, "camera 1" if others else ""))
     return Batch(place, jobs)
 
 
@@ -186,11 +188,11 @@ def test_files_of_others_are_not_overwritten(batch):
 
 
 def test_an_output_that_appears_meanwhile_is_not_overwritten(batch):
-    def write_checked(job: Job, result: bytes, replaces: bool) -> None:
+    def write_checked(job: Job, path: Path, result: bytes, replaces: bool) -> None:
         if job.name == "02":
             job.output.write_bytes(b"precious")
             raise InputError(f"{job.output}: exists already")
-        write(job, result, replaces)
+        write(job, path, result, replaces)
 
     for stage in ({"write": write_checked}, {}):
         assert batch.run(**stage).failed.keys() == {"02"}
@@ -204,6 +206,41 @@ def test_other_inputs_are_other_results(batch):
     assert result.skipped == names(0, 2, 3, 4, 5)
     assert "was made from other inputs" in result.failed["01"]
     assert batch.run(overwrite=True).done == names(1)
+
+
+def test_files_beside_the_output(tmp_path):
+    batch = make_batch(tmp_path / "batch", others=True)
+    assert batch.run().done == ALL
+    before = snapshot(batch.out)
+    assert len(before) == 3 * 6 + 2
+    assert batch.run().skipped == ALL
+    first, second, third = (job.others[0] for job in batch.jobs[:3])
+    first.write_bytes(b"damaged"), second.unlink()
+    batch.jobs[2] = replace(batch.jobs[2], facts="camera 2")
+    result = batch.run()
+    assert (result.done, result.failed.keys()) == (names(0, 1), {"02"})
+    assert result.failed["02"].startswith(f"{third}: was made from other inputs")
+    assert snapshot(batch.out) == before
+
+
+def test_a_file_beside_the_output_that_fails_is_made_by_the_next_run(tmp_path):
+    batch = make_batch(tmp_path / "batch", others=True)
+
+    def failing(job: Job, path: Path, result: bytes, replaces: bool) -> None:
+        if path == batch.jobs[1].others[0]:
+            raise InputError("no room")
+        write(job, path, result, replaces)
+
+    assert batch.run(write=failing).failed == {"01": "no room"}
+    assert batch.jobs[1].output.exists() and not batch.jobs[1].others[1].exists()
+    assert batch.run() == BatchResult(names(1), names(0, 2, 3, 4, 5), {}, False)
+
+
+def test_files_beside_results_that_are_there(batch):
+    batch.run()
+    batch.jobs = [replace(job, others=(job.output.with_suffix(".ply"),), facts="camera") for job in batch.jobs]
+    assert batch.run().done == ALL
+    assert all(path.exists() for job in batch.jobs for path in job.outputs)
 
 
 def test_other_settings_refuse_the_whole_run(batch):
@@ -279,9 +316,9 @@ def test_stages_overlap_and_memory_is_bounded(tmp_path):
         note(job.name, True)
         return read(job)
 
-    def write_slowly(job: Job, result: bytes, replaces: bool) -> None:
+    def write_slowly(job: Job, path: Path, result: bytes, replaces: bool) -> None:
         time.sleep(0.005)
-        write(job, result, replaces)
+        write(job, path, result, replaces)
         note(job.name, False)
 
     assert batch.run(read=read_noted, write=write_slowly).exit_code == 0
@@ -331,8 +368,8 @@ def test_a_signal_stops_cleanly_and_the_next_run_goes_on(batch, number):
 
 
 def test_a_signal_at_the_last_job_stops_nothing(batch):
-    def interrupted(job: Job, result: bytes, replaces: bool) -> None:
-        write(job, result, replaces)
+    def interrupted(job: Job, path: Path, result: bytes, replaces: bool) -> None:
+        write(job, path, result, replaces)
         if job.name == "05":
             os.kill(os.getpid(), signal.SIGINT)
 
@@ -342,10 +379,10 @@ def test_a_signal_at_the_last_job_stops_nothing(batch):
 def test_a_second_signal_interrupts_and_what_is_written_is_whole(batch):
     begun = threading.Event()
 
-    def write_slowly(job: Job, result: bytes, replaces: bool) -> None:
+    def write_slowly(job: Job, path: Path, result: bytes, replaces: bool) -> None:
         begun.set()
         time.sleep(0.05)
-        write(job, result, replaces)
+        write(job, path, result, replaces)
 
     def interrupted(job: Job, content: bytes) -> bytes:
         if job.name == "01":
@@ -372,8 +409,8 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills children 
 def slowly(batch: Batch, seed: int, settings: dict = SETTINGS) -> None:
     rng = random.Random(seed)
 
-    def write_in_pieces(job: Job, result: bytes, replaces: bool) -> None:
-        with write_beside(job.output) as temporary, temporary.open("wb") as file:
+    def write_in_pieces(job: Job, path: Path, result: bytes, replaces: bool) -> None:
+        with write_beside(path) as temporary, temporary.open("wb") as file:
             for begin in range(0, len(result), 400):
                 file.write(result[begin : begin + 400])
                 file.flush()
@@ -389,7 +426,7 @@ def slowly(batch: Batch, seed: int, settings: dict = SETTINGS) -> None:
 @needs_fork
 def test_killed_at_random_and_continued_gives_the_same_folder(tmp_path):
     (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
-    whole, killed = make_batch(tmp_path / "a" / "batch", 24), make_batch(tmp_path / "b" / "batch", 24)
+    whole, killed = (make_batch(tmp_path / name / "batch", 16, others=True) for name in ("a", "b"))
     whole.run()
     rng = random.Random(0)
     kills, partial = 0, 0
@@ -399,7 +436,7 @@ def test_killed_at_random_and_continued_gives_the_same_folder(tmp_path):
         child.kill()
         child.join()
         kills += child.exitcode == -signal.SIGKILL
-        partial += any(path for job in killed.jobs for path in left_behind(job.output))
+        partial += any(left_behind(output) for job in killed.jobs for output in job.outputs)
     assert kills >= 5
     assert partial >= 1  # otherwise the test tests nothing
     result = killed.run()
@@ -413,8 +450,8 @@ def test_killed_at_every_step_of_writing(batch, monkeypatch, moment):
     def kill(*arguments):
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def kill_in_write(job: Job, result: bytes, replaces: bool) -> None:
-        with write_beside(job.output) as temporary:
+    def kill_in_write(job: Job, path: Path, result: bytes, replaces: bool) -> None:
+        with write_beside(path) as temporary:
             temporary.write_bytes(b"half")
             kill()
 
@@ -443,8 +480,8 @@ def test_only_our_own_temporaries_are_removed(batch):
     def run() -> None:
         batch.run(write=kill_in_write)
 
-    def kill_in_write(job: Job, result: bytes, replaces: bool) -> None:
-        with write_beside(job.output) as temporary:
+    def kill_in_write(job: Job, path: Path, result: bytes, replaces: bool) -> None:
+        with write_beside(path) as temporary:
             temporary.write_bytes(b"half")
             os.kill(os.getpid(), signal.SIGKILL)
 

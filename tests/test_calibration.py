@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from depthup.calibration import parse_intrinsics, read_camera, read_transform
-from depthup.camera import Camera
-from depthup.data import InputError
+from depthup.data import Camera, InputError
 
 K = [[525.0, 0.0, 319.5], [0.0, 520.0, 239.5], [0.0, 0.0, 1.0]]
 ROWS = np.array(K).reshape(-1).tolist()

@@ -152,6 +152,8 @@ EVAL = ("eval", "--data", "motorcycle", "--scale", "4")
         (("batch", "box", "-o", "results"), 1, ["box", "expected"]),
         (("batch", "missing", "-o", "results"), 1, ["missing", "no such"]),
         (("batch", "rgbs", "depths"), 2, ["--out"]),
+        (("batch", "pairs", "-o", "results", "--ply"), 2, ["--intrinsics"]),
+        (("batch", "pairs", "-o", "results", "--mesh"), 2, ["--ply"]),
         (("batch", "pairs", "-o", "depth.png"), 1, ["depth.png", "not a folder"]),
         (("batch", "rgbs", "depths", "-o", "results", "--format", "jpg"), 2, ["--format", "jpg"]),
         ((*GOOD, "--model", "x8"), 1, ["x8: no such model", "x2, x4"]),
@@ -414,6 +416,30 @@ def test_batch_of_a_recording_in_its_own_unit(place, depthup_):
     found = sorted(Path("results").glob("*.npy"))
     assert len(found) == 2
     np.testing.assert_allclose(np.load(found[0]), expected_result(place, unit="tum"), rtol=1e-5)
+
+
+def test_batch_to_space(place, depthup_):
+    for name in ("color", "depth"):
+        (place / "capture" / name).mkdir(parents=True)
+        shutil.copy("rgb.png" if name == "color" else "depth.png", f"capture/{name}/1.png")
+    columns = [40, 0, 0, 0, 40, 0, 23.5, 15.5, 1]
+    (place / "capture" / "intrinsic.json").write_text(json.dumps({"intrinsic_matrix": columns}))
+    save_weights(place / "box" / "sensor-x4.safetensors", sensor_net(), RECORD)
+    command = ("batch", "capture", "-o", "results", "--model", "sensor-x4")
+    assert depthup_(*command).code == 0
+    options = ("--preview", "--normals", "--confidence-out", "--ply")
+    again = depthup_(*command, *options)  # beside the result that is there
+    assert again.code == 0, again.err
+    names = ["1.confidence.png", "1.normals.png", "1.ply", "1.png", "1.preview.jpg"]
+    assert sorted(path.name for path in Path("results").glob("1*")) == names
+    single = ("--intrinsics", "40,40,23.5,15.5", "--ply", "cloud.ply", "--confidence-out", "confidence.png")
+    assert depthup_(*GOOD, "--model", "sensor-x4", *single).code == 0
+    for one, other in (("1.png", "out.png"), ("1.ply", "cloud.ply"), ("1.confidence.png", "confidence.png")):
+        assert Path("results", one).read_bytes() == Path(other).read_bytes()
+    moved = depthup_(*command, *options, "--intrinsics", "50,50,23.5,15.5")
+    assert moved.code == 1 and "was made from other inputs" in moved.err
+    assert depthup_(*command, *options, "--mesh", "--overwrite").code == 0
+    assert b"element face" in Path("results/1.ply").read_bytes()[:500]
 
 
 def test_upsample_overwrites_when_told(place, depthup_):

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from depthup.camera import Camera
 from depthup.cloud import mesh, point_cloud
-from depthup.data import InputError
+from depthup.data import Camera, InputError
 
 CAMERA = Camera(210.0, 205.0, 100.3, 70.1, 200, 150)
 NORMAL = np.array([0.3, -0.5, 1.0])

@@ -435,6 +435,7 @@ COMPILED = {
     5: [
         (torch.float32, 1, "mul", 32, "contiguous"),
         (torch.float16, 2, "mul", 32, "contiguous"),
+        (torch.bfloat16, 2, "mul", 31, "contiguous"),
         (torch.bfloat16, 2, "mul", 32, "both"),
     ],
 }

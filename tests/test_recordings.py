@@ -249,6 +249,13 @@ def test_scannet(tmp_path):
     assert recording.frames[0].camera == Camera(1170.2, 1171.1, 647.7, 483.8)
 
 
+def test_intrinsics_of_no_camera_name_their_file(tmp_path):
+    make(tmp_path, "color/00000.jpg", "depth/00000.png")
+    (tmp_path / "intrinsic.json").write_text(json.dumps({"intrinsic_matrix": [0, 0, 0, 0, 611, 0, 320, 240, 1]}))
+    with pytest.raises(InputError, match=r"intrinsic\.json: camera: focal length fx is 0"):
+        open_recording(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("place", "title"),
     [("intrinsic.json", "Azure Kinect recording"), ("camera_intrinsic.json", "RealSense recording")],
@@ -297,7 +304,7 @@ def test_arkitscenes(tmp_path, inside):
     (frame,) = recording.frames
     assert (frame.name, frame.depth.stem, frame.timestamp) == ("41069021_305.260", ARKIT[1], 305.26)
     assert frame.confidence == tmp_path / inside / "confidence" / f"{ARKIT[1]}.png"
-    assert frame.camera == Camera(1600.1, 1600.2, 960.3, 720.4)
+    assert frame.camera == Camera(1600.1, 1600.2, 960.3, 720.4, 1920, 1440)
     assert [path.stem for path in recording.unpaired] == [ARKIT[0], ARKIT[2]]
     assert recording.depth_unit == "mm"
 

@@ -5,8 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from depthup.camera import Camera
-from depthup.data import InputError
+from depthup.data import Camera, InputError
 from depthup.surface import colourise_normals, normals
 from depthup.visualize import NO_MEASUREMENT
 

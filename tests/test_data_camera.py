@@ -5,8 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from depthup.camera import Camera
-from depthup.data import InputError
+from depthup.data import Camera, InputError
 
 VGA = Camera(525.0, 520.0, 319.5, 239.5, 640, 480)
 

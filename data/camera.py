@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from depthup.data import InputError
+from depthup.data.errors import InputError
 
 # A field of view above 168 degrees is no pinhole camera: focal lengths are fractions of the width, or in millimetres.
 _LARGEST_SLOPE = 10
