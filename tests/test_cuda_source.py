@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import re
 import shutil
 import subprocess
@@ -456,7 +457,21 @@ def kernels_of(kernel_size, compiled):
 @needs_nvcc
 @pytest.mark.parametrize("kernel_size", [3, 5])
 def test_nvcc_spills_nothing(tmp_path, kernel_size):
-    kernels = kernels_of(kernel_size, COMPILED[kernel_size])
+    check_registers(kernels_of(kernel_size, COMPILED[kernel_size]), tmp_path)
+
+
+@needs_nvcc
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("kernel_size", [3, 5])
+def test_nvcc_spills_nothing_in_any_configuration(tmp_path, kernel_size, dtype):
+    layouts = "contiguous", "misaligned", *{*LAST, *PIXEL_MAJOR}
+    everything = itertools.product([dtype], (1, 2), ("mul", "add"), (32, 31), layouts)
+    check_registers(kernels_of(kernel_size, everything), tmp_path)
+
+
+def check_registers(kernels, tmp_path):
+    """Compile for every architecture: no byte is spilled, and no thread has more registers than promised."""
     source = tmp_path / "ddf.cu"
     headers = "#include <cuda_bf16.h>\n#include <cuda_fp16.h>\n"
     source.write_text(headers + runner.source_of(kernels), encoding="utf-8")
