@@ -111,7 +111,7 @@ class _Entry:
     rgb: Path
     depth: Path
     unit: str
-    divisor: float
+    divisor: float | None  # file value / divisor = unit; None for depth in the unit of its file
 
 
 class PairFolder:
@@ -120,7 +120,8 @@ class PairFolder:
 
     A `manifest.csv` in the folder or its parent (columns set, name, rgb, depth, kind, scale, scene; paths relative to
     it) that lists pairs of the folder says which pairs there are, of what kind, in what unit (file value / scale) and
-    scene. Without one, depth is millimetres, `_disp` and `disparity/` are disparity, and each pair is its own scene.
+    scene. Without one, `read_depth` finds the unit of depth (else integers are millimetres, floats metres), `_disp` and
+    `disparity/` are disparity, and each pair is its own scene.
 
     Splits: NYUv2 (manifest set `nyuv2`, named by official index) has its usual test part, and `train` and `val` divide
     the training part by scene; `middlebury` and `lu` are for checking only; in any other folder `test` is every pair,
@@ -158,7 +159,7 @@ class PairFolder:
         entry = self._entries[index]
         rgb = read_rgb(entry.rgb)
         if entry.unit == "disparity":
-            depth = read_disparity(entry.depth, entry.divisor)
+            depth = read_disparity(entry.depth, entry.divisor or 1.0)
         else:
             depth = read_depth(entry.depth, DepthEncoding(scale=entry.divisor))
         if rgb.shape[:2] != depth.shape:
@@ -248,10 +249,9 @@ def _found_entries(folder: Path) -> list[_Entry]:
         raise InputError(f"{folder}: {found}, expected {_PATTERNS}")
     entries = []
     for unit, partners in sources:
-        divisor = 1000.0 if unit == "m" else 1.0
         if orphans := sorted(set(partners) - set(colours)):
             raise InputError(f"{partners[orphans[0]]}: has no RGB image beside it, expected {_PATTERNS}")
-        entries += [_Entry(name, name, colours[name], partners[name], unit, divisor) for name in sorted(partners)]
+        entries += [_Entry(name, name, colours[name], partners[name], unit, None) for name in sorted(partners)]
     if orphans := sorted(set(colours) - {entry.name for entry in entries}):
         raise InputError(f"{colours[orphans[0]]}: has no depth beside it, expected {_PATTERNS}")
     return sorted(entries, key=lambda entry: entry.name)

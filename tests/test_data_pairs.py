@@ -77,6 +77,12 @@ def test_sub_folders(tmp_path, place, unit, divisor):
     np.testing.assert_array_equal(pairs[0].depth, integers(top=255).astype(np.float32) / divisor)
 
 
+def test_depth_is_in_the_unit_of_its_file(tmp_path):
+    write(tmp_path / "x_rgb.png", colours())
+    np.save(tmp_path / "x_depth.npy", integers().astype(np.float32) / 1000)
+    np.testing.assert_array_equal(PairFolder(tmp_path)[0].depth, integers().astype(np.float32) / 1000)
+
+
 def test_disparity_by_name(tmp_path):
     write(tmp_path / "x_rgb.png", colours())
     write(tmp_path / "x_disp.png", integers(top=255).astype(np.uint8))
