@@ -37,6 +37,8 @@ class Split(StrEnum):
 
 class Architecture(StrEnum):
     base = "base"
+    fast = "fast"
+    large = "large"
     paper = "paper"
 
 
@@ -432,7 +434,9 @@ def train(
         bool, typer.Option("--resume", help="Go on with the run in OUT, exactly as it was started.")
     ] = False,
     seed: Annotated[int, typer.Option(help="Of the initial weights and every crop.", min=0)] = 0,
-    architecture: Annotated[Architecture, typer.Option(help="base: ours; paper: as published.")] = Architecture.base,
+    architecture: Annotated[
+        Architecture, typer.Option(help="base, fast, large: ours; paper: as published.")
+    ] = Architecture.base,
     sensor: Annotated[
         bool, typer.Option("--sensor", help="Learn from simulated sensors: holes, noise, flying pixels.")
     ] = False,

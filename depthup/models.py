@@ -1,23 +1,34 @@
 """DDF-Up-Net: depth encoder, guidance encoder, one x2 DDF-Up per octave, decoder.
 
-Two configurations of one family: `paper` follows Zhou et al. (CVPR 2021, section 4.3) with PAC-Net's widths (Su et al.,
-CVPR 2019, section 5.1) where the paper is silent; `base` is ours, and the one whose weights are shipped.
+Named configurations of one family (`NAMED`): `paper` follows Zhou et al. (CVPR 2021, section 4.3) with PAC-Net's widths
+(Su et al., CVPR 2019, section 5.1) where the paper is silent; `fast`, `base` and `large` are ours, one network in three
+sizes. Weights of `base` are shipped.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from depthup.layers import DDFUp
+from depthup.upsamplers import ALTERNATIVES, make_upsampler
 
 SCALES = (2, 4, 8, 16)
 
 RESIDUAL_SCALE = 0.05
 """What the last convolution of `base` gives is a correction in this fraction of the depth range: of the order of 1."""
+
+NAMED: dict[str, dict[str, Any]] = {
+    "paper": {"architecture": "paper", "width": 32, "trunk_blocks": 0, "kernel_size": 5},
+    "fast": {"width": 40, "trunk_blocks": 4},
+    "base": {},
+    "large": {"width": 128, "trunk_blocks": 16},
+}
+"""Name -> what differs from the defaults of `DDFUpNetConfig`."""
 
 LOG_ERROR_START = -5.0
 """Where the logarithm of the expected error starts: 0.7 % of the depth range."""
@@ -35,13 +46,14 @@ class DDFUpNetConfig:
     """What makes a DDF-Up-Net.
 
     Args:
-        architecture: `"paper"` or `"base"`.
+        architecture: `"paper"` or `"base"`, which `fast` and `large` are other sizes of.
         scale: up-sampling factor: 2, 4, 8 or 16.
         width: channels of the features at the coarsest levels of `base` (finer levels have fewer); 32 in `paper`.
         trunk_blocks: residual blocks at low resolution, `base` only.
         kernel_size: k of the DDF-Up layers; 5 in `paper`, as in PAC-Net.
         sensor: `base` only; whether the network also sees which samples are valid, and also tells how far off it
             expects to be.
+        upsampler: `base` only; `"ddf_up"`, or one of `ALTERNATIVES`, which it is compared with.
     """
 
     architecture: str = "base"
@@ -50,12 +62,17 @@ class DDFUpNetConfig:
     trunk_blocks: int = 6
     kernel_size: int = 3
     sensor: bool = False
+    upsampler: str = "ddf_up"
 
     def __post_init__(self):
         if self.architecture not in ("paper", "base"):
             raise ValueError(f"architecture: got {self.architecture!r}, expected 'paper' or 'base'")
         if self.scale not in SCALES:
             raise ValueError(f"scale: got {self.scale}, expected one of {SCALES}")
+        if self.upsampler not in ("ddf_up", *ALTERNATIVES):
+            raise ValueError(
+                f"upsampler: got {self.upsampler!r}, expected 'ddf_up' or one of {', '.join(ALTERNATIVES)}"
+            )
         if self.sensor and self.architecture != "base":
             raise ValueError(f"sensor: architecture {self.architecture!r} has no input for validity; expected 'base'")
 
@@ -64,11 +81,11 @@ class DDFUpNetConfig:
         return self.scale.bit_length() - 1
 
     @classmethod
-    def named(cls, architecture: str, scale: int, sensor: bool = False) -> DDFUpNetConfig:
-        """The configuration `paper` or `base` for a scale."""
-        if architecture == "paper":
-            return cls(architecture, scale, width=32, trunk_blocks=0, kernel_size=5, sensor=sensor)
-        return cls(architecture, scale, sensor=sensor)
+    def named(cls, name: str, scale: int, sensor: bool = False, **changes: Any) -> DDFUpNetConfig:
+        """A configuration of `NAMED` for a scale, with changes."""
+        if name not in NAMED:
+            raise ValueError(f"architecture: got {name!r}, expected one of {', '.join(NAMED)}")
+        return cls(**(NAMED[name] | {"scale": scale, "sensor": sensor} | changes))
 
     def to_dict(self) -> dict:
         return asdict(self)
@@ -193,7 +210,7 @@ class BaseNet(nn.Module):
             name, finer = str(level), width[level - 1]
             seen = width[level] + (4 * guidance[level - 1] if level > 1 else guidance[1])
             self.reduce[name] = conv(width[level], finer, 1)
-            self.up[name] = DDFUp(finer, seen, kernel_size=config.kernel_size, guidance_grid="input")
+            self.up[name] = make_upsampler(config.upsampler, finer, seen, config.kernel_size)
             self.join[name] = conv(finer + guidance[level - 1], finer, 1 if level > 1 else 3)
             if level > 1:
                 self.block[name] = ResidualBlock(finer)

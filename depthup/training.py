@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,7 +36,8 @@ class TrainConfig:
 
     Args:
         scale, protocol: what is learned: the factor, and how low-resolution depth is made (`dkn` or `pac`).
-        architecture: `base` or `paper`.
+        architecture: a name of `models.NAMED`: `base`, `fast`, `large` or `paper`.
+        network: what differs from it, fields of `DDFUpNetConfig`.
         sensor: learn from simulated sensors (holes, noise, flying pixels ...) instead of the protocol's clean depth,
             and how far off the result is; scored with `STANDARD_SENSOR`.
         minutes: length by the clock, validation included; the learning rate follows the clock, so that two runs are
@@ -56,6 +58,7 @@ class TrainConfig:
     scale: int
     protocol: str = "dkn"
     architecture: str = "base"
+    network: dict[str, Any] = field(default_factory=dict)
     sensor: bool = False
     minutes: float = 0.0
     steps: int = 0
@@ -77,13 +80,14 @@ class TrainConfig:
     def __post_init__(self):
         if (self.minutes > 0) == (self.steps > 0):
             raise ValueError("minutes, steps: expected exactly one of them above 0")
-        DDFUpNetConfig.named(
-            self.architecture, self.scale, self.sensor
-        )  # raises for a scale or architecture that there is not
+        self.network_config()  # raises for a scale or architecture that there is not
         if self.crop_size % self.scale:
             raise ValueError(f"crop_size: got {self.crop_size}, expected a multiple of the scale {self.scale}")
         if self.precision not in ("float32", "bf16"):
             raise ValueError(f"precision: got {self.precision!r}, expected 'float32' or 'bf16'")
+
+    def network_config(self) -> DDFUpNetConfig:
+        return DDFUpNetConfig.named(self.architecture, self.scale, self.sensor, **self.network)
 
 
 @dataclass(frozen=True)
@@ -253,8 +257,7 @@ def _minutes(state: TrainState) -> str:
 
 def _start(config: TrainConfig) -> TrainState:
     torch.manual_seed(config.seed)
-    network = DDFUpNetConfig.named(config.architecture, config.scale, config.sensor)
-    model = DDFUpNet(network)
+    model = DDFUpNet(config.network_config())
     if config.init:
         copy_fitting(load_model(config.init), model)
     device = "cuda" if torch.cuda.is_available() else "cpu"

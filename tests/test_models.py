@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from depthup.kernels import use_backend
 from depthup.layers import DDFUp
-from depthup.models import SCALES, DDFUpNet, DDFUpNetConfig, denormalise, normalise
+from depthup.models import NAMED, SCALES, DDFUpNet, DDFUpNetConfig, denormalise, normalise
+from depthup.upsamplers import ALTERNATIVES, BilinearUp, CarafeUp, PixelShuffleUp
 
 ARCHITECTURES = ("paper", "base")
 
@@ -188,6 +189,7 @@ def test_configuration():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"upsampler": "deconvolution"}, "upsampler: got 'deconvolution', expected 'ddf_up' or one of pixel_shuffle"),
         ({"architecture": "unet"}, "architecture: got 'unet', expected 'paper' or 'base'"),
         ({"scale": 3}, "scale: got 3, expected one of"),
         ({"scale": 32}, "scale: got 32, expected one of"),
@@ -234,3 +236,42 @@ def test_untrained_base_keeps_constant_depth(size):
     with torch.no_grad():
         out = denormalise(DDFUpNet(DDFUpNetConfig(scale=4))(normalise(low, low_range), rgb), low_range)
     assert torch.equal(out, torch.full_like(out, 3.25))
+
+
+@pytest.mark.parametrize("upsampler", ALTERNATIVES)
+def test_alternatives_differ_in_their_upsampler_alone(upsampler):
+    torch.manual_seed(0)
+    ours = DDFUpNet(DDFUpNetConfig(scale=4, width=16, trunk_blocks=1))
+    other = DDFUpNet(DDFUpNetConfig(scale=4, width=16, trunk_blocks=1, upsampler=upsampler))
+    names = [{name for name in net.state_dict() if ".up." not in name} for net in (ours, other)]
+    assert names[0] == names[1]
+    assert any(".up." in name for name in other.state_dict()) == (upsampler != "bilinear")
+    nn.init.normal_(other.net.result.weight, std=0.3)
+    low, rgb = random_pair(4)
+    out = other(low, rgb)
+    assert out.shape == (2, 1, 12, 8)
+    out.square().mean().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in other.parameters())
+
+
+def test_carafe_reassembles_with_softmax():
+    torch.manual_seed(0)
+    up = CarafeUp(3, 4).double()
+    x, guidance = torch.rand(2, 3, 4, 5, dtype=torch.double), torch.rand(2, 4, 4, 5, dtype=torch.double)
+    taps = up.taps(guidance).view(2, 4, 25, 4, 5).softmax(2)
+    patches = F.unfold(x, 5, padding=2).view(2, 3, 1, 25, 4, 5)
+    expected = F.pixel_shuffle((patches * taps[:, None]).sum(3).flatten(1, 2), 2)
+    torch.testing.assert_close(up(x, guidance), expected)
+
+
+def test_pixel_shuffle_and_bilinear_do_not_see_the_guidance():
+    x, guidance = torch.rand(1, 3, 4, 5), torch.rand(1, 4, 4, 5)
+    for up in (PixelShuffleUp(3, 4), BilinearUp(3, 4)):
+        assert torch.equal(up(x, guidance), up(x, 1 - guidance))
+        assert up(x, guidance).shape == (1, 3, 8, 10)
+
+
+def test_sizes_of_the_family():
+    sizes = {name: DDFUpNet(DDFUpNetConfig.named(name, 4)).parameter_count() for name in NAMED}
+    assert sizes["fast"] < sizes["base"] < 1e6 < sizes["large"] and sizes["paper"] < 1e6
+    assert DDFUpNetConfig.named("fast", 8, trunk_blocks=2).trunk_blocks == 2

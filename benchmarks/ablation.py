@@ -1,0 +1,124 @@
+"""Does DDF-Up earn its place? Networks that differ in their up-sampler alone, trained alike, scored on held-out scenes.
+
+python benchmarks/ablation.py FOLDER --scale 8 --steps 2000 --seeds 3
+
+FOLDER holds NYUv2 pairs. Every up-sampler gets as many trunk blocks as bring its time for one image nearest to that of
+the DDF-Up network (`--equal steps` leaves them alike instead). What is finished is kept in `runs/ablation`, so the same
+command goes on where it was stopped. Writes benchmarks/results/ablation-x8.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from timing import RESULTS, machine, print_table, time_in_turn
+
+from depthup.data import CachedPairs, open_dataset
+from depthup.models import DDFUpNet, DDFUpNetConfig
+from depthup.training import TrainConfig, train
+from depthup.upsamplers import ALTERNATIVES
+from depthup.weights import read_metadata
+
+UPSAMPLERS = ("ddf_up", *ALTERNATIVES)
+STEP = 4  # trunk blocks between the two timings of an up-sampler
+SIZE = (240, 320)  # of the image whose time is taken
+
+
+def milliseconds(configs: dict[str, DDFUpNetConfig]) -> dict[str, float]:
+    """Shortest time for one image, all networks taking turns."""
+    scale = next(iter(configs.values())).scale
+    low, rgb = torch.rand(1, 1, SIZE[0] // scale, SIZE[1] // scale), torch.rand(1, 3, *SIZE)
+    rgb = rgb.contiguous(memory_format=torch.channels_last)
+    calls = {}
+    for name, config in configs.items():
+        net = DDFUpNet(config).to(memory_format=torch.channels_last).eval()
+        calls[name] = lambda net=net: net(low, rgb)
+    with torch.no_grad():
+        return {name: times["min_ms"] for name, times in time_in_turn(calls, rounds=9).items()}
+
+
+def equally_fast(architecture: str, scale: int) -> dict[str, int]:
+    """Trunk blocks of every up-sampler for the time of the DDF-Up network; time grows linearly with them."""
+    ours = DDFUpNetConfig.named(architecture, scale)
+    few, many = ours.trunk_blocks, ours.trunk_blocks + STEP
+    configs = {"ddf_up": ours}
+    for name in ALTERNATIVES:
+        for blocks in (few, many):
+            configs[f"{name} {blocks}"] = replace(ours, upsampler=name, trunk_blocks=blocks)
+    times = milliseconds(configs)
+    chosen = {"ddf_up": few}
+    for name in ALTERNATIVES:
+        slope = (times[f"{name} {many}"] - times[f"{name} {few}"]) / STEP
+        chosen[name] = max(1, round(few + (times["ddf_up"] - times[f"{name} {few}"]) / slope))
+    return chosen
+
+
+def main(options: argparse.Namespace) -> None:
+    place = Path("runs/ablation") / f"x{options.scale}-{options.steps}-{options.equal}"
+    place.mkdir(parents=True, exist_ok=True)
+    chosen = place / "blocks.json"
+    if not chosen.exists():
+        alike = dict.fromkeys(UPSAMPLERS, DDFUpNetConfig.named(options.architecture, options.scale).trunk_blocks)
+        blocks = equally_fast(options.architecture, options.scale) if options.equal == "latency" else alike
+        chosen.write_text(json.dumps(blocks))
+    blocks = json.loads(chosen.read_text())
+    training, validation = (CachedPairs(open_dataset(options.folder, split)) for split in ("train", "val"))
+    scores: dict[str, list[float]] = {name: [] for name in UPSAMPLERS}
+    for seed in range(options.seeds):
+        for name in UPSAMPLERS:
+            out = place / f"{name}-{seed}"
+            weights = out / "model.safetensors"
+            config = TrainConfig(
+                scale=options.scale,
+                architecture=options.architecture,
+                network={"upsampler": name, "trunk_blocks": blocks[name]},
+                steps=options.steps,
+                batch_size=options.batch_size,
+                seed=seed,
+            )
+            if not weights.exists():
+                started = (out / "checkpoint.safetensors").exists()
+                if not train(training, validation, config, out, resume=started, report=lambda line: None).finished:
+                    sys.exit("stopped; the same command goes on")
+            scores[name].append(read_metadata(weights)[1]["validation"]["rmse"])
+            print(f"{name:14} seed {seed} {scores[name][-1]:.3f} cm", file=sys.stderr, flush=True)
+    configs = {
+        name: DDFUpNetConfig.named(options.architecture, options.scale, upsampler=name, trunk_blocks=blocks[name])
+        for name in UPSAMPLERS
+    }
+    times = milliseconds(configs)
+    rows = [
+        {
+            "upsampler": name,
+            "trunk_blocks": blocks[name],
+            "parameters": DDFUpNet(configs[name]).parameter_count(),
+            "ms_320x240": times[name],
+            "rmse": statistics.mean(scores[name]),
+            "spread": max(scores[name]) - min(scores[name]),
+            "rmse_by_seed": scores[name],
+        }
+        for name in UPSAMPLERS
+    ]
+    facts = vars(options) | {"folder": validation.title, "images": len(validation)}
+    path = RESULTS / f"ablation-x{options.scale}.json"
+    path.write_text(json.dumps({"machine": machine(), "options": facts, "rows": rows}, indent=1) + "\n")
+    print_table(rows, ["upsampler", "trunk_blocks", "parameters", "ms_320x240", "rmse", "spread"])
+    print(f"\nwritten to {path}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder")
+    parser.add_argument("--scale", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--architecture", default="base")
+    parser.add_argument("--equal", choices=("latency", "steps"), default="latency")
+    main(parser.parse_args())
