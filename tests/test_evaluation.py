@@ -93,8 +93,14 @@ def test_rmse_is_that_of_scikit_image():
     assert found.rmse == pytest.approx(100 * math.sqrt(mean_squared_error(pair.depth, result)), rel=1e-6)
 
 
-@pytest.mark.parametrize(("unit", "name", "flat"), [("m", "cm", 1), ("disparity", "disparity levels", 2)])
-def test_summary_says_what_was_measured(unit, name, flat):
+@pytest.mark.parametrize(
+    ("unit", "name", "undefined"),
+    [  # the first image is flat, and in metres the second is all edges
+        ("m", "cm", {"rmse_near_edges": 1, "rmse_elsewhere": 1, "boundary_f1": 1}),
+        ("disparity", "disparity levels", {"rmse_near_edges": 2, "boundary_f1": 2}),
+    ],
+)
+def test_summary_says_what_was_measured(unit, name, undefined):
     result = evaluate(Synthetic(unit=unit, border=2), 4, "dkn", "bilinear")
     summary = result.summary()
     assert {key: value for key, value in summary.items() if key not in METRICS} == {
@@ -110,7 +116,7 @@ def test_summary_says_what_was_measured(unit, name, flat):
         "scenes": 1,
         "rmse_interval": None,  # one scene
         "unknown_pixels": 0,
-        "undefined_images": {"rmse_near_edges": flat, "boundary_f1": flat},
+        "undefined_images": undefined,
         "definitions": DEFINITIONS,
     }
     for metric in METRICS:
