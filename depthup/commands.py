@@ -277,7 +277,7 @@ def named_methods(names: list[str], scales: list[int], protocol: str, sensor: bo
         InputError: no such model, or none for one of the scales.
         UsageError: the same method twice.
     """
-    methods = []
+    methods: list[Method] = []
     for scale in scales:
         for name in names:
             model = name.replace("{scale}", str(scale))

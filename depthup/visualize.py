@@ -323,54 +323,63 @@ def _colour_bar(
     bar.outline.set_linewidth(0.4)
 
 
+@dataclass(frozen=True)
+class _Line:
+    """Panels side by side, (heading, image), and the colour bar that ends them: limits, colours, label, open ends."""
+
+    panels: list[tuple[str, np.ndarray]]
+    bar: tuple[tuple[float, float], str, str, str]
+
+
 def _methods_figure(rows: list[ScaleRow], unit: str, title: str) -> Figure:
     from matplotlib.figure import Figure
 
-    label, colours, error_unit, number = _UNITS[unit]
     H, W = (min(row.truth.shape[axis] for row in rows) for axis in (0, 1))
     largest = max(rows, key=lambda row: row.scale)
     box = _crop(np.abs(next(iter(largest.results.values())) - largest.truth)[:H, :W])
     panel_height = _PANEL * H / W
     line_height = panel_height + _HEADING
     columns = 2 + max(len(row.results) for row in rows)
-    width = _MARGIN + _HEADING + columns * (_PANEL + _GAP) + _GAP + _BAR_WIDTH + _BAR_SIDE
-    heading_height = _TITLE * (1 + title.count("\n"))
-    height = heading_height + len(rows) * (2 * line_height + _GROUP_GAP) - _GROUP_GAP + _MARGIN
+    ends = _MARGIN + _HEADING + columns * (_PANEL + _GAP) + _GAP
+    width = ends + _BAR_WIDTH + _BAR_SIDE
+    title_height = _TITLE * (1 + title.count("\n"))
+    height = title_height + len(rows) * (2 * line_height + _GROUP_GAP) - _GROUP_GAP + _MARGIN
     figure = Figure((width, height), facecolor="white")
-    figure.text(0.5, 1 - heading_height / 2 / height, title, ha="center", va="center", fontweight="bold")
-
-    def place(column: int, bottom: float, wide: float = _PANEL) -> tuple[float, float, float, float]:
-        left = _MARGIN + _HEADING + column * (_PANEL + _GAP) + (_GAP if wide != _PANEL else 0.0)
-        return left / width, bottom / height, wide / width, panel_height / height
-
+    figure.text(0.5, 1 - title_height / 2 / height, title, ha="center", va="center", fontweight="bold")
     for n, row in enumerate(rows):
-        errors = {name: np.abs(result - row.truth)[box] * number for name, result in row.results.items()}
-        depth_limits = _limits(row.truth[box], 1, 99)
-        error_limits = (0.0, _limits(np.stack(list(errors.values())), 0, 98)[1])
-        low = row.low.repeat(row.scale, 0).repeat(row.scale, 1)
-        depths = {"Truth": row.truth, **row.results}
-        upper = [("RGB", row.rgb[box])]
-        upper += [(name, _colours(depth[box], *depth_limits, colours)) for name, depth in depths.items()]
-        lower = [("", row.rgb), (f"Low resolution (1/{row.scale})", _colours(low[box], *depth_limits, colours))]
-        for name, error in errors.items():
-            image = _colours(error, *error_limits, _ERROR_COLOURS, _UNKNOWN_ERROR)
-            lower.append((f"RMSE {row.rmse[name]:.2f} {error_unit}", image))
-        top = height - heading_height - n * (2 * line_height + _GROUP_GAP)
-        for line, panels in enumerate((upper, lower)):
-            bottom = top - (line + 1) * line_height
-            for column, (heading, image) in enumerate(panels):
-                axes = figure.add_axes(place(column, bottom), xticks=[], yticks=[])
-                axes.imshow(image, interpolation="antialiased" if heading == "" else "nearest", aspect="auto")
-                axes.set_title(_short(heading))
-                if heading == "":
-                    _outline(axes, box)
+        top = height - title_height - n * (2 * line_height + _GROUP_GAP)
         middle = (top - line_height) / height
         figure.text(_MARGIN / width, middle, f"x{row.scale}", va="center", rotation=90, fontweight="bold")
-        bars = ((depth_limits, colours, label, "both"), (error_limits, _ERROR_COLOURS, f"Error [{error_unit}]", "max"))
-        for line, (limits, name, text, extend) in enumerate(bars):
-            bar = place(columns, top - (line + 1) * line_height, _BAR_WIDTH)
-            _colour_bar(figure, bar, limits, name, text, extend, "vertical")
+        for m, line in enumerate(_lines(row, box, unit), 1):
+            bottom, share = (top - m * line_height) / height, panel_height / height
+            for column, (heading, image) in enumerate(line.panels):
+                left = _MARGIN + _HEADING + column * (_PANEL + _GAP)
+                axes = figure.add_axes((left / width, bottom, _PANEL / width, share), xticks=[], yticks=[])
+                axes.imshow(image, interpolation="nearest" if heading else "antialiased", aspect="auto")
+                axes.set_title(_short(heading))
+                if not heading:
+                    _outline(axes, box)
+            _colour_bar(figure, (ends / width, bottom, _BAR_WIDTH / width, share), *line.bar, "vertical")
     return figure
+
+
+def _lines(row: ScaleRow, box: tuple[slice, slice], unit: str) -> tuple[_Line, _Line]:
+    """RGB, truth and the depth of each method; the whole image, low resolution and their errors."""
+    label, colours, error_unit, number = _UNITS[unit]
+    limits = _limits(row.truth[box], 1, 99)
+    upper = [("RGB", row.rgb[box]), ("Truth", _colours(row.truth[box], *limits, colours))]
+    upper += [(name, _colours(result[box], *limits, colours)) for name, result in row.results.items()]
+    low = row.low.repeat(row.scale, 0).repeat(row.scale, 1)[box]
+    lower = [("", row.rgb), (f"Low resolution (1/{row.scale})", _colours(low, *limits, colours))]
+    errors = {name: np.abs(result - row.truth)[box] * number for name, result in row.results.items()}
+    error_limits = (0.0, _limits(np.stack(list(errors.values())), 0, 98)[1])
+    for name, error in errors.items():
+        image = _colours(error, *error_limits, _ERROR_COLOURS, _UNKNOWN_ERROR)
+        lower.append((f"RMSE {row.rmse[name]:.2f} {error_unit}", image))
+    return (
+        _Line(upper, (limits, colours, label, "both")),
+        _Line(lower, (error_limits, _ERROR_COLOURS, f"Error [{error_unit}]", "max")),
+    )
 
 
 def _limits(values: np.ndarray, low: float, high: float) -> tuple[float, float]:
