@@ -15,6 +15,8 @@ from typing import Annotated, Any
 
 import typer
 
+from depthup.report import comparison_lines, evaluation_lines, models_lines
+
 app = typer.Typer(
     name="depthup",
     help="Guided depth upsampling with Decoupled Dynamic Filters (DDF-Up).",
@@ -83,9 +85,10 @@ class OutUnit(StrEnum):
 
 
 MODEL_HELP = (
-    "A name in the box (see `depthup info`), a .safetensors file, or nearest, bilinear, bicubic, joint-bilateral, "
+    "A name in the box (see `depthup models`), a .safetensors file, or nearest, bilinear, bicubic, joint-bilateral, "
     "guided-filter."
 )
+LARGEST_SCALE = 64
 DATA_HELP = "An NYUv2 .mat file, a folder of pairs, or `motorcycle`."
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 
@@ -384,36 +387,101 @@ def batch(
     raise typer.Exit(result.exit_code)
 
 
+DataOption = Annotated[str, typer.Option(help=DATA_HELP)]
+ScalesOption = Annotated[str, typer.Option(help="Up-sampling factors, 2 to 64: 4, or several as in 4,8,16.")]
+ProtocolOption = Annotated[Protocol, typer.Option(help="How low-resolution depth is made.")]
+SplitOption = Annotated[Split, typer.Option(help="Which part of the data.")]
+SensorFlag = Annotated[
+    bool, typer.Option("--sensor", help="Measure with a simulated sensor: a fifth missing in blobs, and noise.")
+]
+CsvOption = Annotated[Path | None, typer.Option("--csv", help="Also write the errors of every image.")]
+
+
+def _scales(text: str) -> list[int]:
+    from depthup.commands import UsageError
+
+    parts = [part.strip() for part in text.split(",")]
+    scales = [int(part) for part in parts if re.fullmatch("[0-9]{1,3}", part)]
+    if len(scales) < len(parts) or len(set(scales)) < len(scales) or min(scales) < 2 or max(scales) > LARGEST_SCALE:
+        raise UsageError(
+            f"--scale: got {text}, expected different integers from 2 to {LARGEST_SCALE}, such as 4 or 4,8,16"
+        )
+    return scales
+
+
 @app.command("eval")
 def evaluate(
-    data: Annotated[str, typer.Option(help=DATA_HELP)],
-    scale: Annotated[int, typer.Option(help="Up-sampling factor.", min=2)],
-    protocol: Annotated[Protocol, typer.Option(help="How low-resolution depth is made.")] = Protocol.dkn,
+    data: DataOption,
+    scale: ScalesOption,
+    protocol: ProtocolOption = Protocol.dkn,
     model: Annotated[
-        str | None, typer.Option(help=MODEL_HELP + " Default: the network in the box for scale and protocol.")
-    ] = None,
-    split: Annotated[Split, typer.Option(help="Which part of the data.")] = Split.test,
-    sensor: Annotated[
-        bool, typer.Option("--sensor", help="Measure with a simulated sensor: a fifth missing in blobs, and noise.")
-    ] = False,
+        str, typer.Option(help=MODEL_HELP + " {scale} in it is the scale; default: the network for scale and protocol.")
+    ] = "default",
+    split: SplitOption = Split.test,
+    sensor: SensorFlag = False,
     as_json: JsonFlag = False,
-    table: Annotated[Path | None, typer.Option("--csv", help="Also write the errors of every image.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the CSV file if it exists.")] = False,
+    table: CsvOption = None,
+    overwrite: OverwriteFlag = False,
 ) -> None:
     """Score a model or a baseline under a protocol that is printed with the numbers."""
     from depthup.commands import evaluate_data
 
+    scales = _scales(scale)
     with progress_bar() as progress:
-        result = evaluate_data(data, split.value, scale, protocol.value, model, table, overwrite, progress, sensor)
+        results = evaluate_data(data, split.value, scales, protocol.value, [model], table, overwrite, progress, sensor)
+    one = len(results) == 1
     if as_json:
-        print(json.dumps(result))
-        return
-    for name, value in result.items():
-        print(
-            f"{name.replace('_', ' '):15} {value:.3f}"
-            if isinstance(value, float)
-            else f"{name.replace('_', ' '):15} {value}"
+        print(json.dumps(results[0] if one else results))
+    else:
+        print("\n".join(evaluation_lines(results[0]) if one else comparison_lines(results)))
+
+
+@app.command()
+def compare(
+    data: DataOption,
+    scale: ScalesOption,
+    methods: Annotated[
+        str,
+        typer.Option(
+            help="What to compare, with commas between: names as of --model of eval; {scale} in a name is the scale, "
+            "and default the network in the box for scale and protocol."
+        ),
+    ] = "default,bicubic,guided-filter",
+    protocol: ProtocolOption = Protocol.dkn,
+    split: SplitOption = Split.test,
+    sensor: SensorFlag = False,
+    as_json: JsonFlag = False,
+    table: CsvOption = None,
+    figure: Annotated[
+        Path | None, typer.Option(help="Also draw depth and errors of every method on one image (.png).")
+    ] = None,
+    image: Annotated[
+        str | None,
+        typer.Option(help="Name of that image. Default: the one with the median RMSE of the last method and scale."),
+    ] = None,
+    overwrite: OverwriteFlag = False,
+) -> None:
+    """Score several methods at several scales, side by side in a table, a CSV file and a figure."""
+    from depthup.commands import UsageError, evaluate_data
+
+    names = [name.strip() for name in methods.split(",")]
+    if not all(names):
+        raise UsageError(f"--methods: got {methods!r}, expected names with commas between, such as default,bicubic")
+    with progress_bar() as progress:
+        results = evaluate_data(
+            data,
+            split.value,
+            _scales(scale),
+            protocol.value,
+            names,
+            table,
+            overwrite,
+            progress,
+            sensor,
+            figure,
+            image,
         )
+    print(json.dumps(results) if as_json else "\n".join(comparison_lines(results)))
 
 
 @app.command()
@@ -525,12 +593,16 @@ def info(as_json: JsonFlag = False) -> None:
         print(f"{name:22} {value}")
     for name, reason in facts["backends"].items():
         print(f"{name:22} {reason or 'works'}")
-    for name, model in facts["models"].items():
-        print(
-            f"{name:22} x{model['scale']} {model['protocol']}, {model['architecture']}, {model['steps']} steps on "
-            f"{model['data']}; RMSE {model['held_out_rmse']:.3f} {model['unit']} on {model['held_out_images']} "
-            "images of held-out scenes"
-        )
+    print("\n".join(models_lines(facts["models"])))
+
+
+@app.command()
+def models(as_json: JsonFlag = False) -> None:
+    """The models in the box: what each is for, its size, and its score on scenes that training never saw."""
+    from depthup.commands import models_in_the_box
+
+    facts = models_in_the_box()
+    print(json.dumps(facts) if as_json else "\n".join(models_lines(facts)))
 
 
 def main() -> None:

@@ -22,6 +22,8 @@ from depthup.data import (
     DepthEncoding,
     Frame,
     InputError,
+    PairDataset,
+    Sensor,
     open_dataset,
     open_recording,
     pair_folders,
@@ -35,14 +37,15 @@ from depthup.depth_files import (
     write_depth,
     write_image,
 )
-from depthup.evaluation import evaluate
+from depthup.evaluation import Evaluation, Method, evaluate_methods, predict, resolve_method, write_csv
 from depthup.journal import digest
 from depthup.kernels import BACKENDS, why_not
+from depthup.models import DDFUpNet
 from depthup.pair_files import PairArrays, PairOptions, confidence_of, read_pair, upsample_pair
 from depthup.ply import PLY_SUFFIXES
 from depthup.training import TrainConfig, train
-from depthup.upsampling import Upsampled, Upsampler, resolve_model
-from depthup.visualize import colourise
+from depthup.upsampling import Upsampled, Upsampler
+from depthup.visualize import ScaleRow, colourise, methods_figure
 from depthup.weights import read_metadata, shipped_names, weights_path
 
 Progress = Callable[[str, float], None]
@@ -319,35 +322,94 @@ def default_model(scale: int, protocol: str) -> str:
     return name
 
 
+def named_methods(names: list[str], scales: list[int], protocol: str, sensor: bool) -> list[Method]:
+    """Every method at every scale, scale by scale.
+
+    Args:
+        names: baselines, names in the box or weights files; `{scale}` in a name stands for the scale, and `default` for
+            the network in the box.
+        scales: up-sampling factors.
+        protocol: decides what `default` is.
+        sensor: so does it.
+
+    Raises:
+        InputError: no such model, or none for one of the scales.
+        UsageError: the same method twice.
+    """
+    methods: list[Method] = []
+    for scale in scales:
+        for name in names:
+            model = name.replace("{scale}", str(scale))
+            if name == "default":
+                model = f"sensor-x{scale}" if sensor else default_model(scale, protocol)
+            if any((model, scale) == (other.name, other.scale) for other in methods):
+                raise UsageError(f"{model}: is named twice for scale {scale}; expected each method once")
+            methods.append(resolve_method(Method(model, scale, model)))
+    return methods
+
+
 def evaluate_data(
     data: str,
     split: str,
-    scale: int,
+    scales: list[int],
     protocol: str,
-    model: str | None,
+    names: list[str],
     table: Path | None,
     overwrite: bool,
     progress: Progress,
     sensor: bool = False,
-) -> dict:
-    """Score a model or baseline; returns the summary of `Evaluation` and writes the CSV file if asked."""
+    figure: Path | None = None,
+    image: str | None = None,
+) -> list[dict]:
+    """Score methods at scales (see `named_methods`); writes the CSV file and the figure if asked.
+
+    Args:
+        image: name of the pair that the figure shows; without it the one of median RMSE under the last method.
+
+    Returns:
+        The summary of each `Evaluation`, and the split.
+    """
     if table:
         check_output(table, overwrite, (".csv",))
-    method = model or (f"sensor-x{scale}" if sensor else default_model(scale, protocol))
-    if method not in BASELINES:
-        resolve_model(method, scale)
+    if figure:
+        check_output(figure, overwrite, (".png",))
+    elif image:
+        raise UsageError("compare: --image is for the figure; expected --figure")
+    methods = named_methods(names, scales, protocol, sensor)
     dataset = open_dataset(data, split)
-    result = evaluate(
-        dataset,
-        scale,
-        protocol,
-        method,
-        progress=lambda done, total: progress("evaluating", done / total),
-        sensor=STANDARD_SENSOR if sensor else None,
+    if image is not None and image not in dataset.names:
+        raise InputError(f"{data}: has no pair {image} in split {split}; expected one such as {dataset.names[0]}")
+    simulated = STANDARD_SENSOR if sensor else None
+    runs = evaluate_methods(
+        dataset, methods, protocol, lambda done, total: progress("evaluating", done / total), simulated
     )
     if table:
-        result.write_csv(table)
-    return result.summary()
+        write_csv(table, runs)
+    if figure:
+        _draw_methods(figure, dataset, runs, methods, simulated, image)
+    return [run.summary() | {"split": split} for run in runs]
+
+
+def _draw_methods(
+    figure: Path,
+    dataset: PairDataset,
+    runs: list[Evaluation],
+    methods: list[Method],
+    sensor: Sensor | None,
+    image: str | None,
+) -> None:
+    last = [s.rmse for s in runs[-1].scores]
+    index = dataset.names.index(image) if image is not None else int(np.argsort(last)[len(last) // 2])
+    pair = dataset[index]
+    rows: dict[int, ScaleRow] = {}
+    for method, run in zip(methods, runs, strict=True):
+        made = predict(pair, method, run.protocol, sensor)
+        row = rows.setdefault(method.scale, ScaleRow(method.scale, made.rgb, made.low, made.truth, {}, {}))
+        row.results[method.name] = made.result
+        row.rmse[method.name] = run.scores[index].rmse
+    measured = f"protocol {runs[0].protocol}{', simulated sensor' if sensor else ''}"
+    title = f"{dataset.title}, image {pair.name}\n{measured}; RMSE of the whole image"
+    methods_figure(figure, list(rows.values()), pair.unit, title)
 
 
 def train_run(
@@ -410,21 +472,36 @@ def installation() -> dict:
     versions = {"depthup": __version__} | {name: _version(name) for name in packages if _version(name)}
     devices = {"reference": "cpu", "cpu": "cpu", "cuda": "cuda"}
     backends = {name: why_not(name, torch.device(devices[name])) for name in BACKENDS}
+    return {
+        "versions": versions,
+        "threads": torch.get_num_threads(),
+        "backends": backends,
+        "models": models_in_the_box(),
+    }
+
+
+def models_in_the_box() -> dict[str, dict]:
+    """Facts about the weights in the box by name, from their files' metadata."""
     models = {}
     for name in shipped_names():
         config, training = read_metadata(name)
+        with torch.device("meta"):  # only counted
+            parameters = sum(p.numel() for p in DDFUpNet(config).parameters())
         validation = training["validation"]
         models[name] = {
             "scale": config.scale,
             "architecture": config.architecture,
             "protocol": training["config"]["protocol"],
+            "sensor": config.sensor,
+            "parameters": parameters,
+            "bytes": weights_path(name).stat().st_size,
             "data": training["data"]["title"],
             "steps": training["steps"],
             "held_out_rmse": validation["rmse"],
             "unit": validation["unit"],
             "held_out_images": validation["images"],
         }
-    return {"versions": versions, "threads": torch.get_num_threads(), "backends": backends, "models": models}
+    return models
 
 
 def _version(package: str) -> str | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from depthup.data import crop_to_multiple, make_low_resolution, motorcycle
 from depthup.depth_files import check_output, write_depth, write_image
-from depthup.evaluation import score
+from depthup.metrics import score
 from depthup.upsampling import resolve_model, upsample
 from depthup.visualize import colourise, comparison_figure
 

@@ -12,7 +12,16 @@ import numpy as np
 
 from depthup.atomic import write_beside
 from depthup.baselines import BASELINES
-from depthup.data import InputError, PairDataset, Sensor, crop_to_multiple, make_low_resolution
+from depthup.data import InputError, Pair, PairDataset, Sensor, crop_to_multiple, make_low_resolution
+from depthup.metrics import (
+    CONSISTENCY_DEFINITION,
+    EDGE_DEFINITION,
+    INTERVAL_DEFINITION,
+    METRICS,
+    Score,
+    bootstrap_interval,
+    score,
+)
 from depthup.upsampling import Model, resolve_model, upsample
 
 DEGRADATION = {
@@ -20,17 +29,43 @@ DEGRADATION = {
     "pac": "one sample per cell, depth[(s-1)//2::s, (s-1)//2::s]",
 }
 
+DEFINITIONS = {
+    "depth edges": EDGE_DEFINITION,
+    "interval": INTERVAL_DEFINITION,
+    "rel": "mean of |error| / truth, a fraction, over pixels whose truth is above zero",
+    "off by n": "percentage of pixels whose |error| is larger than n units",
+    "consistency": CONSISTENCY_DEFINITION,
+    "undefined": "an image in which a value is undefined, as without depth edges, is left out of its mean",
+}
+"""What the numbers of a report mean, beside protocol, border, unit and averaging."""
+
+MIN_CELLS = 4
+"""Low-resolution samples along a side, below which an image says nothing about upsampling."""
+
 
 @dataclass(frozen=True)
-class Score:
-    """Errors of one image, in the unit of its evaluation."""
+class Method:
+    """A model or baseline at one scale.
+
+    Args:
+        name: what to call it in a report.
+        scale: up-sampling factor.
+        model: as of `upsample`.
+    """
 
     name: str
-    scene: str
-    rmse: float
-    mae: float
-    pixels: int  # scored
-    unknown: int  # known in the truth and unknown in the result; not scored
+    scale: int
+    model: Model
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a method made of a pair; depth in the unit of the pair, NaN where unknown."""
+
+    rgb: np.ndarray  # uint8 [H, W, 3], cut to a multiple of the scale
+    truth: np.ndarray  # [H, W]
+    low: np.ndarray  # [H/scale, W/scale]
+    result: np.ndarray  # [H, W]
 
 
 @dataclass(frozen=True)
@@ -59,19 +94,36 @@ class Evaluation:
     def unknown(self) -> int:
         return sum(s.unknown for s in self.scores)
 
-    def summary(self) -> dict:
-        """Everything but the single images, for JSON."""
-        facts = {name: value for name, value in asdict(self).items() if name != "scores"}
-        scenes = len({s.scene for s in self.scores})
-        measured = {"rmse": self.rmse, "mae": self.mae, "unknown_pixels": self.unknown}
-        return facts | {"images": len(self.scores), "scenes": scenes} | measured
+    def rmse_interval(self) -> tuple[float, float] | None:
+        """95 % interval of `rmse`, by `bootstrap_interval` over scenes."""
+        return bootstrap_interval(np.array([s.rmse for s in self.scores]), [s.scene for s in self.scores])
 
-    def write_csv(self, path: str | Path) -> None:
-        """One line per image."""
-        with write_beside(path) as temporary, temporary.open("w", newline="") as file:
-            table = csv.DictWriter(file, [f.name for f in fields(Score)])
-            table.writeheader()
-            table.writerows(asdict(score) for score in self.scores)
+    def summary(self) -> dict:
+        """Everything but the single images, for JSON; None is undefined."""
+        facts = {name: value for name, value in asdict(self).items() if name != "scores"}
+        facts |= {"images": len(self.scores), "scenes": len({s.scene for s in self.scores})}
+        undefined = {}
+        for name in METRICS:
+            values = [value for s in self.scores if (value := getattr(s, name)) is not None]
+            facts[name] = float(np.mean(values)) if values else None
+            if len(values) < len(self.scores):
+                undefined[name] = len(self.scores) - len(values)
+        return facts | {
+            "rmse_interval": self.rmse_interval(),
+            "unknown_pixels": self.unknown,
+            "undefined_images": undefined,
+            "definitions": DEFINITIONS,
+        }
+
+
+def write_csv(path: str | Path, evaluations: list[Evaluation]) -> None:
+    """One line per image, method and scale, with every field of `Score`; an empty cell is undefined."""
+    with write_beside(path) as temporary, temporary.open("w", newline="") as file:
+        table = csv.DictWriter(file, ["method", "scale", "protocol", *(f.name for f in fields(Score))])
+        table.writeheader()
+        for run in evaluations:
+            facts = {"method": run.method, "scale": run.scale, "protocol": run.protocol}
+            table.writerows(facts | asdict(score) for score in run.scores)
 
 
 def evaluate(
@@ -83,7 +135,7 @@ def evaluate(
     progress: Callable[[int, int], None] | None = None,
     sensor: Sensor | None = None,
 ) -> Evaluation:
-    """Score a model or baseline on a data set: RMSE and MAE per image, then the mean over images.
+    """Score a model or baseline on a data set: the errors of each image (`Score`), then their mean over images.
 
     Rows and columns beyond a multiple of `scale` are cut off first. Depth in metres is scored in centimetres,
     disparity in its own levels; the data set's `border` is left out on every side.
@@ -99,33 +151,77 @@ def evaluate(
             its `sampling` becomes the protocol. Pixels without support are unknown, and not scored.
 
     Raises:
-        InputError: bad data, a model of another scale, or an image with nothing to score.
+        InputError: bad data, a model of another scale, an image of fewer than `MIN_CELLS` cells along a side, or one
+            with nothing to score.
     """
     method = method or str(model or f"x{scale}")
-    if model not in BASELINES:
-        model = resolve_model(model, scale)
-    scores = []
+    return evaluate_methods(dataset, [Method(method, scale, model)], protocol, progress, sensor)[0]
+
+
+def evaluate_methods(
+    dataset: PairDataset,
+    methods: list[Method],
+    protocol: str,
+    progress: Callable[[int, int], None] | None = None,
+    sensor: Sensor | None = None,
+) -> list[Evaluation]:
+    """As `evaluate`, for several methods and scales in one pass over the data; one evaluation per method, in order."""
+    methods = [resolve_method(method) for method in methods]
+    scores: list[list[Score]] = [[] for _ in methods]
+    factor = 100.0 if dataset.unit == "m" else 1.0
     for n in range(len(dataset)):
         pair = dataset[n]
-        try:
-            rgb, truth = crop_to_multiple(pair.rgb, scale), crop_to_multiple(pair.depth, scale)
-            result = upsample(rgb, _low_resolution(pair.name, truth, scale, protocol, sensor), model, fill="none")
-        except ValueError as error:  # an InputError, or smaller than one cell
-            raise InputError(f"{pair.name}: {error}") from None
-        scores.append(score(pair.name, pair.scene, result, truth, dataset.border, 100.0 if pair.unit == "m" else 1.0))
-        if progress:
-            progress(n + 1, len(dataset))
-    return Evaluation(
-        data=dataset.title,
-        method=method,
-        scale=scale,
-        protocol=protocol,
-        degradation=DEGRADATION[protocol] if sensor is None else f"{DEGRADATION[protocol]}; then {sensor}",
-        border=dataset.border,
-        unit="cm" if dataset.unit == "m" else "disparity levels",
-        averaging="per image, then the mean over images",
-        scores=scores,
-    )
+        for m, method in enumerate(methods):
+            made = predict(pair, method, protocol, sensor)
+            scores[m].append(
+                score(pair.name, pair.scene, made.result, made.truth, dataset.border, factor, made.low, protocol)
+            )
+            if progress:
+                progress(n * len(methods) + m + 1, len(dataset) * len(methods))
+    return [
+        Evaluation(
+            data=dataset.title,
+            method=method.name,
+            scale=method.scale,
+            protocol=protocol,
+            degradation=DEGRADATION[protocol] if sensor is None else f"{DEGRADATION[protocol]}; then {sensor}",
+            border=dataset.border,
+            unit="cm" if dataset.unit == "m" else "disparity levels",
+            averaging="per image, then the mean over images",
+            scores=own,
+        )
+        for method, own in zip(methods, scores, strict=True)
+    ]
+
+
+def resolve_method(method: Method) -> Method:
+    """The method with its network loaded, if it has one.
+
+    Raises:
+        InputError: no such model, or one of another scale.
+    """
+    return method if method.model in BASELINES else replace(method, model=resolve_model(method.model, method.scale))
+
+
+def predict(pair: Pair, method: Method, protocol: str, sensor: Sensor | None = None) -> Prediction:
+    """Make low-resolution depth of a pair and upsample it, as `evaluate` does.
+
+    Raises:
+        InputError: the image is too small, or has no valid sample.
+    """
+    scale = method.scale
+    try:
+        rgb, truth = crop_to_multiple(pair.rgb, scale), crop_to_multiple(pair.depth, scale)
+        height, width = (n // scale for n in truth.shape)
+        if min(height, width) < MIN_CELLS:
+            raise InputError(
+                f"image of {pair.depth.shape[1]}x{pair.depth.shape[0]} pixels has {width}x{height} cells of "
+                f"{scale}x{scale}; expected at least {MIN_CELLS}x{MIN_CELLS}"
+            )
+        low = _low_resolution(pair.name, truth, scale, protocol, sensor)
+        return Prediction(rgb, truth, low, upsample(rgb, low, method.model, fill="none"))
+    except ValueError as error:  # an InputError, or smaller than one cell
+        raise InputError(f"{pair.name}: {error}") from None
 
 
 def _low_resolution(name: str, truth: np.ndarray, scale: int, protocol: str, sensor: Sensor | None) -> np.ndarray:
@@ -133,20 +229,3 @@ def _low_resolution(name: str, truth: np.ndarray, scale: int, protocol: str, sen
         return make_low_resolution(truth, scale, protocol)
     rng = np.random.default_rng([zlib.crc32(name.encode()), scale])
     return replace(sensor, sampling=protocol).measure(truth, scale, rng)
-
-
-def score(name: str, scene: str, result: np.ndarray, truth: np.ndarray, border: int, factor: float) -> Score:
-    """Errors of `result` against `truth`, both `[H, W]` with NaN where unknown, times `factor`, without the border.
-
-    Raises:
-        InputError: no pixel is known in both.
-    """
-    inside = (slice(border, -border or None),) * 2
-    result, truth = result[inside].astype(np.float64), truth[inside].astype(np.float64)
-    known = np.isfinite(truth)
-    both = known & np.isfinite(result)
-    if not both.any():
-        raise InputError(f"{name}: no pixel inside a border of {border} is known in truth and result; expected some")
-    error = (result[both] - truth[both]) * factor
-    rmse, mae = float(np.sqrt(np.mean(error**2))), float(np.mean(np.abs(error)))
-    return Score(name, scene, rmse, mae, int(both.sum()), int(known.sum() - both.sum()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +33,7 @@ _UNITS = {
 # Lengths in inches, sized for seven panels across a page.
 _PANEL, _GAP, _GROUP_GAP, _MARGIN = 1.3, 0.04, 0.14, 0.06
 _TITLE, _HEADING, _CAPTION, _BAR_HEIGHT, _BAR_LABELS = 0.22, 0.19, 0.19, 0.07, 0.36
+_BAR_WIDTH, _BAR_SIDE = 0.08, 0.5
 _STYLE = {
     "font.size": 7.5,
     "axes.titlesize": 7.5,
@@ -91,14 +93,63 @@ def comparison_figure(
         InputError: the file cannot be written, or does not end in `.png`.
         ValueError: unknown unit, no result, sizes that do not fit, or a result with no pixel that the truth knows.
     """
-    from matplotlib import style
-
     check_output(path, overwrite=True, suffixes=(".png",))
     if unit not in _UNITS:
         raise ValueError(f"unit {unit!r} is unknown, expected one of {', '.join(_UNITS)}")
     _check_sizes(rgb, low, results, truth)
+    _write(path, lambda: _figure(rgb, low, results, truth, unit, title))
+
+
+@dataclass(frozen=True)
+class ScaleRow:
+    """Results of several methods on one image at one scale.
+
+    Args:
+        scale: up-sampling factor.
+        rgb: uint8 [H, W, 3].
+        low: [H/scale, W/scale], NaN where there is no measurement.
+        truth: [H, W], NaN where unknown.
+        results: name -> [H, W].
+        rmse: name -> RMSE of the whole image as it was scored, in the unit of errors.
+    """
+
+    scale: int
+    rgb: np.ndarray
+    low: np.ndarray
+    truth: np.ndarray
+    results: dict[str, np.ndarray]
+    rmse: dict[str, float]
+
+
+def methods_figure(path: str | Path, rows: list[ScaleRow], unit: str, title: str) -> None:
+    """Write a figure of several methods at several scales on one image: depth of each, and its absolute error below.
+
+    It shows a part of a quarter of the image's width and height, where the absolute error of the first method at the
+    largest scale is largest; the whole image stands at the lower left of each scale, with that part boxed.
+
+    Args:
+        path: `.png` file; replaced if it exists.
+        rows: one per scale, of the same image; its size may differ by what is beyond a multiple of the scale.
+        unit: as of `comparison_figure`.
+        title: lines above the figure.
+
+    Raises:
+        InputError: the file cannot be written, or does not end in `.png`.
+        ValueError: unknown unit, sizes that do not fit, or a result with no pixel that the truth knows.
+    """
+    check_output(path, overwrite=True, suffixes=(".png",))
+    if unit not in _UNITS:
+        raise ValueError(f"unit {unit!r} is unknown, expected one of {', '.join(_UNITS)}")
+    for row in rows:
+        _check_sizes(row.rgb, row.low, row.results, row.truth)
+    _write(path, lambda: _methods_figure(rows, unit, title))
+
+
+def _write(path: str | Path, draw: Callable[[], Figure]) -> None:
+    from matplotlib import style
+
     with style.context(["default", _STYLE]):  # a user's own settings would move the text
-        figure = _figure(rgb, low, results, truth, unit, title)
+        figure = draw()
         try:
             with write_beside(path) as temporary:
                 figure.savefig(temporary, pil_kwargs={"optimize": True})
@@ -187,8 +238,9 @@ def _figure(
     for column, panel in enumerate(panels):
         _draw(figure, layout, column, panel, box)
     depth_columns, error_columns = (1, len(depths)), (len(depths) + 1, len(panels) - 1)
-    _colour_bar(figure, layout, depth_columns, depth_limits, colours, label, "both")
-    _colour_bar(figure, layout, error_columns, error_limits, _ERROR_COLOURS, f"Absolute error [{error_unit}]", "max")
+    _colour_bar(figure, _bar_below(layout, depth_columns), depth_limits, colours, label, "both")
+    error_label = f"Absolute error [{error_unit}]"
+    _colour_bar(figure, _bar_below(layout, error_columns), error_limits, _ERROR_COLOURS, error_label, "max")
     if title:
         figure.text(0.5, 1 - _TITLE / 2 / layout.height, title, ha="center", va="center", fontweight="bold")
     return figure
@@ -227,9 +279,12 @@ def _draw(figure: Figure, layout: _Layout, column: int, panel: _Panel, box: tupl
             rmse = f"{np.sqrt(np.mean(np.square(known))):.2f} {panel.error_unit}" if known.size else "unknown"
             axes.set_xlabel(f"RMSE {rmse}")
         if row == 0:
-            name = panel.heading
-            axes.set_title(name if len(name) <= _MOST_LETTERS else name[: _MOST_LETTERS - 1] + "…")
+            axes.set_title(_short(panel.heading))
             _outline(axes, box)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _MOST_LETTERS else name[: _MOST_LETTERS - 1] + "…"
 
 
 def _outline(axes: Axes, box: tuple[slice, slice]) -> None:
@@ -241,25 +296,94 @@ def _outline(axes: Axes, box: tuple[slice, slice]) -> None:
         axes.add_patch(Rectangle(corner, *size, fill=False, edgecolor=colour, linewidth=linewidth))
 
 
+def _bar_below(layout: _Layout, columns: tuple[int, int]) -> tuple[float, float, float, float]:
+    """Place of a bar below the columns first..last, as long as two panels."""
+    first, last = layout.left(columns[0]), layout.left(columns[1]) + _PANEL
+    length = min(2 * _PANEL, last - first)
+    return layout.rectangle((first + last - length) / 2, _BAR_LABELS, length, _BAR_HEIGHT)
+
+
 def _colour_bar(
     figure: Figure,
-    layout: _Layout,
-    columns: tuple[int, int],
+    place: tuple[float, float, float, float],
     limits: tuple[float, float],
     colours: str,
     label: str,
     extend: str,
+    orientation: str = "horizontal",
 ) -> None:
-    """A bar below the columns first..last, as long as two panels."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
     from matplotlib.ticker import MaxNLocator
 
-    first, last = layout.left(columns[0]), layout.left(columns[1]) + _PANEL
-    length = min(2 * _PANEL, last - first)
-    place = layout.rectangle((first + last - length) / 2, _BAR_LABELS, length, _BAR_HEIGHT)
     mappable = ScalarMappable(Normalize(*limits), colours)
-    bar = figure.colorbar(mappable, cax=figure.add_axes(place), orientation="horizontal", extend=extend)
+    bar = figure.colorbar(mappable, cax=figure.add_axes(place), orientation=orientation, extend=extend)
     bar.locator = MaxNLocator(5)
     bar.set_label(label)
     bar.outline.set_linewidth(0.4)
+
+
+@dataclass(frozen=True)
+class _Line:
+    """Panels side by side, (heading, image), and the colour bar that ends them: limits, colours, label, open ends."""
+
+    panels: list[tuple[str, np.ndarray]]
+    bar: tuple[tuple[float, float], str, str, str]
+
+
+def _methods_figure(rows: list[ScaleRow], unit: str, title: str) -> Figure:
+    from matplotlib.figure import Figure
+
+    H, W = (min(row.truth.shape[axis] for row in rows) for axis in (0, 1))
+    largest = max(rows, key=lambda row: row.scale)
+    box = _crop(np.abs(next(iter(largest.results.values())) - largest.truth)[:H, :W])
+    panel_height = _PANEL * H / W
+    line_height = panel_height + _HEADING
+    columns = 2 + max(len(row.results) for row in rows)
+    ends = _MARGIN + _HEADING + columns * (_PANEL + _GAP) + _GAP
+    width = ends + _BAR_WIDTH + _BAR_SIDE
+    title_height = _TITLE * (1 + title.count("\n"))
+    height = title_height + len(rows) * (2 * line_height + _GROUP_GAP) - _GROUP_GAP + _MARGIN
+    figure = Figure((width, height), facecolor="white")
+    figure.text(0.5, 1 - title_height / 2 / height, title, ha="center", va="center", fontweight="bold")
+    for n, row in enumerate(rows):
+        top = height - title_height - n * (2 * line_height + _GROUP_GAP)
+        middle = (top - line_height) / height
+        figure.text(_MARGIN / width, middle, f"x{row.scale}", va="center", rotation=90, fontweight="bold")
+        for m, line in enumerate(_lines(row, box, unit), 1):
+            bottom, share = (top - m * line_height) / height, panel_height / height
+            for column, (heading, image) in enumerate(line.panels):
+                left = _MARGIN + _HEADING + column * (_PANEL + _GAP)
+                axes = figure.add_axes((left / width, bottom, _PANEL / width, share), xticks=[], yticks=[])
+                axes.imshow(image, interpolation="nearest" if heading else "antialiased", aspect="auto")
+                axes.set_title(_short(heading))
+                if not heading:
+                    _outline(axes, box)
+            _colour_bar(figure, (ends / width, bottom, _BAR_WIDTH / width, share), *line.bar, "vertical")
+    return figure
+
+
+def _lines(row: ScaleRow, box: tuple[slice, slice], unit: str) -> tuple[_Line, _Line]:
+    """RGB, truth and the depth of each method; the whole image, low resolution and their errors."""
+    label, colours, error_unit, number = _UNITS[unit]
+    limits = _limits(row.truth[box], 1, 99)
+    upper = [("RGB", row.rgb[box]), ("Truth", _colours(row.truth[box], *limits, colours))]
+    upper += [(name, _colours(result[box], *limits, colours)) for name, result in row.results.items()]
+    low = row.low.repeat(row.scale, 0).repeat(row.scale, 1)[box]
+    lower = [("", row.rgb), (f"Low resolution (1/{row.scale})", _colours(low, *limits, colours))]
+    errors = {name: np.abs(result - row.truth)[box] * number for name, result in row.results.items()}
+    error_limits = (0.0, _limits(np.stack(list(errors.values())), 0, 98)[1])
+    for name, error in errors.items():
+        image = _colours(error, *error_limits, _ERROR_COLOURS, _UNKNOWN_ERROR)
+        lower.append((f"RMSE {row.rmse[name]:.2f} {error_unit}", image))
+    return (
+        _Line(upper, (limits, colours, label, "both")),
+        _Line(lower, (error_limits, _ERROR_COLOURS, f"Error [{error_unit}]", "max")),
+    )
+
+
+def _limits(values: np.ndarray, low: float, high: float) -> tuple[float, float]:
+    """Two percentiles of the known values, made different."""
+    known = values[np.isfinite(values)]
+    first, last = np.percentile(known, (low, high)) if known.size else (0.0, 0.0)
+    return float(first), float(max(last, first + 1e-6))

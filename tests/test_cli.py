@@ -112,6 +112,7 @@ UPSAMPLE = ("upsample", "rgb.png", "depth.png")
 GOOD = (*UPSAMPLE, "-o", "out.png")
 TRAIN = ("train", "--data", "pairs", "--out", "run")
 EVAL = ("eval", "--data", "motorcycle", "--scale", "4")
+COMPARE = ("compare", "--data", "pairs", "--scale", "2,4")
 
 
 @pytest.mark.parametrize(
@@ -187,7 +188,30 @@ EVAL = ("eval", "--data", "motorcycle", "--scale", "4")
         ((*EVAL, "--model", "bicubic", "--protocol", "psnr"), 2, ["--protocol", "psnr"]),
         (("eval", "--data", "motorcycle", "--scale", "1"), 2, ["--scale"]),
         (("eval", "--data", "motorcycle", "--scale", "four"), 2, ["--scale", "integer"]),
-        (("eval", "--data", "motorcycle", "--scale", "600", "--model", "bicubic"), 1, ["motorcycle", "741x500"]),
+        (("eval", "--data", "motorcycle", "--scale", "65", "--model", "bicubic"), 2, ["--scale", "got 65", "2 to 64"]),
+        (("eval", "--data", "motorcycle", "--scale", "4,,8", "--model", "bicubic"), 2, ["--scale", "got 4,,8"]),
+        (
+            ("eval", "--data", "motorcycle", "--scale", "4,4", "--model", "bicubic"),
+            2,
+            ["got 4,4", "different integers"],
+        ),
+        (("eval", "--data", "motorcycle", "--scale", "4,8"), 1, ["no weights in the box for scale 8"]),
+        (("eval", "--data", "motorcycle", "--scale", "2,4", "--model", "x4"), 1, ["x4: upsamples by 4", "factor is 2"]),
+        (("eval", "--data", "pairs", "--scale", "4,16", "--model", "bicubic"), 1, ["room0", "48x48", "3x3 cells"]),
+        (("eval", "--data", "pairs", "--scale", "64", "--model", "bicubic"), 1, ["room0", "smaller than one cell"]),
+        ((*COMPARE, "--methods", "bicubic,,nearest"), 2, ["--methods", "bicubic,,nearest"]),
+        ((*COMPARE, "--methods", "bicubic,cubic"), 1, ["cubic: no such model"]),
+        ((*COMPARE, "--methods", "x{scale}-pac"), 1, ["x2-pac: no such model"]),
+        ((*COMPARE, "--methods", "default,x{scale}"), 2, ["x2: is named twice for scale 2"]),
+        ((*COMPARE, "--protocol", "pac"), 1, ["no weights in the box for scale 2 under protocol pac"]),
+        ((*COMPARE, "--scale", "2;4"), 2, ["--scale", "got 2;4"]),
+        ((*COMPARE, "--image", "room1"), 2, ["--image", "--figure"]),
+        ((*COMPARE, "--image", "room7", "--figure", "f.png"), 1, ["pairs: has no pair room7", "room0"]),
+        ((*COMPARE, "--figure", "existing.png"), 1, ["existing.png", "exists already"]),
+        ((*COMPARE, "--figure", "figure.jpg"), 1, ["figure.jpg", ".png"]),
+        ((*COMPARE, "--csv", "existing.csv"), 1, ["existing.csv", "exists already"]),
+        (("compare", "--data", "pairs"), 2, ["--scale"]),
+        (("models", "x4"), 2, ["x4"]),
         (("eval", "--scale", "4"), 2, ["--data"]),
         (TRAIN, 2, ["exactly one of --minutes and --epochs"]),
         ((*TRAIN, "--minutes", "1", "--epochs", "1"), 2, ["exactly one of --minutes and --epochs"]),
@@ -471,6 +495,15 @@ def test_eval_prints_its_protocol(place, depthup_):
     assert (result.code, result.err) == (0, "")
     for part in ("pairs, split test", "bilinear", "pac", "depth[(s-1)//2::s", "border", "cm", "per image", "rmse"):
         assert part in result.out
+    for part in (
+        "5 % of",
+        "at most 5 pixels",
+        "match within 1 pixel",
+        "2000 resamples",
+        "seed 0",
+        "left out of its mean",
+    ):
+        assert part in " ".join(result.out.split())
 
 
 def test_eval_json_and_csv(place, depthup_):
@@ -487,6 +520,109 @@ def test_eval_json_and_csv(place, depthup_):
     assert json.loads(again.out) == summary
     part = depthup_("eval", "--data", "pairs", "--scale", "2", "--json", "--split", "val")
     assert json.loads(part.out)["images"] == 1
+
+
+def test_eval_at_several_scales(place, depthup_):
+    write_pairs(place / "pairs")
+    command = ("eval", "--data", "pairs", "--scale", "2, 4")
+    result = depthup_(*command, "--json", "--csv", "scores.csv")
+    assert (result.code, result.err) == (0, "")
+    results = json.loads(result.out)
+    assert [(r["method"], r["scale"]) for r in results] == [("x2", 2), ("x4", 4)]
+    one = json.loads(depthup_("eval", "--data", "pairs", "--scale", "4", "--json").out)
+    assert one == results[1]
+    assert one["split"] == "test"
+    low, high = one["rmse_interval"]
+    assert low < one["rmse"] < high
+    with (place / "scores.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["scale"], row["name"]) for row in rows] == [(s, name) for s in "24" for name in sorted(SCENES)]
+    assert {"boundary_f1", "consistency", "rel", "off_by_10", "rmse_near_edges"} < set(rows[0])
+    text = depthup_(*command).out
+    table = [line.split() for line in text.splitlines()[-3:]]
+    assert table[0][:3] == ["scale", "method", "RMSE"]
+    assert [row[:3] for row in table[1:]] == [[f"x{r['scale']}", r["method"], f"{r['rmse']:.3f}"] for r in results]
+    assert "depth edges" in text
+
+
+def test_eval_is_strict_json_without_edges(place, depthup_):
+    (place / "flat").mkdir()
+    cv2.imwrite(str(place / "flat" / "a_depth.png"), np.full((32, 32), 2000, np.uint16))
+    cv2.imwrite(str(place / "flat" / "a_rgb.png"), np.zeros((32, 32, 3), np.uint8))
+    command = ("eval", "--data", "flat", "--scale", "4", "--model", "nearest")
+    result = depthup_(*command, "--json", "--csv", "flat.csv")
+    assert (result.code, result.err) == (0, "")
+    assert "NaN" not in result.out
+    facts = json.loads(result.out)
+    assert (facts["boundary_f1"], facts["rmse_near_edges"], facts["rmse_interval"]) == (None, None, None)
+    assert facts["undefined_images"] == {"boundary_f1": 1, "rmse_near_edges": 1}
+    with (place / "flat.csv").open(newline="") as file:
+        assert next(csv.DictReader(file))["boundary_f1"] == ""
+    assert "boundary f1      undefined" in depthup_(*command).out
+
+
+def test_compare(place, depthup_):
+    write_pairs(place / "pairs")
+    methods = ("--methods", "x{scale},bicubic, nearest")
+    result = depthup_(*COMPARE, *methods, "--json", "--csv", "all.csv", "--figure", "all.png", "--image", "room1")
+    assert result.code == 0  # matplotlib may narrate that it builds its font cache
+    results = json.loads(result.out)
+    named = [(r["scale"], r["method"]) for r in results]
+    assert named == [(2, "x2"), (2, "bicubic"), (2, "nearest"), (4, "x4"), (4, "bicubic"), (4, "nearest")]
+    assert results[4] == json.loads(
+        depthup_("eval", "--data", "pairs", "--scale", "4", "--model", "bicubic", "--json").out
+    )
+    with (place / "all.csv").open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == 6 * len(SCENES)
+    assert read_rgb(place / "all.png").shape[1] > 1500
+    text = depthup_(*COMPARE, *methods).out.splitlines()[-6:]
+    assert [tuple(line.split()[:3]) for line in text] == [
+        (f"x{r['scale']}", r["method"], f"{r['rmse']:.3f}") for r in results
+    ]
+    weights = f"{place}/box/x{{scale}}.safetensors"
+    default = json.loads(depthup_(*COMPARE, "--methods", f"default,{weights}", "--json").out)
+    assert [r["method"] for r in default[::2]] == ["x2", "x4"]
+    assert (
+        [r["rmse"] for r in default[::2]] == [r["rmse"] for r in default[1::2]] == [results[n]["rmse"] for n in (0, 3)]
+    )
+
+
+def test_compare_draws_the_median_image(place, depthup_, monkeypatch):
+    write_pairs(place / "pairs")
+    drawn = []
+    monkeypatch.setattr("depthup.commands.methods_figure", lambda *arguments: drawn.append(arguments))
+    command = (*COMPARE, "--methods", "bicubic,nearest", "--protocol", "pac", "--csv", "all.csv", "--figure", "f.png")
+    assert depthup_(*command).code == 0
+    with (place / "all.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    last = sorted(
+        (float(row["rmse"]), row["name"]) for row in rows if (row["method"], row["scale"]) == ("nearest", "4")
+    )
+    path, figure_rows, unit, title = drawn[0]
+    assert (str(path), unit) == ("f.png", "m")
+    assert f"image {last[2][1]}\nprotocol pac" in title  # of 4
+    assert [row.scale for row in figure_rows] == [2, 4]
+    for row in figure_rows:
+        assert list(row.results) == ["bicubic", "nearest"]
+        for method, rmse in row.rmse.items():
+            own = next(r for r in rows if (r["method"], r["scale"], r["name"]) == (method, str(row.scale), last[2][1]))
+            assert rmse == float(own["rmse"])
+            error = row.results[method] - row.truth
+            assert rmse == pytest.approx(100 * np.sqrt(np.mean(np.square(error))), rel=1e-4)
+
+
+def test_models(place, depthup_):
+    result = depthup_("models", "--json")
+    assert (result.code, result.err) == (0, "")
+    facts = json.loads(result.out)
+    assert facts == json.loads(depthup_("info", "--json").out)["models"]
+    assert facts["x4"]["parameters"] == sum(p.numel() for p in small_net(4).parameters())
+    assert facts["x4"]["bytes"] == (place / "box" / "x4.safetensors").stat().st_size
+    lines = depthup_("models").out.splitlines()
+    assert lines[0].split()[:4] == ["model", "scale", "protocol", "for"]
+    assert [line.split()[:3] for line in lines[1:3]] == [["x2", "x2", "dkn"], ["x4", "x4", "dkn"]]
+    assert "1.500 cm" in lines[1]
+    assert "3" in lines[1].split()
 
 
 def test_eval_motorcycle(place, depthup_):
@@ -527,6 +663,9 @@ def test_info(place, depthup_):
         "scale": 4,
         "architecture": "base",
         "protocol": "dkn",
+        "sensor": False,
+        "parameters": sum(p.numel() for p in small_net(4).parameters()),
+        "bytes": (place / "box" / "x4.safetensors").stat().st_size,
         "data": "boxes",
         "steps": 12,
         "held_out_rmse": 1.5,
@@ -648,7 +787,7 @@ def test_a_bug_is_not_hidden(place, monkeypatch):
 
 def test_without_arguments_it_helps(depthup_):
     result = depthup_()
-    for command in ("upsample", "eval", "train", "info"):
+    for command in ("upsample", "eval", "compare", "train", "models", "info"):
         assert command in result.out
     assert result.err == ""
 
@@ -663,7 +802,7 @@ def test_progress_is_silent_where_nobody_sees_it(capfd, monkeypatch):
 HELP = """
 import contextlib, io, sys
 from depthup.cli import main
-for command in ([], ["upsample"], ["batch"], ["export"], ["eval"], ["train"], ["info"]):
+for command in ([], ["upsample"], ["batch"], ["export"], ["eval"], ["compare"], ["train"], ["models"], ["info"]):
     sys.argv = ["depthup", *command, "--help"]
     with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()) as out:
         main()

@@ -1,6 +1,7 @@
 """Scores against hand computation, and the field's numbers on real images where they are at hand."""
 
 import csv
+import json
 import math
 from dataclasses import fields
 from pathlib import Path
@@ -12,7 +13,8 @@ from skimage.metrics import mean_squared_error
 
 from depthup import upsample
 from depthup.data import InputError, Pair, crop_to_multiple, make_low_resolution, open_dataset
-from depthup.evaluation import Score, evaluate, score
+from depthup.evaluation import DEFINITIONS, Evaluation, Method, evaluate, evaluate_methods, predict, write_csv
+from depthup.metrics import METRICS, Score, bootstrap_interval, score
 from depthup.models import DDFUpNet, DDFUpNetConfig
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "rgbd"
@@ -91,38 +93,17 @@ def test_rmse_is_that_of_scikit_image():
     assert found.rmse == pytest.approx(100 * math.sqrt(mean_squared_error(pair.depth, result)), rel=1e-6)
 
 
-def test_score_of_known_numbers():
-    truth = np.full((6, 6), 2.0, np.float32)
-    result = truth.copy()
-    result[0, 0] = 99.0  # in the border
-    result[1, 1], result[4, 4] = 2.25, 1.5
-    truth[2, 2] = np.nan
-    result[3, 3] = np.nan
-    found = score("name", "scene", result, truth, 1, 100.0)
-    assert found == Score("name", "scene", math.sqrt((25.0**2 + 50.0**2) / 14), 75.0 / 14, 14, 1)
-    assert score("name", "scene", result, truth, 0, 1.0).rmse == pytest.approx(
-        math.sqrt((97.0**2 + 0.25**2 + 0.5**2) / 34)
-    )
-
-
-def test_scored_in_double_precision():
-    truth = np.full((100, 100), 5000.0, np.float32)
-    result = truth + np.float32(2**-11)  # the smallest step of float32 there
-    assert score("", "", result, truth, 0, 1.0).rmse == pytest.approx(2**-11, rel=1e-9)
-
-
-def test_nothing_to_score():
-    truth = np.full((8, 8), np.nan, np.float32)
-    truth[0, 0] = 1.0
-    with pytest.raises(InputError, match="room 7: no pixel inside a border of 2"):
-        score("room 7", "", np.ones((8, 8), np.float32), truth, 2, 1.0)
-
-
-@pytest.mark.parametrize(("unit", "name"), [("m", "cm"), ("disparity", "disparity levels")])
-def test_summary_says_what_was_measured(unit, name):
+@pytest.mark.parametrize(
+    ("unit", "name", "undefined"),
+    [  # the first image is flat, and in metres the second is all edges
+        ("m", "cm", {"rmse_near_edges": 1, "rmse_elsewhere": 1, "boundary_f1": 1}),
+        ("disparity", "disparity levels", {"rmse_near_edges": 2, "boundary_f1": 2}),
+    ],
+)
+def test_summary_says_what_was_measured(unit, name, undefined):
     result = evaluate(Synthetic(unit=unit, border=2), 4, "dkn", "bilinear")
     summary = result.summary()
-    assert summary == {
+    assert {key: value for key, value in summary.items() if key not in METRICS} == {
         "data": "synthetic",
         "method": "bilinear",
         "scale": 4,
@@ -133,11 +114,67 @@ def test_summary_says_what_was_measured(unit, name):
         "averaging": "per image, then the mean over images",
         "images": 2,
         "scenes": 1,
-        "rmse": result.rmse,
-        "mae": result.mae,
+        "rmse_interval": None,  # one scene
         "unknown_pixels": 0,
+        "undefined_images": undefined,
+        "definitions": DEFINITIONS,
     }
+    for metric in METRICS:
+        values = [value for s in result.scores if (value := getattr(s, metric)) is not None]
+        assert summary[metric] == (pytest.approx(np.mean(values)) if values else None)
+    assert (summary["rmse"], summary["mae"]) == (result.rmse, result.mae)
     assert "depth[(s-1)//2::s" in evaluate(Synthetic(), 4, "pac", "nearest").degradation
+
+
+def test_definitions_name_their_numbers():
+    for part in ("5 %", "2 units", "5 pixels", "1 pixel"):
+        assert part in DEFINITIONS["depth edges"]
+    for part in ("95 %", "2000", "scenes", "seed 0"):
+        assert part in DEFINITIONS["interval"]
+
+
+def test_interval_is_over_scenes():
+    result = evaluate(Synthetic(((24, 32),) * 6), 4, "dkn", "bicubic")
+    expected = bootstrap_interval(np.array([s.rmse for s in result.scores]), [f"scene {n // 2}" for n in range(6)])
+    assert result.summary()["rmse_interval"] == result.rmse_interval() == expected
+    assert expected[0] < result.rmse < expected[1]
+
+
+def flat(name: str, rmse: float) -> Score:
+    """Of an image without depth edges."""
+    return Score(name, name, rmse, 1.0, 0.5, 1.0, 0.0, 0.0, None, rmse, None, 0.25, 0, 100, 0)
+
+
+def test_means_skip_what_is_undefined_and_say_so():
+    edged = Score("c", "c", 4.0, 1.0, 0.5, 1.0, 0.0, 0.0, 8.0, 2.0, 0.75, 0.25, 10, 100, 3)
+    facts = ("synthetic", "x4", 4, "dkn", "bicubic", 0, "cm", "per image")
+    summary = Evaluation(*facts, [flat("a", 1.0), flat("b", 2.0), edged]).summary()
+    assert summary["undefined_images"] == {"rmse_near_edges": 2, "boundary_f1": 2}
+    assert (summary["rmse_near_edges"], summary["boundary_f1"]) == (8.0, 0.75)
+    assert (summary["rmse"], summary["rmse_elsewhere"], summary["unknown_pixels"]) == (7 / 3, 5 / 3, 3)
+    nothing = Evaluation(*facts, [flat("a", 1.0)]).summary()
+    assert (nothing["boundary_f1"], nothing["undefined_images"]["boundary_f1"]) == (None, 1)
+    assert "NaN" not in json.dumps(nothing)
+
+
+def test_several_methods_in_one_pass_are_those_of_one():
+    dataset = Synthetic(((32, 40), (33, 41)), holes=True)
+    methods = [Method("plain", 4, "nearest"), Method("cubic", 4, "bicubic"), Method("cubic", 8, "bicubic")]
+    seen = []
+    results = evaluate_methods(dataset, methods, "dkn", lambda done, total: seen.append((done, total)))
+    assert results == [evaluate(dataset, m.scale, "dkn", m.model, m.name) for m in methods[:2]] + [results[2]]
+    assert (results[2].scale, results[2].method) == (8, "cubic")
+    assert results[2].scores == evaluate(dataset, 8, "dkn", "bicubic").scores
+    assert seen == [(n, 6) for n in range(1, 7)]
+
+
+def test_a_prediction_is_what_was_scored():
+    dataset = Synthetic(((24, 32), (26, 33)), border=2)
+    made = predict(dataset[1], Method("cubic", 4, "bicubic"), "pac")
+    assert (made.rgb.shape, made.truth.shape, made.low.shape) == ((24, 32, 3), (24, 32), (6, 8))
+    found = evaluate(dataset, 4, "pac", "bicubic").scores[1]
+    assert found == score("pair 1", "scene 0", made.result, made.truth, 2, 100.0, made.low, "pac")
+    assert found.consistency > 0
 
 
 def test_protocols_give_different_low_resolution():
@@ -145,15 +182,26 @@ def test_protocols_give_different_low_resolution():
 
 
 def test_csv_has_a_line_per_image(tmp_path):
-    result = evaluate(Synthetic(((24, 32),) * 3, holes=True), 2, "pac", "nearest")
+    methods = [Method("plain", 2, "nearest"), Method("cubic", 4, "bicubic")]
+    results = evaluate_methods(Synthetic(((24, 32),) * 3, holes=True), methods, "pac")
+    results[1].scores[2] = flat("no edges", 2.0)
     path = tmp_path / "scores.csv"
-    result.write_csv(path)
+    write_csv(path, results)
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["name", "scene", "rmse", "mae", "pixels", "unknown"] == [f.name for f in fields(Score)]
-    kinds = (str, str, float, float, int, int)
-    found = [Score(*(kind(value) for kind, value in zip(kinds, row.values(), strict=True))) for row in rows]
-    assert found == result.scores
+    names = [f.name for f in fields(Score)]
+    assert list(rows[0]) == ["method", "scale", "protocol", *names]
+    assert set(METRICS) < set(names)
+    assert [(row["method"], row["scale"], row["protocol"]) for row in rows] == [
+        ("plain", "2", "pac") if n < 3 else ("cubic", "4", "pac") for n in range(6)
+    ]
+    kinds = [str, str, *[float] * 10, int, int, int]
+    found = [
+        Score(*(kind(row[name]) if row[name] else None for kind, name in zip(kinds, names, strict=True)))
+        for row in rows
+    ]
+    assert found == results[0].scores + results[1].scores
+    assert found[5].boundary_f1 is None
     assert [p.name for p in tmp_path.iterdir()] == ["scores.csv"]
 
 
@@ -164,10 +212,10 @@ def test_a_network_is_scored_as_upsample_runs_it():
     dataset = Synthetic(((26, 33),))
     pair = dataset[0]
     rgb, truth = crop_to_multiple(pair.rgb, 4), crop_to_multiple(pair.depth, 4)
-    result = upsample(rgb, make_low_resolution(truth, 4, "dkn"), net)
+    low = make_low_resolution(truth, 4, "dkn")
     found = evaluate(dataset, 4, "dkn", net, "mine")
     assert found.method == "mine"
-    assert found.scores == [score(pair.name, pair.scene, result, truth, 0, 100.0)]
+    assert found.scores == [score(pair.name, pair.scene, upsample(rgb, low, net), truth, 0, 100.0, low)]
 
 
 def test_progress_counts_images():
@@ -179,7 +227,8 @@ def test_progress_counts_images():
 @pytest.mark.parametrize(
     ("sizes", "scale", "message"),
     [
-        (((16, 16), (16, 12)), 16, "pair 1: image of 12x16 pixels is smaller than one cell of 16x16"),
+        (((64, 64), (16, 12)), 16, "pair 1: image of 12x16 pixels is smaller than one cell of 16x16"),
+        (((64, 64), (70, 60)), 16, "pair 1: image of 60x70 pixels has 3x4 cells of 16x16; expected at least 4x4"),
         (((16, 16),), 2, "pair 0: depth: none of its 64 samples is valid"),
     ],
 )

@@ -2,13 +2,14 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from depthup.baselines import BASELINES
-from depthup.data import InputError, make_low_resolution, read_rgb
-from depthup.visualize import NO_MEASUREMENT, _crop, colourise, comparison_figure
+from depthup.data import InputError, crop_to_multiple, make_low_resolution, read_rgb
+from depthup.visualize import NO_MEASUREMENT, ScaleRow, _crop, colourise, comparison_figure, methods_figure
 
 
 def test_colourise_shows_holes_in_grey():
@@ -91,6 +92,41 @@ def test_figure_does_not_depend_on_the_user_s_settings(tmp_path):
     with matplotlib.rc_context({"font.size": 30, "savefig.bbox": "tight", "savefig.dpi": 40}):
         comparison_figure(tmp_path / "own.png", *scene())
     np.testing.assert_array_equal(read_rgb(tmp_path / "own.png"), read_rgb(tmp_path / "plain.png"))
+
+
+def scale_row(scale: int) -> ScaleRow:
+    rgb, _, _, truth = scene()
+    rgb, truth = crop_to_multiple(rgb[:90], scale), crop_to_multiple(truth[:90], scale)
+    low = np.nan_to_num(make_low_resolution(truth, scale, "dkn"), nan=4.0)
+    results = {name: BASELINES[name](rgb, low, scale) for name in ("bicubic", "joint-bilateral")}
+    results["joint-bilateral"][:9] = np.nan
+    return ScaleRow(scale, rgb, low, truth, results, dict.fromkeys(results, 1.25))
+
+
+@pytest.mark.parametrize("unit", ["m", "disparity"])
+def test_figure_of_methods(tmp_path, unit):
+    rows = [scale_row(4), scale_row(16)]  # 88 and 80 rows high
+    heights = []
+    for count in (1, 2):
+        methods_figure(tmp_path / "figure.png", rows[:count], unit, "A box before a wall\nprotocol dkn")
+        assert [path.name for path in tmp_path.iterdir()] == ["figure.png"]
+        height, width = read_rgb(tmp_path / "figure.png").shape[:2]
+        assert 1700 < width < 2100
+        heights.append(height)
+    assert 1.6 < heights[1] / heights[0] < 1.9  # a second pair of lines
+
+
+def test_figure_of_methods_refuses_what_does_not_fit(tmp_path):
+    row = scale_row(4)
+    with pytest.raises(ValueError, match="expected one of m, disparity"):
+        methods_figure(tmp_path / "figure.png", [row], "mm", "")
+    with pytest.raises(ValueError, match="do not fit"):
+        methods_figure(tmp_path / "figure.png", [replace(row, truth=row.truth[:-1])], "m", "")
+    with pytest.raises(ValueError, match="no known pixel"):
+        methods_figure(tmp_path / "figure.png", [replace(row, truth=row.truth * np.nan)], "m", "")
+    with pytest.raises(InputError, match=r"expected one of \.png"):
+        methods_figure(tmp_path / "figure.jpg", [row], "m", "")
+    assert not list(tmp_path.iterdir())
 
 
 def test_figure_refuses_what_does_not_fit(tmp_path):
