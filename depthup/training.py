@@ -408,4 +408,7 @@ def _record(config: TrainConfig, training: PairDataset, validation: PairDataset)
     data = {"title": training.title, "images": len(training), "scenes": len(set(training.scenes))}
     held_out = {"title": validation.title, "images": len(validation), "scenes": len(set(validation.scenes))}
     versions = {"depthup": __version__, "torch": torch.__version__}
-    return {"config": asdict(config), "data": data, "held_out": held_out, "versions": versions}
+    facts = asdict(config)
+    if config.init:
+        facts["init"] = Path(*Path(config.init).parts[-2:]).as_posix()  # where it lay is nobody's business
+    return {"config": facts, "data": data, "held_out": held_out, "versions": versions}

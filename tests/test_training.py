@@ -256,6 +256,8 @@ def test_start_from_weights_of_another_scale(folder, tmp_path):
     save_weights(tmp_path / "source.safetensors", source, {})
     config = replace(CONFIG, scale=8, steps=2, learning_rate=0.0, init=str(tmp_path / "source.safetensors"))
     run(folder, tmp_path / "run", config)
+    record = read_metadata(tmp_path / "run" / "model.safetensors")[1]
+    assert record["config"]["init"] == f"{tmp_path.name}/source.safetensors"
     given, found = source.state_dict(), load_file(tmp_path / "run" / "model.safetensors")
     fitting = [name for name in found if name in given and given[name].shape == found[name].shape]
     assert [name for name in fitting if not torch.equal(given[name], found[name])] == []
