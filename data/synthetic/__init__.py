@@ -14,8 +14,8 @@ SPLIT_SCENES = {"train": range(800), "val": range(800, 832), "test": range(832, 
 def synthetic_pair(number: int, seed: int = 0, height: int = 480, width: int = 640) -> Pair:
     """Picture and exact depth of a furnished room; the same for the same arguments, on any number of threads.
 
-    A pinhole camera with an angle of view of 50 to 72 degrees across stands in a room of up to 6.6 x 6.8 x 3.2 m.
-    Depth is that of the first surface on the ray through the centre of a pixel; the picture is the mean of 2 x 2
+    A pinhole camera stands in a room of up to 6.6 x 6.8 x 3.2 m; its angle of view is 50 to 72 degrees along the longer
+    side. Depth is that of the first surface on the ray through the centre of a pixel; the picture is the mean of 2 x 2
     samples of each pixel, then softened, exposed, made noisy and compressed as a camera does.
 
     Args:

@@ -30,8 +30,8 @@ from depthup.data.synthetic.shading import (
     Materials,
 )
 
-CLEARANCE = 0.41
-"""Nothing is nearer to the camera than this [m], so that no depth is below 0.3 m."""
+CLEARANCE = 0.44
+"""Nothing is nearer to the camera than this [m], so that depth in a corner of the image is not below 0.3 m."""
 
 WOODS = ((0.42, 0.26, 0.14), (0.62, 0.45, 0.28), (0.25, 0.15, 0.09), (0.75, 0.62, 0.45), (0.5, 0.28, 0.16))
 

@@ -89,8 +89,8 @@ class Room:
         down = np.cross(forward, right)
         roll = math.radians(float(b.rng.normal(0, 3)) if b.chance(0.8) else b.between(-15, 15))
         c, s = math.cos(roll), math.sin(roll)
-        self.reach = math.radians(b.between(50, 72)) / 2  # half the angle of view across
-        focal = width / 2 / math.tan(self.reach)
+        self.reach = math.radians(b.between(50, 72)) / 2  # half the angle of view along the longer side
+        focal = max(height, width) / 2 / math.tan(self.reach)
         self.view = View(self.eye, np.stack([c * right + s * down, c * down - s * right, forward]), focal)
 
     def _wall_in_view(self) -> tuple[int, float, float]:
@@ -162,11 +162,10 @@ class Room:
         centre = np.empty((count, 3))
         for n in range(count):
             low, high = np.array([0.3, 0.3, 0.6 * self.size[2]]), self.size - np.array([0.3, 0.3, 0.06])
-            centre[n] = b.rng.uniform(low, high)
-            for _ in range(20):
-                if all((centre[n] < bottom).any() or (centre[n] > top).any() for bottom, top in self.taken):
+            for point in b.rng.uniform(low, high, (20, 3)):
+                centre[n] = point
+                if all((point < bottom).any() or (point > top).any() for bottom, top in self.taken):
                     break
-                centre[n] = b.rng.uniform(low, high)
         inside = b.rng.standard_normal((count, 16, 3))
         inside *= (b.rng.random((count, 16, 1)) ** (1 / 3)) / np.linalg.norm(inside, axis=2, keepdims=True)
         radius = np.exp(b.rng.uniform(math.log(0.02), math.log(0.4), (count, 1, 1)))
