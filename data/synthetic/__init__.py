@@ -40,8 +40,9 @@ def synthetic_pair(number: int, seed: int = 0, height: int = 480, width: int = 6
     rng = np.random.default_rng(np.random.SeedSequence([seed, number]))
     shapes, materials, lights, view = Room(rng, height, width).furnish()
     depth, seen = cast(shapes, view, height, width)
-    fine = cast(shapes, view._replace(focal=2 * view.focal), 2 * height, 2 * width)
-    light = shade(shapes, materials, lights, view, *fine, seen, shadows(shapes, lights, view, depth, seen))
+    lit = shadows(shapes, lights, view, depth, seen)
+    fine_depth, fine_seen = cast(shapes, view._replace(focal=2 * view.focal), 2 * height, 2 * width)
+    light = shade(shapes, materials, lights, view, fine_depth, fine_seen, seen, lit)
     name = f"synthetic-{seed}-{number:05d}"
     return Pair(name, name, photograph(light, rng), depth.astype(np.float32), "m")
 
@@ -59,11 +60,11 @@ def photograph(light: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     height, width = light.shape[:2]
     image = cv2.GaussianBlur(light, (0, 0), rng.uniform(0.3, 0.8))
     rows, columns = np.linspace(-1, 1, height, dtype=np.float32), np.linspace(-1, 1, width, dtype=np.float32)
-    image *= (1 - np.float32(rng.uniform(0, 0.12)) * (rows[:, None] ** 2 + columns**2))[..., None]
+    image = image * (1 - np.float32(rng.uniform(0, 0.12)) * (rows[:, None] ** 2 + columns**2))[..., None]
     grey_world = image.mean((0, 1))
     balance = (grey_world.mean() / grey_world) ** rng.uniform(0, 0.9) * np.exp(rng.normal(0, 0.04, 3))
     exposure = rng.uniform(0.16, 0.42) / np.median(image[::4, ::4].max(2))
-    image *= (exposure * balance).astype(np.float32)
+    image = image * (exposure * balance).astype(np.float32)
     photons, readout = rng.uniform(0, 0.02) ** 2 / 0.2, rng.uniform(0, 0.006) ** 2
     noise = rng.standard_normal(image.shape, np.float32)
     image += np.sqrt(np.float32(photons) * image + np.float32(readout)) * noise
@@ -74,8 +75,8 @@ def photograph(light: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     image += contrast * image * (1 - image) * (image - np.float32(0.5))  # a gentle S
     pixels = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
     quality = int(rng.integers(80, 98))
-    _, data = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1])
+    _, data = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return np.ascontiguousarray(np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))[..., ::-1])
 
 
 class Synthetic:

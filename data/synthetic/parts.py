@@ -157,7 +157,8 @@ class Builder:
         if self.chance(0.6):
             return self.material([colour], mottle=self.between(0, 0.25))
         pattern, spread = self.pick([STRIPES, STRIPES, DOTS, CLOUDS, PLAID, BRICKS]), self.pick([0.05, 0.15, 0.4])
-        size = (self.between(0.15, 0.3), self.between(0.05, 0.1)) if pattern == BRICKS else self.between(0.04, 0.4)
+        width = self.between(0.04, 0.4) if pattern != BRICKS else self.between(0.15, 0.3)
+        size = width, width if pattern != BRICKS else self.between(0.05, 0.1)
         return self.material([colour, self.near(colour, spread), self.near(colour, spread)], pattern, size)
 
     def wooden(self) -> int:
@@ -174,8 +175,8 @@ class Builder:
         turn = self.pick([0, math.pi / 2, math.pi / 4, self.between(0, 3)])
         if kind == PLANKS:
             width = self.between(0.06, 0.2)
-            size = width * self.between(5, 10), width
-            return self.material([colour, other, colour * 0.4], kind, size, turn, self.between(0, 0.5))
+            plank = width * self.between(5, 10), width
+            return self.material([colour, other, colour * 0.4], kind, plank, turn, self.between(0, 0.5))
         size = self.between(0.006, 0.03) if kind == SPECKLE else self.between(0.15, 0.6)
         joint = colour * self.pick([0.4, 0.7, 1.6])
         return self.material([colour, other, joint], kind, size, turn, 0.0 if kind == SPECKLE else self.between(0, 0.4))

@@ -156,9 +156,9 @@ class Room:
         return Place(self.eye[0] + away * math.cos(angle), self.eye[1] + away * math.sin(angle), 0, yaw)
 
     def _lights(self) -> Lights:
-        """One to three lamps, mostly below the ceiling, and light from everywhere, from nearly none to nearly all."""
+        """One or two lamps, mostly below the ceiling, and light from everywhere, from nearly none to nearly all."""
         b = self.b
-        count = int(b.rng.integers(1, 4))
+        count = b.pick([1, 2])
         centre = np.empty((count, 3))
         for n in range(count):
             low, high = np.array([0.3, 0.3, 0.6 * self.size[2]]), self.size - np.array([0.3, 0.3, 0.06])
