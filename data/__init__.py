@@ -1,4 +1,4 @@
-"""RGB-D pairs: reading them, making low-resolution depth out of them, and cutting training crops."""
+"""RGB-D pairs: reading or rendering them, making low-resolution depth out of them, and cutting training crops."""
 
 from depthup.data.camera import Camera
 from depthup.data.crops import CachedPairs, CropSampler, prefetch
@@ -21,6 +21,7 @@ from depthup.data.pairing import Frame, Recording, pair_folders
 from depthup.data.pairs import SPLITS, Pair, PairDataset, PairFolder, is_validation_scene
 from depthup.data.recordings import open_recording
 from depthup.data.sensor import STANDARD_SENSOR, Sensor
+from depthup.data.synthetic import Synthetic, synthetic_pair
 
 __all__ = [
     "DEPTH_KINDS",
@@ -43,6 +44,7 @@ __all__ = [
     "PairFolder",
     "Recording",
     "Sensor",
+    "Synthetic",
     "crop_to_multiple",
     "is_validation_scene",
     "make_low_resolution",
@@ -56,4 +58,5 @@ __all__ = [
     "read_disparity",
     "read_mask",
     "read_rgb",
+    "synthetic_pair",
 ]

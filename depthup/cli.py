@@ -89,7 +89,7 @@ MODEL_HELP = (
     "guided-filter."
 )
 LARGEST_SCALE = 64
-DATA_HELP = "An NYUv2 .mat file, a folder of pairs, or `motorcycle`."
+DATA_HELP = "An NYUv2 .mat file, a folder of pairs, `synthetic` (rendered rooms), or `motorcycle`."
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 
 
@@ -489,7 +489,10 @@ def train(
     context: typer.Context,
     data: Annotated[
         str,
-        typer.Option(help="An NYUv2 .mat file or a folder of pairs. Whole scenes of it are held out for validation."),
+        typer.Option(
+            help="An NYUv2 .mat file, a folder of pairs, or `synthetic`: rooms that are rendered, which needs no file. "
+            "Whole scenes are held out for validation."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder of the run.")],
     scale: Annotated[int, typer.Option(help="Up-sampling factor: 2, 4, 8 or 16.")] = 4,

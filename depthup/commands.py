@@ -428,7 +428,9 @@ def train_run(
     `given` names the settings that the user gave himself: with `resume` they must be those of the run.
     """
     if data == "motorcycle":
-        raise UsageError("train: motorcycle is one pair, kept for checking; expected a .mat file or a folder of pairs")
+        raise UsageError(
+            "train: motorcycle is one pair, kept for checking; expected a .mat file, a folder or `synthetic`"
+        )
     if resume and (out / "checkpoint.safetensors").exists():
         started = load_checkpoint(out / "checkpoint.safetensors")[1]["config"]
         for name, value in ({"minutes": minutes} | settings).items():
