@@ -99,12 +99,12 @@ def _grad_x_pixel(b, y, z, grad_out, channel_filter, spatial_filter, grad_x, k, 
         sum_c, sum_d = zeros_like(grad_x), zeros_like(grad_x)
         for ty in range(k):
             down = y - (ty - k // 2) * dilation
-            h = down // stride
+            h = down if stride == 1 else down // stride
             if down < 0 or h * stride != down or h >= Ho:
                 continue
             for tx in range(k):
                 right = z - (tx - k // 2) * dilation
-                w = right // stride
+                w = right if stride == 1 else right // stride
                 if right < 0 or w * stride != right or w >= Wo:
                     continue
                 t = ty * k + tx
