@@ -200,7 +200,7 @@ def _read_if_needed(job: Job, journal: Journal, overwrite: bool, read: Callable[
         if record and same and record.output == digest(path):
             done += 1
         elif not same and name not in journal.unfinished and not overwrite:
-            fault = "was made from other inputs" if record else "exists already and is not from this batch"
+            fault = "was made from other inputs or options" if record else "exists already and is not from this batch"
             raise InputError(f"{path}: {fault}; use another folder, or allow overwriting (--overwrite)")
     if done == len(job.outputs):
         return None
