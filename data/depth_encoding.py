@@ -14,6 +14,10 @@ DEPTH_UNITS = {"mm": 1000.0, "m": 1.0, "tum": 5000.0, "kitti": 256.0}
 DEPTH_KINDS = ("depth", "inverse", "disparity")
 
 
+LARGEST_BASELINE = 10.0
+"""Metres between two cameras beyond which a baseline is in millimetres."""
+
+
 @dataclass(frozen=True)
 class DepthEncoding:
     """How the values of a depth file are to be read.
@@ -59,6 +63,8 @@ class DepthEncoding:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"depth {name} is {value}, expected a number > 0")
+        if self.baseline is not None and self.baseline > LARGEST_BASELINE:
+            raise ValueError(f"depth baseline is {self.baseline:g} m, expected metres; are these millimetres?")
         if not math.isfinite(self.doffs):
             raise ValueError(f"depth doffs is {self.doffs}, expected a finite number of pixels")
         if self.unit != "auto" and self.scale is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -35,15 +35,14 @@ class Job:
         name: of the job, in messages.
         inputs: what is read.
         output: what is written first.
-        others: what is written too; the job is done when all are there.
-        facts: what decides the others, beside the inputs and the settings of the run.
+        others: what is written too, and what decides each beside the inputs and the settings of the run; the job is
+            done when all are there.
     """
 
     name: str
     inputs: tuple[Path, ...]
     output: Path
-    others: tuple[Path, ...] = ()
-    facts: str = ""
+    others: Mapping[Path, str] = field(default_factory=dict)
 
     @property
     def outputs(self) -> tuple[Path, ...]:
@@ -51,7 +50,7 @@ class Job:
 
     def origin(self, output: Path, inputs: str) -> str:
         """What an output is made from, for the journal, where `inputs` are the digests of the files."""
-        return inputs if output == self.output else f"{inputs} {self.facts}"
+        return f"{inputs} {self.others.get(output, '')}".rstrip()
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,7 @@ MODEL_HELP = (
     "guided-filter."
 )
 LARGEST_SCALE = 64
+SUSPICIOUS_ASPECT = 1.15
 DATA_HELP = "An NYUv2 .mat file, a folder of pairs, `synthetic` (rendered rooms), or `motorcycle`."
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 
@@ -163,14 +164,15 @@ ScaleOption = Annotated[
 KindOption = Annotated[
     Kind, typer.Option(help="What DEPTH holds. inverse: 1/m; disparity: px, needs --focal and --baseline.")
 ]
-FocalOption = Annotated[float | None, typer.Option(help="Focal length of the disparity's camera [px].")]
-BaselineOption = Annotated[float | None, typer.Option(help="Distance of the disparity's two cameras [m].")]
-DoffsOption = Annotated[float, typer.Option(help="Difference of their principal points [px].")]
+FocalOption = Annotated[float | None, typer.Option(help="Focal length of the disparity's camera, in pixels.")]
+BaselineOption = Annotated[float | None, typer.Option(help="Distance of the disparity's two cameras, in metres.")]
+DoffsOption = Annotated[float, typer.Option(help="Difference of their principal points, in pixels.")]
 InvalidOption = Annotated[
     list[float] | None, typer.Option(help="A value of DEPTH that is no measurement, beside 0 and NaN; repeatable.")
 ]
 MinConfidenceOption = Annotated[
-    int, typer.Option(help="Samples of lower confidence are not used: 0 low, 1 medium, 2 high.", min=0, max=2)
+    int | None,
+    typer.Option(help="Samples of lower confidence are not used: 0 low, 1 medium (default), 2 high.", min=0, max=2),
 ]
 SizeOption = Annotated[str | None, typer.Option(help="Size of the result, WxH. Default: that of RGB.")]
 FillOption = Annotated[
@@ -195,7 +197,7 @@ def _pair_options(
     baseline: float | None,
     doffs: float,
     invalid: list[float] | None,
-    min_confidence: int,
+    min_confidence: int | None,
     size: str | None,
     fill: Fill,
 ) -> Any:
@@ -212,7 +214,7 @@ def _pair_options(
     except ValueError as error:
         raise UsageError(f"{error} (--depth-unit, --depth-scale, --depth-kind, --focal, --baseline, --doffs)") from None
     wanted = (int(pixels[1]), int(pixels[2])) if pixels else None
-    return PairOptions(model, device, encoding, min_confidence, wanted, fill.value)
+    return PairOptions(model, device, encoding, 1 if min_confidence is None else min_confidence, wanted, fill.value)
 
 
 def _camera(text: str | None) -> Any:
@@ -246,7 +248,7 @@ def upsample(
     invalid: InvalidOption = None,
     mask: Annotated[Path | None, typer.Option(help="Image of DEPTH's size, not 0 = valid.")] = None,
     confidence: Annotated[Path | None, typer.Option(help="Confidence map of DEPTH, 0 to 2, as ARKit.")] = None,
-    min_confidence: MinConfidenceOption = 1,
+    min_confidence: MinConfidenceOption = None,
     size: SizeOption = None,
     fill: FillOption = Fill.near,
     out_unit: OutUnitOption = None,
@@ -291,6 +293,8 @@ def upsample(
         raise UsageError("upsample: --depth-intrinsics is for --align; expected both")
     if out_unit and out_scale:
         raise UsageError("upsample: expected --out-unit or --out-scale, got both")
+    if min_confidence is not None and not confidence:
+        raise UsageError("upsample: --min-confidence is for a map; expected --confidence")
     if mesh and not ply:
         raise UsageError("upsample: --mesh needs a file; expected --ply")
     files = Outputs(
@@ -311,6 +315,8 @@ def upsample(
     w, h = result["size"]
     x, y = result["ratio"]
     known = math.floor(1000 * result["known"]) / 10  # 100 % means all of them
+    if max(x, y) > SUSPICIOUS_ASPECT * min(x, y):
+        say(f"depthup: {depth}: x{x:g} by x{y:g}: if it is not of the whole view of {rgb}, the result is wrong")
     say(
         f"{out}: {w}x{h}, x{x:g}{'' if x == y else f' by x{y:g}'} by {result['model']} in {result['seconds']:.2f} s, "
         f"{result['depth_min']:.3f} to {result['depth_max']:.3f} m, {known} % known"
@@ -336,7 +342,7 @@ def batch(
     baseline: BaselineOption = None,
     doffs: DoffsOption = 0.0,
     invalid: InvalidOption = None,
-    min_confidence: MinConfidenceOption = 1,
+    min_confidence: MinConfidenceOption = None,
     size: SizeOption = None,
     fill: FillOption = Fill.near,
     out_unit: OutUnitOption = None,

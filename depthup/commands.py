@@ -78,6 +78,11 @@ class Outputs:
     mesh: bool = False
     camera: Camera | None = None
 
+    def others(self) -> dict[Path, str]:
+        """The files beside the result, and what decides each of them beside it."""
+        facts = {"--normals": f"{self.camera}", "--ply": f"{self.camera} {self.mesh}"}
+        return {path: facts.get(option, "") for option, path in self.files().items() if option != "--out"}
+
     def files(self) -> dict[str, Path]:
         """Option -> file, of those that were asked for."""
         files = {
@@ -273,8 +278,7 @@ def batch_files(
     jobs = []
     for frame in recording.frames:
         inputs = tuple(path for path in (frame.rgb, frame.depth, frame.confidence) if path)
-        output, *others = files[frame.name].files().values()
-        jobs.append(Job(frame.name, inputs, output, tuple(others), f"{files[frame.name].camera} {wanted.mesh}"))
+        jobs.append(Job(frame.name, inputs, files[frame.name].depth, files[frame.name].others()))
     upsampler = Upsampler(options.model, options.device)
 
     def read(job: Job) -> PairArrays:

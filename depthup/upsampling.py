@@ -62,7 +62,7 @@ class Upsampler:
 
     def __init__(self, model: Model = None, device: str | torch.device | None = None):
         self.model = model
-        self.device = torch.device(device) if device is not None else None
+        self.device = _device(device) if device is not None else None
         if model is not None and not self._is_baseline():
             self._network(2.0)
 
@@ -79,7 +79,9 @@ class Upsampler:
             depth: of the same view, `[h, w]` with h <= H and w <= W, in any ratio, also unequal ones; half-pixel
                 centres, so both cover the same area. Array or tensor of any real type in metres (or any unit), NaN or
                 infinite where there is no measurement; or PIL image of floats in metres, or of integers in
-                millimetres with 0 for no measurement. With a further dimension in front: a batch, and so must `rgb` be.
+                millimetres with 0 for no measurement. 0 is a value in floats; integer arrays that hold it are refused
+                without `valid`, as it nearly always means no measurement there. With a further dimension in front: a
+                batch, and so must `rgb` be; tensors also `[B, 1, h, w]`.
             valid: further samples that are not to be trusted are False, `[h, w]`.
             size: (width, height) of the result; without it that of `rgb`.
             fill: `none`: a pixel is known if the sample whose cell contains it is; `near`: also if there is a valid
@@ -90,7 +92,7 @@ class Upsampler:
             stays on its device.
 
         Raises:
-            InputError: wrong type, shape or size, or no valid sample.
+            InputError: wrong type, shape or size, integer zeros without `valid`, or no valid sample.
         """
         if isinstance(depth, Tensor):
             return self._tensors(rgb, depth, valid, size, fill)
@@ -98,6 +100,7 @@ class Upsampler:
             return self._pil(rgb, depth, valid, size, fill)
         depth = np.asarray(depth)
         if depth.ndim == 3:
+            _check_batch(rgb, depth, "[B, H, W, 3]")
             return np.stack([self.run(*pair, size, fill).depth for pair in _pairs_of_batch(rgb, depth, valid)])
         return self.run(rgb, depth, valid, size, fill).depth
 
@@ -115,6 +118,10 @@ class Upsampler:
             raise InputError(f"rgb: got {rgb.dtype} {list(rgb.shape)}, expected uint8 [H, W, 3]")
         if depth.ndim != 2 or depth.dtype.kind not in "fiu" or 0 in depth.shape:
             raise InputError(f"depth: got {depth.dtype} {list(depth.shape)}, expected real numbers [h, w]")
+        if depth.dtype.kind in "iu" and valid is None and (zeros := depth.size - np.count_nonzero(depth)):
+            raise InputError(
+                f"depth: {zeros} of its integers are 0; expected valid=depth > 0 if that is no measurement, else floats"
+            )
         image = torch.from_numpy(rgb.copy()).permute(2, 0, 1)[None]  # a copy, because torch refuses negative strides
         result, name = self._run(image, depth.astype(np.float64), valid, size, fill)
         both = result[0].cpu().numpy()
@@ -182,7 +189,11 @@ class Upsampler:
         return net, name
 
     def _tensors(self, rgb: Any, depth: Tensor, valid: Any, size: tuple[int, int] | None, fill: str) -> Tensor:
+        if depth.dim() == 4 and depth.shape[1] == 1:
+            masks = valid[:, 0] if valid is not None and len(valid.shape) == 4 else valid
+            return self._tensors(rgb, depth[:, 0], masks, size, fill)[:, None]
         if depth.dim() > 2:
+            _check_batch(rgb, depth, "[B, 3, H, W]")
             return torch.stack([self._tensors(*pair, size, fill) for pair in _pairs_of_batch(rgb, depth, valid)])
         if not isinstance(rgb, Tensor) or rgb.dim() != 3 or rgb.shape[0] != 3:
             found = f"{rgb.dtype} {list(rgb.shape)}" if isinstance(rgb, Tensor) else type(rgb).__name__
@@ -268,6 +279,26 @@ def resolve_model(model: Model, factor: int) -> DDFUpNet:
         name = "the model" if isinstance(model, DDFUpNet) else name
         raise InputError(f"{name}: upsamples by {net.config.scale}, and the pair's factor is {factor}")
     return net
+
+
+def _device(name: str | torch.device) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"device: got {name!r}, expected cpu, cuda or cuda:N") from None
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"device: got {device}, expected cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"device: {device} is not here, torch sees {torch.cuda.device_count()} GPUs; expected cpu")
+    return device
+
+
+def _check_batch(rgb: Any, depth: Any, expected: str) -> None:
+    shape = list(getattr(rgb, "shape", ()))
+    if depth.ndim != 3 or len(shape) != 4:
+        raise InputError(
+            f"depth: got {list(depth.shape)} with rgb {shape}, expected [h, w], or [B, h, w] with rgb {expected}"
+        )
 
 
 def _pairs_of_batch(rgb: Any, depth: Any, valid: Any) -> list[tuple[Any, Any, Any]]:

@@ -73,8 +73,8 @@ def make_batch(place: Path, count: int = 6, others: bool = False) -> Batch:
         for path in inputs:
             path.write_text(f"the content of {path.name}")
         output = place / "out" / f"scene{n % 2}" / f"{n:02}.png"
-        beside = (output.with_suffix(".ply"), output.with_suffix(".jpg")) if others else ()
-        jobs.append(Job(f"{n:02}", inputs, output, beside, "camera 1" if others else ""))
+        beside = {output.with_suffix(".ply"): "camera 1", output.with_suffix(".jpg"): ""} if others else {}
+        jobs.append(Job(f"{n:02}", inputs, output, beside))
     return Batch(place, jobs)
 
 
@@ -214,9 +214,9 @@ def test_files_beside_the_output(tmp_path):
     before = snapshot(batch.out)
     assert len(before) == 3 * 6 + 2
     assert batch.run().skipped == ALL
-    first, second, third = (job.others[0] for job in batch.jobs[:3])
+    first, second, third = (job.outputs[1] for job in batch.jobs[:3])
     first.write_bytes(b"damaged"), second.unlink()
-    batch.jobs[2] = replace(batch.jobs[2], facts="camera 2")
+    batch.jobs[2] = replace(batch.jobs[2], others={third: "camera 2"})
     result = batch.run()
     assert (result.done, result.failed.keys()) == (names(0, 1), {"02"})
     assert result.failed["02"].startswith(f"{third}: was made from other inputs")
@@ -227,18 +227,18 @@ def test_a_file_beside_the_output_that_fails_is_made_by_the_next_run(tmp_path):
     batch = make_batch(tmp_path / "batch", others=True)
 
     def failing(job: Job, path: Path, result: bytes, replaces: bool) -> None:
-        if path == batch.jobs[1].others[0]:
+        if path == batch.jobs[1].outputs[1]:
             raise InputError("no room")
         write(job, path, result, replaces)
 
     assert batch.run(write=failing).failed == {"01": "no room"}
-    assert batch.jobs[1].output.exists() and not batch.jobs[1].others[1].exists()
+    assert batch.jobs[1].output.exists() and not batch.jobs[1].outputs[2].exists()
     assert batch.run() == BatchResult(names(1), names(0, 2, 3, 4, 5), {}, False)
 
 
 def test_files_beside_results_that_are_there(batch):
     batch.run()
-    batch.jobs = [replace(job, others=(job.output.with_suffix(".ply"),), facts="camera") for job in batch.jobs]
+    batch.jobs = [replace(job, others={job.output.with_suffix(".ply"): "camera"}) for job in batch.jobs]
     assert batch.run().done == ALL
     assert all(path.exists() for job in batch.jobs for path in job.outputs)
 

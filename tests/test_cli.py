@@ -152,6 +152,13 @@ COMPARE = ("compare", "--data", "pairs", "--scale", "2,4")
         (("export", "x7", "-o", "x7.onnx"), 1, ["x7: no such model"]),
         (("batch", "box", "-o", "results"), 1, ["box", "expected"]),
         (("batch", "missing", "-o", "results"), 1, ["missing", "no such"]),
+        ((*GOOD, "--device", "tpu"), 1, ["device", "tpu", "expected cpu"]),
+        ((*GOOD, "--min-confidence", "2"), 2, ["--min-confidence", "expected --confidence"]),
+        (
+            (*GOOD, "--depth-kind", "disparity", "--focal", "900", "--baseline", "193"),
+            2,
+            ["baseline is 193 m", "are these millimetres?"],
+        ),
         (("batch", "rgbs", "depths"), 2, ["--out"]),
         (("batch", "pairs", "-o", "results", "--ply"), 2, ["--intrinsics"]),
         (("batch", "pairs", "-o", "results", "--mesh"), 2, ["--ply"]),
@@ -364,6 +371,14 @@ def test_upsample_to_space(place, depthup_):
     assert confidence.shape == (32, 48) and 0 < confidence.min() <= confidence.max() < 1
     assert depthup_(*UPSAMPLE, "-o", "2.png", *options[:2], "--ply", "m.ply", "--mesh").code == 0
     assert b"element face" in (place / "m.ply").read_bytes()[:500]
+
+
+def test_an_aspect_ratio_that_does_not_fit_is_said(place, depthup_):
+    cv2.imwrite("square.png", np.full((8, 8), 2000, np.uint16))
+    result = depthup_("upsample", "rgb.png", "square.png", "-o", "out.png", "--model", "bicubic")
+    assert result.code == 0
+    assert result.err.startswith("depthup: square.png: x6 by x4: if it is not of the whole view of rgb.png, ")
+    assert depthup_("upsample", "rgb.png", "depth.png", "-o", "2.png").err.startswith("2.png: ")
 
 
 def test_what_overshoots_a_depth_edge_is_unknown(place, depthup_):

@@ -192,7 +192,13 @@ def test_rgb_must_not_be_smaller_than_depth(rgb, depth):
         (np.zeros((8, 8), np.uint8), np.ones((4, 4)), r"rgb: got uint8 \[8, 8\]"),
         (np.zeros((8, 8, 4), np.uint8), np.ones((4, 4)), r"rgb: got uint8 \[8, 8, 4\]"),
         (np.zeros((3, 8, 8), np.uint8), np.ones((4, 4)), r"rgb: got uint8 \[3, 8, 8\]"),
-        (np.zeros((8, 8, 3), np.uint8), np.ones((4, 4, 1)), "rgb: a batch of 8, expected 4, as many as depth has"),
+        (
+            np.zeros((8, 8, 3), np.uint8),
+            np.ones((4, 4, 1)),
+            r"depth: got \[4, 4, 1\] with rgb \[8, 8, 3\], expected \[h, w\], or",
+        ),
+        (np.zeros((2, 8, 8, 3), np.uint8), np.ones((3, 4, 4)), "rgb: a batch of 2, expected 3, as many as depth has"),
+        (np.zeros((8, 8, 3), np.uint8), np.eye(4, dtype=np.uint16), "depth: 12 of its integers are 0; expected valid"),
         (np.zeros((8, 8, 3), np.uint8), np.ones(4), r"depth: got float64 \[4\]"),
         (np.zeros((8, 8, 3), np.uint8), np.ones((4, 4), complex), "depth: got complex128"),
         (np.zeros((8, 8, 3), np.uint8), np.ones((4, 4), bool), "depth: got bool"),
@@ -436,3 +442,19 @@ def test_where_more_error_is_expected_there_is_more():
     errors = [part.mean() for part in np.array_split(np.abs(run.depth - truth)[known][order], 5)]
     assert errors == sorted(errors)
     assert errors[-1] > 4 * errors[0]
+
+
+@pytest.mark.parametrize("device", ["tpu", "mps", "cuda:99"])
+def test_a_device_that_is_not_here(device):
+    with pytest.raises(InputError, match=r"device: .* expected cpu"):
+        Upsampler("bicubic", device)
+
+
+def test_tensors_with_a_channel():
+    rgb, depth = torch.rand(2, 3, 16, 12), torch.rand(2, 4, 3) + 1
+    upsampler = Upsampler("bicubic")
+    whole = upsampler(rgb, depth[:, None], valid=torch.ones(2, 1, 4, 3, dtype=torch.bool))
+    assert whole.shape == (2, 1, 16, 12)
+    assert torch.equal(whole[:, 0], upsampler(rgb, depth))
+    with pytest.raises(InputError, match=r"depth: got \[1, 4, 3\] with rgb \[3, 16, 12\], expected \[h, w\]"):
+        upsampler(rgb[0], depth[:1])
