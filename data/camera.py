@@ -71,7 +71,7 @@ class Camera:
         if (self.width, self.height) != (width, height):
             raise InputError(
                 f"camera: its image is {self.width}x{self.height} and this one {width}x{height}, expected the same; "
-                f"if it is the same view in another resolution, use scaled_to({width}, {height})"
+                f"if it is the same view in another resolution, scale the intrinsics, scaled_to({width}, {height})"
             )
         return self
 

@@ -206,7 +206,7 @@ def _pair_options(
     from depthup.data import DepthEncoding
     from depthup.pair_files import PairOptions
 
-    pixels = re.fullmatch(r"(\d+)x(\d+)", size) if size else None
+    pixels = re.fullmatch(r"0*([1-9]\d*)x0*([1-9]\d*)", size) if size else None
     if size and not pixels:
         raise UsageError(f"--size: got {size}, expected WIDTHxHEIGHT in pixels, such as 1920x1440")
     try:

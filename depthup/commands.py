@@ -169,6 +169,8 @@ def upsample_files(
         raise UsageError("upsample: --ply and --normals need the camera; expected --intrinsics fx,fy,cx,cy or a file")
     upsampler = Upsampler(options.model, options.device)
     pair = read_pair(rgb, depth, options, mask, confidence)
+    if out.normals or out.cloud:
+        _check_camera(out, pair.rgb, rgb)
     upsampler.warm_up(pair.rgb, pair.depth, options.size)  # loading is not part of the time
     began = time.perf_counter()
     run = upsample_pair(upsampler, pair, options, f"{rgb}, {depth}")
@@ -218,6 +220,15 @@ def _write(path: Path, out: Outputs, rgb: np.ndarray, run: Upsampled, options: P
         write_confidence(path, confidence_of(run), overwrite)
     else:
         _write_geometry(path, out, rgb, run.depth, overwrite)
+
+
+def _check_camera(out: Outputs, rgb: np.ndarray, path: Path) -> None:
+    """Whether the camera is one of an image of this size: asked before anything is computed or written."""
+    assert out.camera is not None
+    try:
+        out.camera.of_image(rgb.shape[1], rgb.shape[0])
+    except InputError as error:
+        raise InputError(f"{path}: its {error}") from None
 
 
 def _write_geometry(path: Path, out: Outputs, rgb: np.ndarray, depth: np.ndarray, overwrite: bool) -> None:
@@ -285,7 +296,10 @@ def batch_files(
         frame = frames[job.name]
         if wanted.needs_camera and not files[job.name].camera:
             raise InputError(f"{frame.rgb}: the recording has no intrinsics of this image; expected --intrinsics")
-        return read_pair(frame.rgb, frame.depth, options, confidence=frame.confidence)
+        pair = read_pair(frame.rgb, frame.depth, options, confidence=frame.confidence)
+        if wanted.needs_camera:
+            _check_camera(files[job.name], pair.rgb, frame.rgb)
+        return pair
 
     def compute(job: Job, pair: PairArrays) -> tuple[np.ndarray, Upsampled]:
         run = upsample_pair(upsampler, pair, options, job.name)

@@ -208,13 +208,14 @@ class Upsampler:
         return result[0, 0].to(depth.device, dtype)
 
     def _pil(self, rgb: Any, depth: Any, valid: Any, size: tuple[int, int] | None, fill: str) -> Any:
-        from PIL import Image
+        from PIL import Image, ImageOps
 
         values, integers = np.asarray(depth), depth.mode.startswith("I")
         if not integers and depth.mode != "F":
             raise InputError(f"depth: a PIL image of mode {depth.mode}, expected F (metres) or I, I;16 (millimetres)")
         metres = np.where(values > 0, values / 1000, np.nan) if integers else values
-        result = self.run(np.asarray(rgb.convert("RGB")), metres, valid, size, fill).depth
+        upright = ImageOps.exif_transpose(rgb).convert("RGB")
+        result = self.run(np.asarray(upright), metres, valid, size, fill).depth
         if not integers:
             return Image.fromarray(result)
         millimetres = np.rint(np.nan_to_num(result.astype(np.float64)) * 1000)

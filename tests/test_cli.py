@@ -152,6 +152,12 @@ COMPARE = ("compare", "--data", "pairs", "--scale", "2,4")
         (("export", "x7", "-o", "x7.onnx"), 1, ["x7: no such model"]),
         (("batch", "box", "-o", "results"), 1, ["box", "expected"]),
         (("batch", "missing", "-o", "results"), 1, ["missing", "no such"]),
+        ((*GOOD, "--size", "0x0"), 2, ["--size: got 0x0"]),
+        (
+            (*GOOD, "--intrinsics", "1.5,1.5,12,10", "--normals", "n.png"),
+            1,
+            ["rgb.png: its camera: focal length fx is 1.5"],
+        ),
         ((*GOOD, "--device", "tpu"), 1, ["device", "tpu", "expected cpu"]),
         ((*GOOD, "--min-confidence", "2"), 2, ["--min-confidence", "expected --confidence"]),
         (
