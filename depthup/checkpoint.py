@@ -13,23 +13,24 @@ from safetensors.torch import save
 from depthup.atomic import write_beside
 from depthup.data import InputError
 
-FORMAT = "depthup-checkpoint-1"
+FORMAT = "depthup-checkpoint-2"
 
 
 def save_checkpoint(path: Path, state: Any, config: dict) -> None:
-    """Write weights, averaged weights, optimiser, random state and position of a `TrainState`."""
-    optimiser = state.optimiser.state_dict()
+    """Write weights, averaged weights, optimisers, random state and position of a `TrainState`."""
+    optimisers = {name: optimiser.state_dict() for name, optimiser in state.optimisers.items()}
     tensors = {f"model/{name}": t for name, t in state.model.state_dict().items()}
     tensors |= {f"ema/{name}": t for name, t in state.ema.items()}
-    for index, moments in optimiser["state"].items():
-        tensors |= {f"optimiser/{index}/{name}": t for name, t in moments.items()}
+    for optimiser, kept in optimisers.items():
+        for index, moments in kept["state"].items():
+            tensors |= {f"optimiser/{optimiser}/{index}/{name}": t for name, t in moments.items()}
     tensors["random/cpu"] = torch.get_rng_state()
     facts = {
         "config": config,
         "step": state.step,
         "seconds": state.seconds,
         "losses": state.losses,
-        "param_groups": optimiser["param_groups"],
+        "param_groups": {name: kept["param_groups"] for name, kept in optimisers.items()},
     }
     metadata = {"format": FORMAT, "facts": json.dumps(facts)}
     with write_beside(path) as temporary:
@@ -37,7 +38,7 @@ def save_checkpoint(path: Path, state: Any, config: dict) -> None:
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, dict], dict]:
-    """Tensors by `model`, `ema`, `optimiser` (by parameter index) and `random`, and the facts beside them.
+    """Tensors by `model`, `ema`, `optimiser` (by its name and parameter index) and `random`, and the facts beside them.
 
     Raises:
         InputError: the file is not a checkpoint of depthup.
@@ -51,8 +52,9 @@ def load_checkpoint(path: Path) -> tuple[dict[str, dict], dict]:
             for key in file.keys():  # noqa: SIM118 - not a dict
                 part, name = key.split("/", 1)
                 if part == "optimiser":
-                    index, moment = name.split("/")
-                    tensors[part].setdefault(int(index), {})[moment] = file.get_tensor(key)
+                    optimiser, index, moment = name.split("/")
+                    of_one = tensors[part].setdefault(optimiser, {})
+                    of_one.setdefault(int(index), {})[moment] = file.get_tensor(key)
                 else:
                     tensors[part][name] = file.get_tensor(key)
             return tensors, json.loads(metadata["facts"])

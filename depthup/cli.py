@@ -49,6 +49,11 @@ class Precision(StrEnum):
     bf16 = "bf16"
 
 
+class Optimiser(StrEnum):
+    muon = "muon"
+    adamw = "adamw"
+
+
 class Unit(StrEnum):
     auto = "auto"
     mm = "mm"
@@ -501,6 +506,12 @@ def train(
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder of the run.")],
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="Train as the weights of this name in the box were, such as x8: all stages, instead of --minutes."
+        ),
+    ] = None,
     scale: Annotated[int, typer.Option(help="Up-sampling factor: 2, 4, 8 or 16.")] = 4,
     protocol: Annotated[Protocol, typer.Option(help="How low-resolution depth is made.")] = Protocol.dkn,
     minutes: Annotated[float | None, typer.Option(help="Length by the clock.", min=0.001)] = None,
@@ -520,14 +531,17 @@ def train(
     init: Annotated[str | None, typer.Option(help="Weights to start from: a name or a file, of any scale.")] = None,
     batch_size: Annotated[int, typer.Option(help="Crops in a step.", min=1)] = 8,
     crop_size: Annotated[int, typer.Option(help="Side of a crop in pixels, a multiple of the scale.", min=16)] = 128,
-    learning_rate: Annotated[float, typer.Option(help="Highest learning rate.", min=0.0)] = 1.5e-3,
+    optimiser: Annotated[
+        Optimiser, typer.Option(help="muon: for the filters of hidden convolutions, with adamw for the rest.")
+    ] = Optimiser.muon,
+    learning_rate: Annotated[float, typer.Option(help="Highest learning rate.", min=0.0)] = 2e-3,
     precision: Annotated[
         Precision, typer.Option(help="bf16 is faster where the processor has it.")
     ] = Precision.float32,
     as_json: JsonFlag = False,
 ) -> None:
     """Train a DDF-Up-Net; Ctrl-C saves, --resume goes on."""
-    from depthup.commands import train_run
+    from depthup.commands import train_recipe, train_run
 
     settings = {
         "scale": scale,
@@ -538,20 +552,25 @@ def train(
         "init": init,
         "batch_size": batch_size,
         "crop_size": crop_size,
+        "optimiser": optimiser.value,
         "learning_rate": learning_rate,
         "precision": precision.value,
     }
     sources = {name: context.get_parameter_source(name) for name in context.params}
     given = {name for name, source in sources.items() if source and source.name == "COMMANDLINE"}
     with progress_bar() as progress:
-        result = train_run(data, out, minutes, epochs, resume, settings, given, say, progress)
+        if recipe is None:
+            result = train_run(data, out, minutes, epochs, resume, settings, given, say, progress)
+        else:
+            result = train_recipe(data, out, recipe, resume, settings, given, say, progress)
     if as_json:
         print(json.dumps(result))
     else:
         for name, value in result.items():
             print(f"{name.replace('_', ' '):15} {f'{value:.3f}' if name == 'held_out_rmse' else value}")
     if not result["finished"]:
-        say(f"depthup: stopped and saved; go on with: depthup train --data {data} --out {out} --resume")
+        name = f" --recipe {recipe}" if recipe else ""
+        say(f"depthup: stopped and saved; go on with: depthup train --data {data} --out {out}{name} --resume")
         raise typer.Exit(130)
 
 

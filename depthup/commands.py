@@ -43,7 +43,8 @@ from depthup.kernels import BACKENDS, why_not
 from depthup.models import DDFUpNet
 from depthup.pair_files import PairArrays, PairOptions, confidence_of, read_pair, upsample_pair
 from depthup.ply import PLY_SUFFIXES
-from depthup.training import TrainConfig, train
+from depthup.recipes import RECIPES
+from depthup.training import TrainConfig, TrainResult, train
 from depthup.upsampling import Upsampled, Upsampler
 from depthup.visualize import ScaleRow, colourise, methods_figure
 from depthup.weights import read_metadata, shipped_names, weights_path
@@ -445,10 +446,6 @@ def train_run(
 
     `given` names the settings that the user gave himself: with `resume` they must be those of the run.
     """
-    if data == "motorcycle":
-        raise UsageError(
-            "train: motorcycle is one pair, kept for checking; expected a .mat file, a folder or `synthetic`"
-        )
     if resume and (out / "checkpoint.safetensors").exists():
         started = load_checkpoint(out / "checkpoint.safetensors")[1]["config"]
         for name, value in ({"minutes": minutes} | settings).items():
@@ -458,15 +455,57 @@ def train_run(
                     f"{out}: was started with --{option} {started.get(name)}, and --resume keeps to it; got {value}"
                 )
     if not resume and (minutes is None) == (epochs is None):
-        raise UsageError("train: expected exactly one of --minutes and --epochs")
-    check_output_folder(out)
-    training, validation = open_dataset(data, "train"), open_dataset(data, "val")
+        raise UsageError("train: expected exactly one of --minutes, --epochs and --recipe")
+    training, validation = training_data(data, out)
     steps = -(-len(training) * epochs // settings["batch_size"]) if epochs else 0
     try:
         config = TrainConfig(minutes=minutes or 0.0, steps=steps or (0 if minutes else 1), **settings)
     except ValueError as error:
         raise UsageError(f"train: {error}") from None
-    result = train(training, validation, config, out, resume, report, progress)
+    return _train_facts(train(training, validation, config, out, resume, report, progress))
+
+
+def train_recipe(
+    data: str,
+    out: Path,
+    recipe: str,
+    resume: bool,
+    settings: dict,
+    given: set[str],
+    report: Callable[[str], None],
+    progress: Progress,
+) -> dict:
+    """Train as weights in the box were, stage by stage; all but the last in folders of their own inside `out`."""
+    if recipe not in RECIPES:
+        raise UsageError(f"--recipe: got {recipe!r}, expected one of {', '.join(RECIPES)}")
+    own = sorted(given & ({"minutes", "epochs"} | set(settings) - {"seed", "precision"}))
+    if own:
+        raise UsageError(f"train: --{own[0].replace('_', '-')} is part of a recipe; expected it without --recipe")
+    training, validation = training_data(data, out)
+    init, stages = None, RECIPES[recipe]
+    for number, stage in enumerate(stages, 1):
+        folder = out if number == len(stages) else out / f"stage-{number}"
+        config = TrainConfig(seed=settings["seed"], precision=settings["precision"], init=init, **stage)
+        started = (folder / "checkpoint.safetensors").exists()
+        report(f"{recipe}: stage {number} of {len(stages)}, {config.steps} steps")
+        result = train(training, validation, config, folder, resume and started, report, progress)
+        if not result.finished:
+            break
+        init = str(result.weights)
+    return _train_facts(result)
+
+
+def training_data(data: str, out: Path) -> tuple[PairDataset, PairDataset]:
+    """The `train` and `val` splits of `data`, once `out` is known to be a place for a run."""
+    if data == "motorcycle":
+        raise UsageError(
+            "train: motorcycle is one pair, kept for checking; expected a .mat file, a folder or `synthetic`"
+        )
+    check_output_folder(out)
+    return open_dataset(data, "train"), open_dataset(data, "val")
+
+
+def _train_facts(result: TrainResult) -> dict:
     facts = {
         "finished": result.finished,
         "steps": result.steps,

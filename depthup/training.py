@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -20,11 +21,15 @@ from depthup.checkpoint import load_checkpoint, save_checkpoint
 from depthup.data import STANDARD_SENSOR, CachedPairs, CropSampler, InputError, Pair, PairDataset, prefetch
 from depthup.evaluation import Evaluation, evaluate
 from depthup.models import DDFUpNet, DDFUpNetConfig, denormalise, normalise
+from depthup.muon import Muon
 from depthup.stopping import stop_on_signal
 from depthup.upsampling import fill_from_nearest
 from depthup.weights import load_model, read_metadata, save_weights
 
 CENTIMETRES = 100.0
+
+AT_THE_RIM = re.compile(r"\b(depth|depth_encoder\.0|result|decoder\.2|spatial)\.weight$")
+"""Four-dimensional parameters that are not filters between features."""
 
 UNSUPPORTED_WEIGHT = 0.25
 """Weight of the pixels inside a hole of the sensor, which can only be guessed."""
@@ -45,7 +50,8 @@ class TrainConfig:
         steps: length in steps of the optimiser; two runs with the same seed and number of threads are then equal bit
             for bit on a CPU.
         batch_size, crop_size: crops of a step and their side in pixels.
-        learning_rate: highest value; reached after `warmup_steps`, then a cosine down to 1 % of it.
+        optimiser: `muon` for the filters of hidden convolutions with `adamw` for the rest, or `adamw` for all.
+        learning_rate: highest value, the same for both; reached after `warmup_steps`, then a cosine down to 1 % of it.
         rmse_weight: weight of the mean RMSE of the crops beside the mean absolute error, both in centimetres.
         ema_decay: of the averaged weights, which are the result.
         precision: `float32` or `bf16` (autocast).
@@ -64,6 +70,7 @@ class TrainConfig:
     steps: int = 0
     batch_size: int = 8
     crop_size: int = 128
+    optimiser: str = "muon"
     learning_rate: float = 1.5e-3
     warmup_steps: int = 200
     weight_decay: float = 1e-4
@@ -83,6 +90,8 @@ class TrainConfig:
         self.network_config()  # raises for a scale or architecture that there is not
         if self.crop_size % self.scale:
             raise ValueError(f"crop_size: got {self.crop_size}, expected a multiple of the scale {self.scale}")
+        if self.optimiser not in ("muon", "adamw"):
+            raise ValueError(f"optimiser: got {self.optimiser!r}, expected 'muon' or 'adamw'")
         if self.precision not in ("float32", "bf16"):
             raise ValueError(f"precision: got {self.precision!r}, expected 'float32' or 'bf16'")
 
@@ -106,7 +115,7 @@ class TrainState:
     """All that changes while training, and is in a checkpoint."""
 
     model: DDFUpNet
-    optimiser: torch.optim.Optimizer
+    optimisers: dict[str, torch.optim.Optimizer]
     ema: dict[str, Tensor]
     step: int = 0
     seconds: float = 0.0
@@ -182,15 +191,17 @@ def train(
             done = _done(config, state)
             if done >= 1 or stopped():
                 break
-            for group in state.optimiser.param_groups:
-                group["lr"] = learning_rate(config, state.step, done)
+            rate = learning_rate(config, state.step, done)
+            for optimiser in state.optimisers.values():
+                for group in optimiser.param_groups:
+                    group["lr"] = rate
             state.losses.append(_step(config, state, {name: t.to(device) for name, t in batch.items()}))
             state.step += 1
             state.seconds = before + time.monotonic() - began
             tick(f"step {state.step}, loss {state.losses[-1]:.2f} cm", _done(config, state))
             if state.step % config.checkpoint_every == 0:
                 mean = sum(state.losses) / len(state.losses)
-                log.write(state, loss=mean, learning_rate=state.optimiser.param_groups[0]["lr"])
+                log.write(state, loss=mean, learning_rate=rate)
                 state.losses.clear()
                 save_checkpoint(checkpoint, state, asdict(config))
             if state.step % config.validation_every == 0:
@@ -262,8 +273,25 @@ def _start(config: TrainConfig) -> TrainState:
         copy_fitting(load_model(config.init), model)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimiser = torch.optim.AdamW(model.parameters(), config.learning_rate, weight_decay=config.weight_decay)
-    return TrainState(model, optimiser, {name: t.detach().clone() for name, t in model.state_dict().items()})
+    ema = {name: t.detach().clone() for name, t in model.state_dict().items()}
+    return TrainState(model, make_optimisers(model, config), ema)
+
+
+def make_optimisers(model: DDFUpNet, config: TrainConfig) -> dict[str, torch.optim.Optimizer]:
+    """By name: AdamW for everything, or Muon for the filters of hidden convolutions and AdamW for the rest.
+
+    Of the rest are the first convolution of depth and the last of the result, which face numbers instead of features,
+    and what predicts filters.
+    """
+    hidden: dict[str, Tensor] = {}
+    if config.optimiser == "muon":
+        hidden = {name: p for name, p in model.named_parameters() if p.dim() == 4 and not AT_THE_RIM.search(name)}
+    rest = [p for name, p in model.named_parameters() if name not in hidden]
+    rate, decay = config.learning_rate, config.weight_decay
+    optimisers: dict[str, torch.optim.Optimizer] = {"adamw": torch.optim.AdamW(rest, rate, weight_decay=decay)}
+    if hidden:
+        optimisers["muon"] = Muon(hidden.values(), rate, decay)
+    return optimisers
 
 
 def copy_fitting(source: DDFUpNet, target: DDFUpNet) -> None:
@@ -289,7 +317,9 @@ def _restore(checkpoint: Path) -> tuple[TrainConfig, TrainState]:
         config = TrainConfig(**facts["config"])
         state = _start(replace(config, init=None))  # the file it started from may be gone
         state.model.load_state_dict(tensors["model"])
-        state.optimiser.load_state_dict({"state": tensors["optimiser"], "param_groups": facts["param_groups"]})
+        for name, optimiser in state.optimisers.items():
+            moments = tensors["optimiser"].get(name, {})  # none before the first step
+            optimiser.load_state_dict({"state": moments, "param_groups": facts["param_groups"][name]})
         for name, t in state.ema.items():
             t.copy_(tensors["ema"][name])
         torch.set_rng_state(tensors["random"]["cpu"])
@@ -315,10 +345,11 @@ def _step(config: TrainConfig, state: TrainState, batch: dict[str, Tensor]) -> f
         value = value + error_loss(log_error, depth, batch["depth"])
     else:
         value = loss(depth, batch["depth"], config.rmse_weight)
-    state.optimiser.zero_grad(set_to_none=True)
+    state.model.zero_grad(set_to_none=True)
     value.backward()
     torch.nn.utils.clip_grad_norm_(state.model.parameters(), config.gradient_clip)
-    state.optimiser.step()
+    for optimiser in state.optimisers.values():
+        optimiser.step()
     decay = min(config.ema_decay, (1 + state.step) / (10 + state.step))
     with torch.no_grad():
         current = state.model.state_dict()

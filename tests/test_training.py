@@ -85,8 +85,9 @@ def tensors(out: Path) -> dict[str, torch.Tensor]:
     found = {f"weights/{name}": t for name, t in load_file(out / "model.safetensors").items()}
     for part in ("model", "ema", "random"):
         found |= {f"{part}/{name}": t for name, t in parts[part].items()}
-    for index, moments in parts["optimiser"].items():
-        found |= {f"optimiser/{index}/{name}": t for name, t in moments.items()}
+    for optimiser, kept in parts["optimiser"].items():
+        for index, moments in kept.items():
+            found |= {f"optimiser/{optimiser}/{index}/{name}": t for name, t in moments.items()}
     return found
 
 
@@ -305,7 +306,7 @@ def test_a_bad_checkpoint(folder, finished, tmp_path, content):
     elif content == "narrower":
         content = good.replace(b'\\"scale\\": 2', b'\\"scale\\": 4')
     if content == "other":
-        save_file({"a/b": torch.zeros(1)}, checkpoint, {"format": "depthup-checkpoint-1"})
+        save_file({"a/b": torch.zeros(1)}, checkpoint, {"format": "depthup-checkpoint-2"})
     else:
         assert content != good
         checkpoint.write_bytes(content)

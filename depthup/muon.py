@@ -1,0 +1,68 @@
+"""Muon, an optimiser whose steps are orthogonalised (Jordan et al., 2024), for the filters of convolutions."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+"""Coefficients of the quintic iteration of Jordan's reference implementation."""
+
+RMS_OF_ADAM = 0.2
+"""Root mean square of a step of Adam in learning rates, to which Muon's is brought (Liu et al., 2025, section 2.2)."""
+
+
+def orthogonalise(matrices: Tensor, iterations: int = 5) -> Tensor:
+    """`[N, m, n]` to matrices of the same singular vectors whose singular values are all between about 0.7 and 1.2."""
+    a, b, c = NEWTON_SCHULZ
+    wide = matrices.shape[1] <= matrices.shape[2]
+    x = matrices if wide else matrices.mT
+    x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
+    for _ in range(iterations):
+        square = x @ x.mT
+        x = a * x + (b * square + c * square @ square) @ x
+    return x if wide else x.mT
+
+
+class Muon(torch.optim.Optimizer):
+    """Nesterov momentum whose every step is orthogonalised, in the size of a step of Adam; decoupled weight decay.
+
+    A filter bank `[O, I, k, k]` counts as the matrix `[O, I*k*k]`. `torch.optim.Muon` takes two-dimensional parameters
+    only.
+
+    Args:
+        parameters: at least two dimensions each.
+        lr, weight_decay: as of AdamW, with which a learning rate can be shared.
+        momentum: decay of the averaged gradient.
+    """
+
+    def __init__(
+        self, parameters: Iterable[Tensor], lr: float = 1e-3, weight_decay: float = 0.0, momentum: float = 0.95
+    ):
+        super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+        if any(p.dim() < 2 for group in self.param_groups for p in group["params"]):
+            raise ValueError("Muon: got a parameter of fewer than two dimensions, expected matrices or filters")
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One step; parameters without a gradient stay."""
+        for group in self.param_groups:
+            alike: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = defaultdict(list)
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                state = self.state[p]
+                if not state:
+                    state["momentum"] = torch.zeros_like(p)
+                average = state["momentum"].lerp_(p.grad, 1 - group["momentum"])
+                ahead = p.grad.lerp(average, group["momentum"]).flatten(1)
+                alike[ahead.shape[0], ahead.shape[1]].append((p, ahead))
+            for shape, pairs in alike.items():
+                size = group["lr"] * RMS_OF_ADAM * max(shape) ** 0.5
+                steps = orthogonalise(torch.stack([ahead for _, ahead in pairs]))
+                for (p, _), step in zip(pairs, steps, strict=True):
+                    p.mul_(1 - group["lr"] * group["weight_decay"])
+                    p.sub_(step.reshape(p.shape), alpha=size)
