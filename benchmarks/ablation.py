@@ -80,6 +80,7 @@ def main(options: argparse.Namespace) -> None:
                 network={"upsampler": name, "trunk_blocks": blocks[name]},
                 steps=options.steps,
                 batch_size=options.batch_size,
+                ema_decay=0.99,  # these runs are short
                 seed=seed,
             )
             if not weights.exists():

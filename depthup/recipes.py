@@ -10,7 +10,7 @@ from typing import Any
 Stage = dict[str, Any]
 """Fields of `TrainConfig`, without `seed` and `init`."""
 
-_MUON: Stage = {"batch_size": 4, "learning_rate": 2e-3, "ema_decay": 0.998}
+_MUON: Stage = {"batch_size": 4, "ema_decay": 0.998}
 _ADAMW: Stage = {"optimiser": "adamw", "learning_rate": 1.5e-3}
 _LARGE_CROPS: Stage = {"batch_size": 4, "crop_size": 192}
 

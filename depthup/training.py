@@ -71,7 +71,7 @@ class TrainConfig:
     batch_size: int = 8
     crop_size: int = 128
     optimiser: str = "muon"
-    learning_rate: float = 1.5e-3
+    learning_rate: float = 2e-3
     warmup_steps: int = 200
     weight_decay: float = 1e-4
     gradient_clip: float = 1.0

@@ -32,13 +32,14 @@ def save_weights(path: Path, model: DDFUpNet, training: dict, state: dict[str, t
 
 
 def weights_path(model: str | Path) -> Path:
-    """The file of a name in the box or of a path.
+    """The file of a name in the box or of a path. `base-x4` is `x4`: the default configuration needs no name.
 
     Raises:
         InputError: neither a shipped name nor a file.
     """
-    if str(model) in shipped_names():
-        return SHIPPED / f"{model}.safetensors"
+    name = str(model).removeprefix("base-")
+    if name in shipped_names():
+        return SHIPPED / f"{name}.safetensors"
     path = Path(model)
     if not path.is_file():
         raise InputError(f"{model}: no such model; expected a .safetensors file or one of {', '.join(shipped_names())}")

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 import depthup.weights
 from depthup.data import InputError
 from depthup.models import DDFUpNet, DDFUpNetConfig
-from depthup.weights import FORMAT, load_model, read_metadata, save_weights, shipped_names
+from depthup.weights import FORMAT, load_model, read_metadata, save_weights, shipped_names, weights_path
 
 TRAINING = {"steps": 7, "config": {"protocol": "dkn", "seed": 3}, "validation": {"rmse": 1.25}, "title": "ä „x“"}
 CONFIG = DDFUpNetConfig(scale=2, width=16, trunk_blocks=1)
@@ -219,3 +219,10 @@ def test_the_weights_in_the_box(name):
     assert training["validation"]["rmse"] > 0
     state = load_model(name).state_dict()
     assert all(np.isfinite(t.numpy()).all() for t in state.values())
+
+
+def test_base_is_the_configuration_that_needs_no_name():
+    assert weights_path("base-x8") == weights_path("x8")
+    assert weights_path("base-x4-pac") == weights_path("x4-pac")
+    with pytest.raises(InputError, match="base-x5: no such model"):
+        weights_path("base-x5")

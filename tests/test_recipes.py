@@ -1,0 +1,94 @@
+"""Recipes: what the weights in the box were trained by, and that stages follow each other exactly."""
+
+import signal
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from depthup.commands import UsageError, train_recipe
+from depthup.models import DDFUpNetConfig
+from depthup.recipes import RECIPES
+from depthup.training import TrainConfig
+from depthup.weights import load_model, read_metadata, shipped_names
+
+TINY = {"batch_size": 2, "crop_size": 32, "warmup_steps": 2}
+STAGES = (TINY | {"scale": 2, "steps": 2, "optimiser": "adamw"}, TINY | {"scale": 4, "steps": 3})
+
+
+def quiet(*arguments):
+    pass
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    rng = np.random.default_rng(0)
+    pairs = tmp_path / "pairs"
+    pairs.mkdir()
+    for scene in ("room0", "room1", "room23"):  # the last is held out
+        depth = np.full((64, 64), 4000, np.uint16)
+        depth[20:40, 10:50] = rng.integers(1000, 3000)
+        cv2.imwrite(str(pairs / f"{scene}_depth.png"), depth)
+        cv2.imwrite(str(pairs / f"{scene}_rgb.png"), (depth // 20).astype(np.uint8)[..., None].repeat(3, 2))
+    small = classmethod(lambda cls, name, scale, sensor=False: cls(name, scale, 16, 1, sensor=sensor))
+    monkeypatch.setattr(DDFUpNetConfig, "named", small)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    monkeypatch.setitem(RECIPES, "tiny", STAGES)
+    return pairs
+
+
+def run(folder: Path, out: Path, resume: bool = False, progress=quiet, given: frozenset = frozenset()) -> dict:
+    settings = {"scale": 4, "seed": 7, "precision": "float32"}
+    return train_recipe(str(folder), out, "tiny", resume, settings, given, quiet, progress)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_ends_with_the_network_in_the_box(name):
+    assert name in shipped_names()
+    config, record = read_metadata(name)
+    *before, last = (TrainConfig(**stage) for stage in RECIPES[name])
+    assert last.network_config() == config
+    for field in ("scale", "protocol", "sensor", "batch_size", "crop_size", "learning_rate", "ema_decay"):
+        assert record["config"].get(field) == getattr(last, field), field
+    assert record["steps"] == last.steps
+    assert all(config.minutes == 0 for config in before)
+
+
+def test_stages_follow_each_other(folder, tmp_path):
+    facts = run(folder, tmp_path / "run")
+    assert (facts["finished"], facts["steps"]) == (True, 3)
+    first = read_metadata(tmp_path / "run/stage-1/model.safetensors")[1]
+    last = read_metadata(tmp_path / "run/model.safetensors")[1]
+    assert (first["config"]["scale"], first["config"]["optimiser"], first["config"]["init"]) == (2, "adamw", None)
+    assert (last["config"]["scale"], last["config"]["optimiser"]) == (4, "muon")
+    assert last["config"]["init"] == "stage-1/model.safetensors"
+    assert first["config"]["seed"] == last["config"]["seed"] == 7
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_interrupted_in_any_stage_and_resumed(folder, tmp_path, stage):
+    stages = []
+
+    def interrupt(what, fraction):
+        if what.startswith("step 1,"):
+            stages.append(what)
+            if len(stages) == stage:
+                signal.raise_signal(signal.SIGINT)
+
+    stopped = run(folder, tmp_path / "run", progress=interrupt)
+    assert not stopped["finished"]
+    assert run(folder, tmp_path / "run", resume=True)["finished"]
+    run(folder, tmp_path / "whole")
+    runs = [load_model(tmp_path / name / "model.safetensors").state_dict() for name in ("run", "whole")]
+    assert all(torch.equal(t, runs[1][name]) for name, t in runs[0].items())
+
+
+def test_what_a_recipe_refuses(folder, tmp_path):
+    with pytest.raises(UsageError, match="--recipe: got 'no', expected one of x4"):
+        train_recipe(str(folder), tmp_path / "run", "no", False, {}, set(), quiet, quiet)
+    with pytest.raises(UsageError, match="--scale is part of a recipe"):
+        run(folder, tmp_path / "run", given=frozenset({"scale", "seed"}))
+    assert not (tmp_path / "run").exists()
