@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import re
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -90,12 +92,42 @@ MODEL_HELP = (
 )
 LARGEST_SCALE = 64
 SUSPICIOUS_ASPECT = 1.15
+MOST_WARNINGS = 5
 DATA_HELP = "An NYUv2 .mat file, a folder of pairs, `synthetic` (rendered rooms), or `motorcycle`."
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 
 
 def say(line: str) -> None:
     print(line, file=sys.stderr)
+
+
+class _Warnings(logging.Handler):
+    """What the library warns of, each as a line on stderr; of a kind that repeats itself the first few, then a count."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.counts: Counter[str] = Counter()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.counts[record.msg] += 1
+        if self.counts[record.msg] <= MOST_WARNINGS:
+            say(f"depthup: {' '.join(record.getMessage().split())}")
+
+    def say_the_rest(self) -> None:
+        for count in self.counts.values():
+            if count > MOST_WARNINGS:
+                say(f"depthup: ... and {count - MOST_WARNINGS} more warnings like these")
+
+
+@contextmanager
+def warnings_on_stderr() -> Iterator[None]:
+    handler, log = _Warnings(), logging.getLogger("depthup")
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        handler.say_the_rest()
 
 
 @contextmanager
@@ -617,7 +649,8 @@ def models(as_json: JsonFlag = False) -> None:
 def main() -> None:
     """Entry point. An expected failure is one line on stderr; exit code 2 is wrong usage, 1 is failure."""
     try:
-        sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False))
+        with warnings_on_stderr():
+            sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False))
     except (KeyboardInterrupt, typer.Abort):
         say("depthup: interrupted")
         sys.exit(130)

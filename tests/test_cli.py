@@ -379,6 +379,34 @@ def test_upsample_to_space(place, depthup_):
     assert b"element face" in (place / "m.ply").read_bytes()[:500]
 
 
+def test_the_largest_integer_is_warned_of_unless_it_is_declared_invalid(place, depthup_):
+    depth = np.full((8, 12), 2000, np.uint16)
+    depth[0, :3] = 65535
+    cv2.imwrite("depth.png", depth)
+    result = depthup_(*GOOD, "--model", "bicubic", "--out-unit", "kitti", "--json")
+    assert result.code == 0
+    warning, rest = result.err.split("\n", 1)
+    assert rest == ""
+    assert warning.startswith("depthup: depth.png: 3 of its 96 samples are 65535, the largest value of uint16, ")
+    assert "--invalid 65535" in warning
+    quiet = depthup_(*UPSAMPLE, "-o", "2.png", "--model", "bicubic", "--invalid", "65535", "--json")
+    assert (quiet.code, quiet.err) == (0, "")
+
+
+def test_a_warning_that_repeats_itself_is_counted(place, depthup_):
+    for name in ("rgbs", "depths"):
+        (place / name).mkdir()
+    cv2.imwrite("depth.png", np.where(np.arange(96).reshape(8, 12) == 5, 65535, 2000).astype(np.uint16))
+    for n in range(7):
+        shutil.copy("rgb.png", f"rgbs/{n}.png")
+        shutil.copy("depth.png", f"depths/{n}.png")
+    result = depthup_("batch", "rgbs", "depths", "-o", "results", "--model", "nearest")
+    assert result.code == 0
+    lines = [line for line in result.err.splitlines() if "--invalid 65535" in line]
+    assert len(lines) == 5 and len({line.split(": ")[1] for line in lines}) == 5
+    assert result.err.splitlines()[-1] == "depthup: ... and 2 more warnings like these"
+
+
 def test_an_aspect_ratio_that_does_not_fit_is_said(place, depthup_):
     cv2.imwrite("square.png", np.full((8, 8), 2000, np.uint16))
     result = depthup_("upsample", "rgb.png", "square.png", "-o", "out.png", "--model", "bicubic")
