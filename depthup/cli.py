@@ -292,7 +292,9 @@ def upsample(
     intrinsics: Annotated[
         str | None, typer.Option(help="Of RGB: fx,fy,cx,cy in pixels, or a file; for the next options.")
     ] = None,
-    ply: Annotated[Path | None, typer.Option(help="Also a coloured point cloud (.ply).")] = None,
+    ply: Annotated[
+        Path | None, typer.Option(help="Also a coloured point cloud (.ply), without what flies at depth edges.")
+    ] = None,
     mesh: Annotated[bool, typer.Option("--mesh", help="Make it a mesh, cut at depth edges.")] = False,
     normals: Annotated[Path | None, typer.Option(help="Also a picture of the normals (.png, .jpg).")] = None,
     align: Annotated[

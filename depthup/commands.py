@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -49,6 +50,8 @@ from depthup.visualize import ScaleRow, colourise, methods_figure
 from depthup.weights import read_metadata, shipped_names, weights_path
 
 Progress = Callable[[str, float], None]
+
+log = logging.getLogger("depthup")
 
 
 class UsageError(InputError):
@@ -232,7 +235,7 @@ def _check_camera(out: Outputs, rgb: np.ndarray, path: Path) -> None:
 
 
 def _write_geometry(path: Path, out: Outputs, rgb: np.ndarray, depth: np.ndarray, overwrite: bool) -> None:
-    from depthup.cloud import mesh, point_cloud
+    from depthup.cloud import mesh, on_surface, point_cloud
     from depthup.ply import write_ply
     from depthup.surface import colourise_normals, normals
 
@@ -247,8 +250,11 @@ def _write_geometry(path: Path, out: Outputs, rgb: np.ndarray, depth: np.ndarray
         vertices, colours, faces = mesh(depth, camera, rgb)
         write_ply(path, vertices, colours, faces=faces, overwrite=overwrite)
     else:
-        points, colours = point_cloud(depth, camera, rgb)
-        normal = normals(depth, camera)[np.isfinite(depth) & (depth > 0)]
+        surface = on_surface(depth, camera)
+        if not surface.any():
+            log.warning("%s: an empty cloud: no point of its depth has neighbours on its surface", path)
+        points, colours = point_cloud(np.where(surface, depth, np.nan), camera, rgb)
+        normal = normals(depth, camera)[surface]
         write_ply(path, points, colours, normal, overwrite=overwrite)
 
 

@@ -379,6 +379,33 @@ def test_upsample_to_space(place, depthup_):
     assert b"element face" in (place / "m.ply").read_bytes()[:500]
 
 
+def test_a_cloud_has_no_point_between_two_surfaces(place, depthup_):
+    depth = np.full((8, 12), 3000, np.uint16)
+    depth[:, 6:] = 1500
+    cv2.imwrite("edge.png", depth)
+    cloud = ("--model", "bilinear", "--intrinsics", "40,40,23.5,15.5", "--ply", "c.ply")
+    result = depthup_("upsample", "rgb.png", "edge.png", "-o", "out.tiff", *cloud)
+    assert result.code == 0, result.err
+    z = cv2.imread("out.tiff", cv2.IMREAD_UNCHANGED)
+    flying = np.count_nonzero((z > 1.55) & (z < 2.85))
+    assert flying == 32 * 4
+    content = (place / "c.ply").read_bytes()
+    count = int(content.split(b"element vertex ")[1].split()[0])
+    assert count == z.size - flying
+    fields = [("point", "<f4", 3), ("normal", "<f4", 3), ("colour", "u1", 3)]
+    points = np.frombuffer(content.split(b"end_header\n", 1)[1], fields)
+    assert len(points) == count and set(points["point"][:, 2].tolist()) == {1.5, 3.0}
+
+
+def test_an_empty_cloud_is_warned_of(place, depthup_):
+    cv2.imwrite("one.png", np.full((1, 1), 2000, np.uint16))
+    cv2.imwrite("row.png", np.zeros((1, 9, 3), np.uint8))
+    cloud = ("--model", "bilinear", "--intrinsics", "40,40,4,0", "--ply", "c.ply")
+    result = depthup_("upsample", "row.png", "one.png", "-o", "out.png", *cloud, "--json")
+    assert (result.code, result.err.count("\n")) == (0, 1)
+    assert result.err.startswith("depthup: c.ply: an empty cloud")
+
+
 def test_the_largest_integer_is_warned_of_unless_it_is_declared_invalid(place, depthup_):
     depth = np.full((8, 12), 2000, np.uint16)
     depth[0, :3] = 65535
