@@ -250,12 +250,17 @@ def _pair_options(
 
 
 def _camera(text: str | None) -> Any:
-    """The camera that `--intrinsics` names, if it is given."""
+    """The camera that `--intrinsics` means, a file or numbers, if it is given."""
     from depthup.calibration import parse_intrinsics, read_camera
+    from depthup.data import InputError
 
-    if not text:
+    if text is None:
         return None
-    return read_camera(text) if Path(text).exists() else parse_intrinsics(text)
+    if Path(text).exists():
+        return read_camera(text)
+    if re.search(r"[^-+\d.,eE\s]", text):
+        raise InputError(f"{text}: no such file, and no four numbers; expected a calibration or fx,fy,cx,cy in pixels")
+    return parse_intrinsics(text)
 
 
 @app.command()
@@ -317,6 +322,8 @@ def upsample(
     options = _pair_options(
         model, device, depth_unit, depth_scale, depth_kind, focal, baseline, doffs, invalid, min_confidence, size, fill
     )
+    if intrinsics and not (ply or normals or align):
+        raise UsageError("upsample: --intrinsics are for --ply, --normals and --align; expected one of them")
     rgb_camera = _camera(intrinsics)
     if align:
         if not rgb_camera or not depth_intrinsics:
@@ -403,6 +410,8 @@ def batch(
     )
     if mesh and not ply:
         raise UsageError("batch: --mesh is a kind of --ply; expected both")
+    if intrinsics and not (ply or normals):
+        raise UsageError("batch: --intrinsics are for --ply and --normals; expected one of them")
     unit, camera = out_unit.value if out_unit else None, _camera(intrinsics)
     wanted = BatchOutputs(f".{out_format.value}", unit, preview, normals, confidence_out, ply, mesh, camera)
     began = time.monotonic()
