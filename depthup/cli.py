@@ -102,7 +102,7 @@ def say(line: str) -> None:
 
 
 class _Warnings(logging.Handler):
-    """What the library warns of, each as a line on stderr; of a kind that repeats itself the first few, then a count."""
+    """What the library warns of as lines on stderr; of a kind that repeats itself the first few, then a count."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -214,7 +214,8 @@ FillOption = Annotated[
     ),
 ]
 OutUnitOption = Annotated[
-    OutUnit | None, typer.Option(help="Unit of a 16-bit result. Default: that of DEPTH, or mm where that is m.")
+    OutUnit | None,
+    typer.Option(help="Unit of a .png result; others are float metres. Default: that of DEPTH, or mm where that is m."),
 ]
 OverwriteFlag = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
 
@@ -289,7 +290,9 @@ def upsample(
     size: SizeOption = None,
     fill: FillOption = Fill.near,
     out_unit: OutUnitOption = None,
-    out_scale: Annotated[float | None, typer.Option(help="In place of a unit: steps per metre of a result.")] = None,
+    out_scale: Annotated[
+        float | None, typer.Option(help="In place of a unit: steps per metre of a .png result.")
+    ] = None,
     preview: Annotated[Path | None, typer.Option(help="Also a colour picture of the result (.png, .jpg).")] = None,
     confidence_out: Annotated[
         Path | None, typer.Option(help="Also a confidence map, 0..1 (16-bit .png: 0..65535): 0.5 = 1 % error expected.")

@@ -207,6 +207,14 @@ def _check_outputs(out: Outputs, inputs: list[Path], overwrite: bool) -> None:
         if other := seen.get(path.resolve()):
             raise UsageError(f"{path}: {option} and {other} are the same file; expected two")
         seen[path.resolve()] = option
+    _check_unit(out.depth.suffix, out.unit, out.scale)
+
+
+def _check_unit(suffix: str, unit: str | None, scale: float | None = None) -> None:
+    """Refuse a unit for floats: they are metres, and not every format has room to say otherwise."""
+    if suffix.lower() != ".png" and (unit or scale):
+        option = "--out-unit" if unit else "--out-scale"
+        raise UsageError(f"{option}: is for the integers of a .png, and a {suffix} file holds float metres; got both")
 
 
 def _out_unit(unit: str | None, options: PairOptions) -> str:
@@ -277,6 +285,7 @@ def batch_files(
         InputError: no pairs, or nothing may be written to `out`.
         UsageError: point clouds or normals are wanted, and neither `wanted` nor the recording has a camera.
     """
+    _check_unit(wanted.suffix, wanted.unit)
     check_output_folder(out)
     recording = pair_folders(rgb, depth, out) if depth else open_recording(rgb, out)
     if wanted.needs_camera and not wanted.camera and not any(frame.camera for frame in recording.frames):

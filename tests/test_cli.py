@@ -141,6 +141,13 @@ COMPARE = ("compare", "--data", "pairs", "--scale", "2,4")
         ((*GOOD, "--depth-scale", "-1"), 2, ["scale is -1.0", "> 0"]),
         ((*GOOD, "--depth-kind", "disparity"), 2, ["disparity needs a focal length", "--baseline"]),
         ((*GOOD, "--out-unit", "mm", "--out-scale", "500"), 2, ["--out-unit or --out-scale, got both"]),
+        ((*UPSAMPLE, "-o", "out.npy", "--out-unit", "mm"), 2, ["--out-unit", ".npy file holds float metres", ".png"]),
+        ((*UPSAMPLE, "-o", "out.pfm", "--out-scale", "500"), 2, ["--out-scale", ".pfm file holds float metres"]),
+        (
+            ("batch", "pairs", "-o", "results", "--format", "tiff", "--out-unit", "kitti"),
+            2,
+            ["--out-unit", ".tiff file holds float metres"],
+        ),
         ((*GOOD, "--confidence-out", "c.png"), 1, ["x4: does not tell how far off it is"]),
         ((*GOOD, "--ply", "c.ply"), 2, ["--ply and --normals need the camera", "--intrinsics"]),
         ((*GOOD, "--ply", "c.obj", "--intrinsics", "9,9,4,4"), 1, ["c.obj", ".ply"]),
