@@ -425,12 +425,13 @@ def batch(
             counts = f"{state.done} done, {state.skipped} skipped, {state.failed} failed of {state.total}"
             bar(counts, handled / state.total)
 
-        result = batch_files(rgb, depth, out, wanted, options, overwrite, say, progress)
+        result, unpaired = batch_files(rgb, depth, out, wanted, options, overwrite, say, progress)
     for name, reason in result.failed.items():
         say(f"depthup: {name}: {reason}")
     counts = {"done": len(result.done), "skipped": len(result.skipped), "failed": len(result.failed)}
     if as_json:
-        print(json.dumps(counts | {"failures": result.failed, "stopped": result.stopped}))
+        alone = [str(path) for path in unpaired]
+        print(json.dumps(counts | {"failures": result.failed, "unpaired": alone, "stopped": result.stopped}))
     else:
         summary = ", ".join(f"{n} {what}" for what, n in counts.items())
         say(f"{out}: {summary} in {time.monotonic() - began:.1f} s")

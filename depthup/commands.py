@@ -28,7 +28,9 @@ from depthup.data import (
     open_dataset,
     open_recording,
     pair_folders,
+    read_rgb,
 )
+from depthup.data.planes import read_plane
 from depthup.depth_files import (
     DEPTH_OUTPUT_SUFFIXES,
     IMAGE_OUTPUT_SUFFIXES,
@@ -275,19 +277,25 @@ def batch_files(
     overwrite: bool,
     report: Callable[[str], None],
     progress: Callable[[BatchProgress], None],
-) -> BatchResult:
+) -> tuple[BatchResult, tuple[Path, ...]]:
     """Upsample every pair of two folders, or of a recording (`rgb`, without `depth`), to files in the folder `out`.
 
     Returns:
-        What became of the pairs.
+        What became of the pairs, and the files without a partner.
 
     Raises:
         InputError: no pairs, or nothing may be written to `out`.
-        UsageError: point clouds or normals are wanted, and neither `wanted` nor the recording has a camera.
+        UsageError: point clouds or normals are wanted, and neither `wanted` nor the recording has a camera; or the two
+            folders look swapped.
     """
     _check_unit(wanted.suffix, wanted.unit)
     check_output_folder(out)
     recording = pair_folders(rgb, depth, out) if depth else open_recording(rgb, out)
+    if depth and all(_looks_swapped(frame) for frame in recording.frames[:3]):
+        raise UsageError(
+            f"{rgb}, {depth}: look swapped: {recording.frames[0].rgb} is a depth map and {recording.frames[0].depth} a"
+            " picture; expected RGB_DIR DEPTH_DIR"
+        )
     if wanted.needs_camera and not wanted.camera and not any(frame.camera for frame in recording.frames):
         raise UsageError(
             f"{rgb}: --ply and --normals need the camera, and no intrinsics are here; expected --intrinsics"
@@ -325,7 +333,18 @@ def batch_files(
     def write(job: Job, path: Path, result: tuple[np.ndarray, Upsampled], replaces: bool) -> None:
         _write(path, files[job.name], *result, options, replaces)
 
-    return run_batch(jobs, out, read, compute, write, _settings(options, wanted), overwrite, progress)
+    result = run_batch(jobs, out, read, compute, write, _settings(options, wanted), overwrite, progress)
+    return result, recording.unpaired
+
+
+def _looks_swapped(frame: Frame) -> bool:
+    """Whether what should be RGB is one channel of more than 8 bits, and what should be depth is a picture."""
+    try:
+        plane, _ = read_plane(frame.rgb, "depth")
+        read_rgb(frame.depth)
+    except InputError:
+        return False
+    return plane.dtype.itemsize > 1
 
 
 def _settings(options: PairOptions, wanted: BatchOutputs) -> dict[str, str]:

@@ -504,10 +504,35 @@ def test_batch(folders, depthup_):
     (folders / "results" / "2.png").write_bytes(b"damaged")
     again = depthup_(*command, "--json")
     assert again.code == 0
-    assert json.loads(again.out) == {"done": 2, "skipped": 2, "failed": 0, "failures": {}, "stopped": False}
+    assert json.loads(again.out) == {
+        "done": 2,
+        "skipped": 2,
+        "failed": 0,
+        "failures": {},
+        "unpaired": [],
+        "stopped": False,
+    }
     other = depthup_(*command, "--model", "bicubic")
     assert other.code == 1 and other.err.splitlines()[-1].startswith("depthup: ")
     assert depthup_(*command, "--model", "bicubic", "--overwrite", "--json").code == 0
+
+
+def test_batch_lists_files_without_a_partner(folders, depthup_):
+    for n in range(6):
+        shutil.copy("rgb.png", f"rgbs/alone{n}.png")
+    shutil.copy("depth.png", "depths/lonely.png")
+    result = depthup_("batch", "rgbs", "depths", "-o", "results", "--model", "nearest", "--json")
+    alone = ["depths/lonely.png", *(f"rgbs/alone{n}.png" for n in range(6))]
+    assert json.loads(result.out)["unpaired"] == alone
+
+
+def test_swapped_folders_are_said(folders, depthup_):
+    shutil.copy("depth.png", "depths/1.png")
+    before = snapshot(folders)
+    result = depthup_("batch", "depths", "rgbs", "-o", "results")
+    assert (result.code, result.err.count("\n")) == (2, 1)
+    assert result.err.startswith("depthup: depths, rgbs: look swapped: depths/0.png is a depth map and rgbs/0.png a")
+    assert snapshot(folders) == before
 
 
 def test_batch_of_a_recording_in_its_own_unit(place, depthup_):
