@@ -130,6 +130,7 @@ class Upsampler:
 
     def warm_up(self, rgb: np.ndarray, depth: np.ndarray, size: tuple[int, int] | None = None) -> None:
         """Load the network that this pair needs, so that the first run takes no longer than the next."""
+        _check_size(size)
         if not self._is_baseline():
             W, H = size or (rgb.shape[1], rgb.shape[0])
             self._network(_mean_ratio((H, W), depth.shape))
@@ -140,6 +141,7 @@ class Upsampler:
         """float32 `[1, 1 or 2, H, W]` where `rgb`, uint8 `[1, 3, H, W]`, is: depth, expected error; and a name."""
         if fill not in FILLS:
             raise InputError(f"fill: got {fill!r}, expected one of {', '.join(FILLS)}")
+        _check_size(size)
         W, H = size or (rgb.shape[3], rgb.shape[2])
         _check_sizes(rgb, depth, (W, H))
         known = np.isfinite(depth)
@@ -319,6 +321,15 @@ def _load_once(path: Path, changed: int, device: str) -> DDFUpNet:
 def _mean_ratio(size: tuple[int, int], low: tuple[int, ...]) -> float:
     """Pixels per sample along an axis, the geometric mean of both axes."""
     return math.sqrt(size[0] / low[0] * (size[1] / low[1]))
+
+
+def _check_size(size: Any) -> None:
+    """Check that a size is None, or two whole numbers."""
+    if size is None:
+        return
+    pair = isinstance(size, tuple | list) and len(size) == 2
+    if not pair or not all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in size):
+        raise InputError(f"size: got {size!r}, expected (width, height) in whole pixels")
 
 
 def _check_sizes(rgb: Tensor, depth: np.ndarray, size: tuple[int, int]) -> None:
