@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from depthup.data import Camera, DepthEncoding, InputError, read_confidence, read_depth, read_mask, read_rgb
-from depthup.upsampling import Upsampled, Upsampler
+from depthup.upsampling import Upsampled, Upsampler, fill_from_nearest
 
 HALF_CONFIDENCE = 0.01
 """Expected error, relative to depth, whose confidence is a half."""
@@ -98,7 +98,7 @@ def upsample_pair(upsampler: Upsampler, pair: PairArrays, options: PairOptions, 
     """Upsample what was read; `name` is what to call the pair in messages.
 
     An estimate that is less than half the nearest measurement is an overshoot beside a depth edge, and becomes unknown:
-    it could even be negative.
+    it could even be negative. Where everything is to be filled, it becomes that of the nearest pixel that is none.
 
     Raises:
         InputError: sizes do not fit.
@@ -108,9 +108,13 @@ def upsample_pair(upsampler: Upsampler, pair: PairArrays, options: PairOptions, 
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
     overshoots = run.depth < np.nanmin(pair.depth) / 2
-    run.depth[overshoots] = np.nan
-    if run.expected_error is not None:
-        run.expected_error[overshoots] = np.nan
+    if not overshoots.any():
+        return run
+    for plane in (run.depth, run.expected_error):
+        if plane is not None and options.fill == "all":
+            plane[:] = fill_from_nearest(plane, ~overshoots)
+        elif plane is not None:
+            plane[overshoots] = np.nan
     return run
 
 
