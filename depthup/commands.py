@@ -44,7 +44,7 @@ from depthup.evaluation import Evaluation, Method, evaluate_methods, predict, re
 from depthup.journal import digest
 from depthup.kernels import BACKENDS, why_not
 from depthup.models import DDFUpNet
-from depthup.pair_files import PairArrays, PairOptions, confidence_of, read_pair, upsample_pair
+from depthup.pair_files import PairArrays, PairOptions, check_confidence, confidence_of, read_pair, upsample_pair
 from depthup.ply import PLY_SUFFIXES
 from depthup.training import TrainConfig, train
 from depthup.upsampling import Upsampled, Upsampler
@@ -173,7 +173,11 @@ def upsample_files(
     if (out.normals or out.cloud) and not out.camera:
         raise UsageError("upsample: --ply and --normals need the camera; expected --intrinsics fx,fy,cx,cy or a file")
     upsampler = Upsampler(options.model, options.device)
+    if out.confidence and options.model:
+        upsampler.check_tells_error()
     pair = read_pair(rgb, depth, options, mask, confidence)
+    if out.confidence:
+        check_confidence(upsampler, pair, options)
     if out.normals or out.cloud:
         _check_camera(out, pair.rgb, rgb)
     upsampler.warm_up(pair.rgb, pair.depth, options.size)  # loading is not part of the time
@@ -181,8 +185,6 @@ def upsample_files(
     run = upsample_pair(upsampler, pair, options, f"{rgb}, {depth}")
     seconds = time.perf_counter() - began
     result = run.depth
-    if out.confidence:
-        confidence_of(run)  # fails before anything is written
     for path in out.files().values():
         _write(path, out, pair.rgb, run, options, overwrite)
     known = np.isfinite(result)
@@ -300,6 +302,9 @@ def batch_files(
         raise UsageError(
             f"{rgb}: --ply and --normals need the camera, and no intrinsics are here; expected --intrinsics"
         )
+    upsampler = Upsampler(options.model, options.device)
+    if wanted.confidence and options.model:
+        upsampler.check_tells_error()
     report(f"{recording.title}: {len(recording.frames)} pairs")
     for path in recording.unpaired[:5]:
         report(f"{path}: has no partner")
@@ -313,7 +318,6 @@ def batch_files(
     for frame in recording.frames:
         inputs = tuple(path for path in (frame.rgb, frame.depth, frame.confidence) if path)
         jobs.append(Job(frame.name, inputs, files[frame.name].depth, files[frame.name].others()))
-    upsampler = Upsampler(options.model, options.device)
 
     def read(job: Job) -> PairArrays:
         frame = frames[job.name]
@@ -322,13 +326,12 @@ def batch_files(
         pair = read_pair(frame.rgb, frame.depth, options, confidence=frame.confidence)
         if wanted.needs_camera:
             _check_camera(files[job.name], pair.rgb, frame.rgb)
+        if wanted.confidence:
+            check_confidence(upsampler, pair, options)
         return pair
 
     def compute(job: Job, pair: PairArrays) -> tuple[np.ndarray, Upsampled]:
-        run = upsample_pair(upsampler, pair, options, job.name)
-        if wanted.confidence:
-            confidence_of(run)  # fails before anything is written
-        return pair.rgb, run
+        return pair.rgb, upsample_pair(upsampler, pair, options, job.name)
 
     def write(job: Job, path: Path, result: tuple[np.ndarray, Upsampled], replaces: bool) -> None:
         _write(path, files[job.name], *result, options, replaces)

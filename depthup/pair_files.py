@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from depthup.data import Camera, DepthEncoding, InputError, read_confidence, read_depth, read_mask, read_rgb
-from depthup.upsampling import Upsampled, Upsampler, fill_from_nearest
+from depthup.upsampling import Upsampled, Upsampler, fill_from_nearest, mean_ratio
 
 HALF_CONFIDENCE = 0.01
 """Expected error, relative to depth, whose confidence is a half."""
@@ -118,13 +118,21 @@ def upsample_pair(upsampler: Upsampler, pair: PairArrays, options: PairOptions, 
     return run
 
 
+def check_confidence(upsampler: Upsampler, pair: PairArrays, options: PairOptions) -> None:
+    """Check that `upsample_pair` of these will tell its error.
+
+    Raises:
+        InputError: it will not.
+    """
+    W, H = options.size or pair.rgb.shape[1::-1]
+    upsampler.check_tells_error(mean_ratio((H, W), pair.depth.shape))
+
+
 def confidence_of(run: Upsampled) -> np.ndarray:
     """float32 `[H, W]`, 0..1: `1 / (1 + e / (0.01 d))` of the expected error e and depth d; 0 where unknown.
 
-    Raises:
-        InputError: the model does not tell its error.
+    The model must tell its error, see `check_confidence`.
     """
-    if run.expected_error is None:
-        raise InputError(f"{run.model}: does not tell how far off it is; expected a network for sensors, sensor-x4 ...")
+    assert run.expected_error is not None
     relative = run.expected_error / np.abs(run.depth)
     return np.nan_to_num(1 / (1 + relative / np.float32(HALF_CONFIDENCE)), nan=0.0)

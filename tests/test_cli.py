@@ -17,7 +17,9 @@ import numpy as np
 import pytest
 import torch
 
+import depthup.commands
 import depthup.training
+import depthup.upsampling
 import depthup.weights
 from depthup import upsample
 from depthup.cli import main, progress_bar
@@ -149,6 +151,8 @@ COMPARE = ("compare", "--data", "pairs", "--scale", "2,4")
             ["--out-unit", ".tiff file holds float metres"],
         ),
         ((*GOOD, "--confidence-out", "c.png"), 1, ["x4: does not tell how far off it is"]),
+        (("batch", "pairs", "-o", "results", "--confidence-out", "--model", "x4"), 1, ["x4: does not tell how far"]),
+        ((*GOOD, "--confidence-out", "c.png", "--model", "bicubic"), 1, ["bicubic: does not tell how far off it is"]),
         ((*GOOD, "--ply", "c.ply"), 2, ["--ply and --normals need the camera", "--intrinsics"]),
         ((*GOOD, "--ply", "c.obj", "--intrinsics", "9,9,4,4"), 1, ["c.obj", ".ply"]),
         ((*GOOD, "--mesh"), 2, ["--mesh needs a file", "--ply"]),
@@ -387,6 +391,31 @@ def test_upsample_to_space(place, depthup_):
     assert confidence.shape == (32, 48) and 0 < confidence.min() <= confidence.max() < 1
     assert depthup_(*UPSAMPLE, "-o", "2.png", *options[:2], "--ply", "m.ply", "--mesh").code == 0
     assert b"element face" in (place / "m.ply").read_bytes()[:500]
+
+
+@pytest.mark.parametrize("model", [(), ("--model", "x4"), ("--model", "nearest")])
+def test_a_model_that_tells_no_error_is_refused_before_it_runs(place, depthup_, monkeypatch, model):
+    def never(*arguments):
+        raise AssertionError("it ran")
+
+    monkeypatch.setattr(depthup.upsampling.Upsampler, "_run", never)
+    result = depthup_(*GOOD, "--confidence-out", "c.png", *model)
+    assert (result.code, result.err.count("\n")) == (1, 1)
+    assert "does not tell how far off it is" in result.err
+    write_pairs(place / "pairs")
+    for name in ("0_rgb.png", "0_depth.png"):
+        (place / "pairs" / name).write_bytes((place / f"{name[2:]}").read_bytes())
+    result = depthup_("batch", "pairs", "-o", "results", "--confidence-out", *model)
+    assert result.code == 1
+    assert "does not tell how far off it is" in result.err
+
+
+def test_confidence_is_computed_once(place, depthup_, monkeypatch):
+    save_weights(place / "box" / "sensor-x4.safetensors", sensor_net(), RECORD)
+    computed, confidence_of = [], depthup.commands.confidence_of
+    monkeypatch.setattr(depthup.commands, "confidence_of", lambda run: computed.append(run) or confidence_of(run))
+    assert depthup_(*GOOD, "--confidence-out", "c.png").code == 0
+    assert len(computed) == 1
 
 
 def test_a_cloud_has_no_point_between_two_surfaces(place, depthup_):
