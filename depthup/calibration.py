@@ -93,7 +93,7 @@ def read_transform(path: str | Path) -> np.ndarray:
     What a file may hold, told apart by its content:
 
     * JSON or OpenCV YAML or XML with `R` (or `rotation`) and `t` (or `T`, `translation`), or with a matrix named
-      `depth_to_rgb`, `transform`, `extrinsic` or `T`; in JSON also the bare matrix.
+      `depth_to_rgb`, `transform`, `extrinsic`, `extrinsics` or `T`; in JSON also the bare matrix.
     * Rows of numbers, separated by blanks or commas.
 
     A matrix is 4x4 or 3x4 and given as rows; 16 numbers in column-major order (Open3D) are known by their zeros, unless
