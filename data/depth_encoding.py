@@ -1,5 +1,6 @@
 """What the values of a depth file mean, and turning them into metres."""
 
+import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ DEPTH_UNITS = {"mm": 1000.0, "m": 1.0, "tum": 5000.0, "kitti": 256.0}
 
 DEPTH_KINDS = ("depth", "inverse", "disparity")
 
+log = logging.getLogger("depthup")
 
 LARGEST_BASELINE = 10.0
 """Metres between two cameras beyond which a baseline is in millimetres."""
@@ -94,6 +96,22 @@ def measured(image: np.ndarray, invalid: tuple[float, ...] = ()) -> np.ndarray:
         for value in invalid:
             known &= image != value
     return known
+
+
+def warn_of_largest(path: Path, image: np.ndarray, invalid: tuple[float, ...] = ()) -> None:
+    """Log a warning where the largest integer of the file's type is taken for a measurement: it is often a sentinel.
+
+    One such sample is metres beyond all others and spreads the range that the rest is normalised by.
+    """
+    if image.dtype.kind not in "iu":
+        return
+    largest = np.iinfo(image.dtype).max
+    if count := np.count_nonzero(measured(image, invalid) & (image == largest)):
+        log.warning(
+            "%s: %d of its %d samples are %d, the largest value of %s, and are taken as measured; expected"
+            " --invalid %d (invalid=(%d,) in Python) if they are not",
+            *(path, count, image.size, largest, image.dtype, largest, largest),
+        )
 
 
 def to_metres(path: Path, image: np.ndarray, encoding: DepthEncoding, recorded: float | None = None) -> np.ndarray:

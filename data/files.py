@@ -5,7 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from depthup.data.depth_encoding import DepthEncoding, check_positive, measured, spread, to_metres
+from depthup.data.depth_encoding import DepthEncoding, check_positive, measured, spread, to_metres, warn_of_largest
 from depthup.data.errors import InputError
 from depthup.data.images import decode_heic, decode_image, is_heic, read_bytes
 from depthup.data.planes import read_plane
@@ -47,7 +47,7 @@ def read_rgb(path: str | Path) -> np.ndarray:
 
 
 def read_depth(path: str | Path, unit: str | DepthEncoding = "auto") -> np.ndarray:
-    """Read a depth map in metres.
+    """Read a depth map in metres; integers at the very end of the file's type are warned of, see `warn_of_largest`.
 
     Args:
         path: one channel of integers of 16 or more bits or of floats: PNG, JPEG 2000, TIFF, PFM, .npy, .npz (one array,
@@ -70,6 +70,7 @@ def read_depth(path: str | Path, unit: str | DepthEncoding = "auto") -> np.ndarr
         raise InputError(
             f"{path}: 8-bit depth holds 256 levels, too few to be metric; pass a 16-bit image (or float TIFF, .npy)"
         )
+    warn_of_largest(path, image, encoding.invalid)
     return to_metres(path, image, encoding, recorded_scale(path, record))
 
 

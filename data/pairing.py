@@ -97,9 +97,12 @@ def pair_folders(
     depth = find_images(depth_folder, DEPTH_SUFFIXES, out, rgb_folder)
     pairs = pair_images(rgb, depth, maximal_difference)
     if not pairs:
+        pictures = [] if depth else find_images(depth_folder, RGB_SUFFIXES, out, rgb_folder)
+        swapped = bool(pictures and find_images(rgb_folder, DEPTH_SUFFIXES, out, depth_folder))
         raise InputError(
             f"{rgb_folder}, {depth_folder}: no pair among {_some(rgb)} and {_some(depth)}; expected equal names (but"
             f" for parts such as rgb and depth), or time stamps at most {maximal_difference:g} s apart"
+            + (f"; {_some(pictures)} are where depth should be: are the two folders swapped?" if swapped else "")
         )
     return make_recording(f"folders {rgb_folder} and {depth_folder}", rgb, depth, pairs)
 

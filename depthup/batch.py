@@ -111,7 +111,8 @@ def run_batch(
 
     Args:
         jobs: in their order.
-        folder: of the outputs; made if it is missing. It gets two hidden files, a journal and a lock.
+        folder: of the outputs; made if it is missing. It gets a hidden file, the journal, and during the run a
+            second one, the lock.
         read: reads the inputs of a job; called in threads, at most `READ_AHEAD` jobs ahead.
         compute: called in this thread, in order.
         write: writes one output with `write_beside`; its last argument says whether the file may exist. Called in one

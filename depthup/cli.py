@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import re
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -95,12 +97,42 @@ MODEL_HELP = (
 )
 LARGEST_SCALE = 64
 SUSPICIOUS_ASPECT = 1.15
+MOST_WARNINGS = 5
 DATA_HELP = "An NYUv2 .mat file, a folder of pairs, `synthetic` (rendered rooms), or `motorcycle`."
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 
 
 def say(line: str) -> None:
     print(line, file=sys.stderr)
+
+
+class _Warnings(logging.Handler):
+    """What the library warns of as lines on stderr; of a kind that repeats itself the first few, then a count."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.counts: Counter[str] = Counter()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.counts[record.msg] += 1
+        if self.counts[record.msg] <= MOST_WARNINGS:
+            say(f"depthup: {' '.join(record.getMessage().split())}")
+
+    def say_the_rest(self) -> None:
+        for count in self.counts.values():
+            if count > MOST_WARNINGS:
+                say(f"depthup: ... and {count - MOST_WARNINGS} more warnings like these")
+
+
+@contextmanager
+def warnings_on_stderr() -> Iterator[None]:
+    handler, log = _Warnings(), logging.getLogger("depthup")
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        handler.say_the_rest()
 
 
 @contextmanager
@@ -187,7 +219,8 @@ FillOption = Annotated[
     ),
 ]
 OutUnitOption = Annotated[
-    OutUnit | None, typer.Option(help="Unit of a 16-bit result. Default: that of DEPTH, or mm where that is m.")
+    OutUnit | None,
+    typer.Option(help="Unit of a .png result; others are float metres. Default: that of DEPTH, or mm where that is m."),
 ]
 OverwriteFlag = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
 
@@ -223,12 +256,17 @@ def _pair_options(
 
 
 def _camera(text: str | None) -> Any:
-    """The camera that `--intrinsics` names, if it is given."""
+    """The camera that `--intrinsics` means, a file or numbers, if it is given."""
     from depthup.calibration import parse_intrinsics, read_camera
+    from depthup.data import InputError
 
-    if not text:
+    if text is None:
         return None
-    return read_camera(text) if Path(text).exists() else parse_intrinsics(text)
+    if Path(text).exists():
+        return read_camera(text)
+    if re.search(r"[^-+\d.,eE\s]", text):
+        raise InputError(f"{text}: no such file, and no four numbers; expected a calibration or fx,fy,cx,cy in pixels")
+    return parse_intrinsics(text)
 
 
 @app.command()
@@ -257,7 +295,9 @@ def upsample(
     size: SizeOption = None,
     fill: FillOption = Fill.near,
     out_unit: OutUnitOption = None,
-    out_scale: Annotated[float | None, typer.Option(help="In place of a unit: steps per metre of a result.")] = None,
+    out_scale: Annotated[
+        float | None, typer.Option(help="In place of a unit: steps per metre of a .png result.")
+    ] = None,
     preview: Annotated[Path | None, typer.Option(help="Also a colour picture of the result (.png, .jpg).")] = None,
     confidence_out: Annotated[
         Path | None, typer.Option(help="Also a confidence map, 0..1 (16-bit .png: 0..65535): 0.5 = 1 % error expected.")
@@ -265,7 +305,9 @@ def upsample(
     intrinsics: Annotated[
         str | None, typer.Option(help="Of RGB: fx,fy,cx,cy in pixels, or a file; for the next options.")
     ] = None,
-    ply: Annotated[Path | None, typer.Option(help="Also a coloured point cloud (.ply).")] = None,
+    ply: Annotated[
+        Path | None, typer.Option(help="Also a coloured point cloud (.ply), without what flies at depth edges.")
+    ] = None,
     mesh: Annotated[bool, typer.Option("--mesh", help="Make it a mesh, cut at depth edges.")] = False,
     normals: Annotated[Path | None, typer.Option(help="Also a picture of the normals (.png, .jpg).")] = None,
     align: Annotated[
@@ -288,6 +330,8 @@ def upsample(
     options = _pair_options(
         model, device, depth_unit, depth_scale, depth_kind, focal, baseline, doffs, invalid, min_confidence, size, fill
     )
+    if intrinsics and not (ply or normals or align):
+        raise UsageError("upsample: --intrinsics are for --ply, --normals and --align; expected one of them")
     rgb_camera = _camera(intrinsics)
     if align:
         if not rgb_camera or not depth_intrinsics:
@@ -374,6 +418,8 @@ def batch(
     )
     if mesh and not ply:
         raise UsageError("batch: --mesh is a kind of --ply; expected both")
+    if intrinsics and not (ply or normals):
+        raise UsageError("batch: --intrinsics are for --ply and --normals; expected one of them")
     unit, camera = out_unit.value if out_unit else None, _camera(intrinsics)
     wanted = BatchOutputs(f".{out_format.value}", unit, preview, normals, confidence_out, ply, mesh, camera)
     began = time.monotonic()
@@ -384,12 +430,13 @@ def batch(
             counts = f"{state.done} done, {state.skipped} skipped, {state.failed} failed of {state.total}"
             bar(counts, handled / state.total)
 
-        result = batch_files(rgb, depth, out, wanted, options, overwrite, say, progress)
+        result, unpaired = batch_files(rgb, depth, out, wanted, options, overwrite, say, progress)
     for name, reason in result.failed.items():
         say(f"depthup: {name}: {reason}")
     counts = {"done": len(result.done), "skipped": len(result.skipped), "failed": len(result.failed)}
     if as_json:
-        print(json.dumps(counts | {"failures": result.failed, "stopped": result.stopped}))
+        alone = [str(path) for path in unpaired]
+        print(json.dumps(counts | {"failures": result.failed, "unpaired": alone, "stopped": result.stopped}))
     else:
         summary = ", ".join(f"{n} {what}" for what, n in counts.items())
         say(f"{out}: {summary} in {time.monotonic() - began:.1f} s")
@@ -636,7 +683,8 @@ def models(as_json: JsonFlag = False) -> None:
 def main() -> None:
     """Entry point. An expected failure is one line on stderr; exit code 2 is wrong usage, 1 is failure."""
     try:
-        sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False))
+        with warnings_on_stderr():
+            sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False))
     except (KeyboardInterrupt, typer.Abort):
         say("depthup: interrupted")
         sys.exit(130)

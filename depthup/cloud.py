@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from depthup.data import Camera, InputError
@@ -23,7 +25,7 @@ def point_cloud(depth: np.ndarray, camera: Camera, rgb: np.ndarray) -> tuple[np.
 
     Returns:
         Points, float32 [N, 3] in metres, and their colours, uint8 [N, 3]: one for each pixel whose depth is finite and
-        > 0, row by row.
+        > 0, row by row, so also those that fly between two surfaces; `on_surface` tells them.
 
     Raises:
         InputError: sizes that do not fit.
@@ -66,12 +68,39 @@ def mesh(
     """
     vertices, colours = point_cloud(depth, camera, rgb)
     depth = np.asarray(depth)
-    steps = grazing_steps(check_depth(depth, camera))
-    known = _known(depth)
-    index = np.cumsum(known, dtype=np.int32).reshape(depth.shape) - 1
-    bands = range(0, len(depth) - 1, _BAND)
-    faces = [_faces(depth[y : y + _BAND + 1], index[y : y + _BAND + 1], steps, largest_step) for y in bands]
+    index = np.cumsum(_known(depth), dtype=np.int32).reshape(depth.shape) - 1
+    faces = _bands_of_faces(depth, index, check_depth(depth, camera), largest_step)
     return vertices, colours, np.concatenate([np.empty((0, 3), np.int32), *faces])
+
+
+def on_surface(depth: np.ndarray, camera: Camera, largest_step: float = LARGEST_STEP) -> np.ndarray:
+    """Which pixels lie on a surface: those that are a corner of a triangle of `mesh`.
+
+    What is left out flies between two surfaces at a depth edge, or has no neighbours: a line one pixel wide is no
+    surface either.
+
+    Args:
+        depth, camera, largest_step: as in `mesh`.
+
+    Returns:
+        bool [H, W].
+
+    Raises:
+        InputError: sizes that do not fit.
+    """
+    depth = np.asarray(depth)
+    camera = check_depth(depth, camera)
+    corner = np.zeros(depth.size, bool)
+    pixels = np.arange(depth.size, dtype=np.int32).reshape(depth.shape)
+    for faces in _bands_of_faces(depth, pixels, camera, largest_step):
+        corner[faces] = True
+    return corner.reshape(depth.shape)
+
+
+def _bands_of_faces(depth: np.ndarray, index: np.ndarray, camera: Camera, largest_step: float) -> Iterator[np.ndarray]:
+    steps = grazing_steps(camera)
+    for y in range(0, len(depth) - 1, _BAND):
+        yield _faces(depth[y : y + _BAND + 1], index[y : y + _BAND + 1], steps, largest_step)
 
 
 def _known(depth: np.ndarray) -> np.ndarray:

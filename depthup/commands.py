@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -27,7 +28,9 @@ from depthup.data import (
     open_dataset,
     open_recording,
     pair_folders,
+    read_rgb,
 )
+from depthup.data.planes import read_plane
 from depthup.depth_files import (
     DEPTH_OUTPUT_SUFFIXES,
     IMAGE_OUTPUT_SUFFIXES,
@@ -41,7 +44,7 @@ from depthup.evaluation import Evaluation, Method, evaluate_methods, predict, re
 from depthup.journal import digest
 from depthup.kernels import BACKENDS, why_not
 from depthup.models import DDFUpNet
-from depthup.pair_files import PairArrays, PairOptions, confidence_of, read_pair, upsample_pair
+from depthup.pair_files import PairArrays, PairOptions, check_confidence, confidence_of, read_pair, upsample_pair
 from depthup.ply import PLY_SUFFIXES
 from depthup.recipes import RECIPES
 from depthup.training import TrainConfig, TrainResult, train
@@ -50,6 +53,8 @@ from depthup.visualize import ScaleRow, colourise, methods_figure
 from depthup.weights import read_metadata, shipped_names, weights_path
 
 Progress = Callable[[str, float], None]
+
+log = logging.getLogger("depthup")
 
 
 class UsageError(InputError):
@@ -169,7 +174,11 @@ def upsample_files(
     if (out.normals or out.cloud) and not out.camera:
         raise UsageError("upsample: --ply and --normals need the camera; expected --intrinsics fx,fy,cx,cy or a file")
     upsampler = Upsampler(options.model, options.device)
+    if out.confidence and options.model:
+        upsampler.check_tells_error()
     pair = read_pair(rgb, depth, options, mask, confidence)
+    if out.confidence:
+        check_confidence(upsampler, pair, options)
     if out.normals or out.cloud:
         _check_camera(out, pair.rgb, rgb)
     upsampler.warm_up(pair.rgb, pair.depth, options.size)  # loading is not part of the time
@@ -177,8 +186,6 @@ def upsample_files(
     run = upsample_pair(upsampler, pair, options, f"{rgb}, {depth}")
     seconds = time.perf_counter() - began
     result = run.depth
-    if out.confidence:
-        confidence_of(run)  # fails before anything is written
     for path in out.files().values():
         _write(path, out, pair.rgb, run, options, overwrite)
     known = np.isfinite(result)
@@ -205,6 +212,14 @@ def _check_outputs(out: Outputs, inputs: list[Path], overwrite: bool) -> None:
         if other := seen.get(path.resolve()):
             raise UsageError(f"{path}: {option} and {other} are the same file; expected two")
         seen[path.resolve()] = option
+    _check_unit(out.depth.suffix, out.unit, out.scale)
+
+
+def _check_unit(suffix: str, unit: str | None, scale: float | None = None) -> None:
+    """Refuse a unit for floats: they are metres, and not every format has room to say otherwise."""
+    if suffix.lower() != ".png" and (unit or scale):
+        option = "--out-unit" if unit else "--out-scale"
+        raise UsageError(f"{option}: is for the integers of a .png, and a {suffix} file holds float metres; got both")
 
 
 def _out_unit(unit: str | None, options: PairOptions) -> str:
@@ -233,7 +248,7 @@ def _check_camera(out: Outputs, rgb: np.ndarray, path: Path) -> None:
 
 
 def _write_geometry(path: Path, out: Outputs, rgb: np.ndarray, depth: np.ndarray, overwrite: bool) -> None:
-    from depthup.cloud import mesh, point_cloud
+    from depthup.cloud import mesh, on_surface, point_cloud
     from depthup.ply import write_ply
     from depthup.surface import colourise_normals, normals
 
@@ -248,8 +263,11 @@ def _write_geometry(path: Path, out: Outputs, rgb: np.ndarray, depth: np.ndarray
         vertices, colours, faces = mesh(depth, camera, rgb)
         write_ply(path, vertices, colours, faces=faces, overwrite=overwrite)
     else:
-        points, colours = point_cloud(depth, camera, rgb)
-        normal = normals(depth, camera)[np.isfinite(depth) & (depth > 0)]
+        surface = on_surface(depth, camera)
+        if not surface.any():
+            log.warning("%s: an empty cloud: no point of its depth has neighbours on its surface", path)
+        points, colours = point_cloud(np.where(surface, depth, np.nan), camera, rgb)
+        normal = normals(depth, camera)[surface]
         write_ply(path, points, colours, normal, overwrite=overwrite)
 
 
@@ -262,22 +280,32 @@ def batch_files(
     overwrite: bool,
     report: Callable[[str], None],
     progress: Callable[[BatchProgress], None],
-) -> BatchResult:
+) -> tuple[BatchResult, tuple[Path, ...]]:
     """Upsample every pair of two folders, or of a recording (`rgb`, without `depth`), to files in the folder `out`.
 
     Returns:
-        What became of the pairs.
+        What became of the pairs, and the files without a partner.
 
     Raises:
         InputError: no pairs, or nothing may be written to `out`.
-        UsageError: point clouds or normals are wanted, and neither `wanted` nor the recording has a camera.
+        UsageError: point clouds or normals are wanted, and neither `wanted` nor the recording has a camera; or the two
+            folders look swapped.
     """
+    _check_unit(wanted.suffix, wanted.unit)
     check_output_folder(out)
     recording = pair_folders(rgb, depth, out) if depth else open_recording(rgb, out)
+    if depth and all(_looks_swapped(frame) for frame in recording.frames[:3]):
+        raise UsageError(
+            f"{rgb}, {depth}: look swapped: {recording.frames[0].rgb} is a depth map and {recording.frames[0].depth} a"
+            " picture; expected RGB_DIR DEPTH_DIR"
+        )
     if wanted.needs_camera and not wanted.camera and not any(frame.camera for frame in recording.frames):
         raise UsageError(
             f"{rgb}: --ply and --normals need the camera, and no intrinsics are here; expected --intrinsics"
         )
+    upsampler = Upsampler(options.model, options.device)
+    if wanted.confidence and options.model:
+        upsampler.check_tells_error()
     report(f"{recording.title}: {len(recording.frames)} pairs")
     for path in recording.unpaired[:5]:
         report(f"{path}: has no partner")
@@ -291,7 +319,6 @@ def batch_files(
     for frame in recording.frames:
         inputs = tuple(path for path in (frame.rgb, frame.depth, frame.confidence) if path)
         jobs.append(Job(frame.name, inputs, files[frame.name].depth, files[frame.name].others()))
-    upsampler = Upsampler(options.model, options.device)
 
     def read(job: Job) -> PairArrays:
         frame = frames[job.name]
@@ -300,18 +327,28 @@ def batch_files(
         pair = read_pair(frame.rgb, frame.depth, options, confidence=frame.confidence)
         if wanted.needs_camera:
             _check_camera(files[job.name], pair.rgb, frame.rgb)
+        if wanted.confidence:
+            check_confidence(upsampler, pair, options)
         return pair
 
     def compute(job: Job, pair: PairArrays) -> tuple[np.ndarray, Upsampled]:
-        run = upsample_pair(upsampler, pair, options, job.name)
-        if wanted.confidence:
-            confidence_of(run)  # fails before anything is written
-        return pair.rgb, run
+        return pair.rgb, upsample_pair(upsampler, pair, options, job.name)
 
     def write(job: Job, path: Path, result: tuple[np.ndarray, Upsampled], replaces: bool) -> None:
         _write(path, files[job.name], *result, options, replaces)
 
-    return run_batch(jobs, out, read, compute, write, _settings(options, wanted), overwrite, progress)
+    result = run_batch(jobs, out, read, compute, write, _settings(options, wanted), overwrite, progress)
+    return result, recording.unpaired
+
+
+def _looks_swapped(frame: Frame) -> bool:
+    """Whether what should be RGB is one channel of more than 8 bits, and what should be depth is a picture."""
+    try:
+        plane, _ = read_plane(frame.rgb, "depth")
+        read_rgb(frame.depth)
+    except InputError:
+        return False
+    return plane.dtype.itemsize > 1
 
 
 def _settings(options: PairOptions, wanted: BatchOutputs) -> dict[str, str]:

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -31,18 +31,41 @@ def digest(path: Path) -> str:
 def locked(folder: Path) -> Iterator[None]:
     """Keeps a second run out of a folder; the operating system opens the lock when the process ends, even if killed.
 
+    The file is removed at the end, and stays only if the process is killed; the next run takes it.
+
     Raises:
         InputError: another run is in it.
     """
-    file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    path = folder / LOCK
+    while (file := _open_locked(path)) is None:
+        pass
     try:
-        try:
-            _lock(file)
-        except (BlockingIOError, PermissionError):
-            raise InputError(f"{folder}: another run writes into this folder; wait for it, or use another") from None
         yield
     finally:
+        if sys.platform == "win32":  # where no file is removed that anybody has open
+            os.close(file)
+            with suppress(OSError):
+                path.unlink()
+        else:
+            with suppress(OSError):
+                path.unlink()  # while it is held, so it is nobody else's
+            os.close(file)
+
+
+def _open_locked(path: Path) -> int | None:
+    """The lock file, held; None if the run that had it removed it meanwhile, so that holding it means nothing."""
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        _lock(file)
+        if os.path.samestat(os.fstat(file), path.stat()):
+            return file
+    except FileNotFoundError:
+        pass
+    except (BlockingIOError, PermissionError):
         os.close(file)
+        raise InputError(f"{path.parent}: another run writes into this folder; wait for it, or use another") from None
+    os.close(file)
+    return None
 
 
 def _lock(file: int) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from depthup.data import Camera, DepthEncoding, InputError, read_confidence, read_depth, read_mask, read_rgb
-from depthup.upsampling import Upsampled, Upsampler
+from depthup.upsampling import Upsampled, Upsampler, fill_from_nearest, mean_ratio
 
 HALF_CONFIDENCE = 0.01
 """Expected error, relative to depth, whose confidence is a half."""
@@ -98,7 +98,7 @@ def upsample_pair(upsampler: Upsampler, pair: PairArrays, options: PairOptions, 
     """Upsample what was read; `name` is what to call the pair in messages.
 
     An estimate that is less than half the nearest measurement is an overshoot beside a depth edge, and becomes unknown:
-    it could even be negative.
+    it could even be negative. Where everything is to be filled, it becomes that of the nearest pixel that is none.
 
     Raises:
         InputError: sizes do not fit.
@@ -108,19 +108,31 @@ def upsample_pair(upsampler: Upsampler, pair: PairArrays, options: PairOptions, 
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
     overshoots = run.depth < np.nanmin(pair.depth) / 2
-    run.depth[overshoots] = np.nan
-    if run.expected_error is not None:
-        run.expected_error[overshoots] = np.nan
+    if not overshoots.any():
+        return run
+    for plane in (run.depth, run.expected_error):
+        if plane is not None and options.fill == "all":
+            plane[:] = fill_from_nearest(plane, ~overshoots)
+        elif plane is not None:
+            plane[overshoots] = np.nan
     return run
+
+
+def check_confidence(upsampler: Upsampler, pair: PairArrays, options: PairOptions) -> None:
+    """Check that `upsample_pair` of these will tell its error.
+
+    Raises:
+        InputError: it will not.
+    """
+    W, H = options.size or pair.rgb.shape[1::-1]
+    upsampler.check_tells_error(mean_ratio((H, W), pair.depth.shape))
 
 
 def confidence_of(run: Upsampled) -> np.ndarray:
     """float32 `[H, W]`, 0..1: `1 / (1 + e / (0.01 d))` of the expected error e and depth d; 0 where unknown.
 
-    Raises:
-        InputError: the model does not tell its error.
+    The model must tell its error, see `check_confidence`.
     """
-    if run.expected_error is None:
-        raise InputError(f"{run.model}: does not tell how far off it is; expected a network for sensors, sensor-x4 ...")
+    assert run.expected_error is not None
     relative = run.expected_error / np.abs(run.depth)
     return np.nan_to_num(1 / (1 + relative / np.float32(HALF_CONFIDENCE)), nan=0.0)

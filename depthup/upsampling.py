@@ -130,9 +130,23 @@ class Upsampler:
 
     def warm_up(self, rgb: np.ndarray, depth: np.ndarray, size: tuple[int, int] | None = None) -> None:
         """Load the network that this pair needs, so that the first run takes no longer than the next."""
+        _check_size(size)
         if not self._is_baseline():
             W, H = size or (rgb.shape[1], rgb.shape[0])
-            self._network(_mean_ratio((H, W), depth.shape))
+            self._network(mean_ratio((H, W), depth.shape))
+
+    def check_tells_error(self, ratio: float = 2.0) -> None:
+        """Check that results have an expected error, before anything is computed.
+
+        Args:
+            ratio: as of `mean_ratio`; decides the network where none was given.
+
+        Raises:
+            InputError: a baseline, or a network that was not trained for sensors.
+        """
+        net, name = (None, str(self.model)) if self._is_baseline() else self._network(ratio)
+        if net is None or not net.config.sensor:
+            raise InputError(f"{name}: does not tell how far off it is; expected a network for sensors, sensor-x4 ...")
 
     def _run(
         self, rgb: Tensor, depth: np.ndarray, valid: Any, size: tuple[int, int] | None, fill: str
@@ -140,6 +154,7 @@ class Upsampler:
         """float32 `[1, 1 or 2, H, W]` where `rgb`, uint8 `[1, 3, H, W]`, is: depth, expected error; and a name."""
         if fill not in FILLS:
             raise InputError(f"fill: got {fill!r}, expected one of {', '.join(FILLS)}")
+        _check_size(size)
         W, H = size or (rgb.shape[3], rgb.shape[2])
         _check_sizes(rgb, depth, (W, H))
         known = np.isfinite(depth)
@@ -153,7 +168,7 @@ class Upsampler:
         if not known.any():
             raise InputError(f"depth: none of its {depth.size} samples is valid; expected at least one measurement")
         filled, distance = _fill(depth, known)
-        ratio = _mean_ratio((H, W), depth.shape)
+        ratio = mean_ratio((H, W), depth.shape)
         if self._is_baseline():
             name, factor = str(self.model), max(1, round(ratio))
             image = _resize(rgb, [n * factor for n in depth.shape])
@@ -316,9 +331,18 @@ def _load_once(path: Path, changed: int, device: str) -> DDFUpNet:
     return load_model(path, device)
 
 
-def _mean_ratio(size: tuple[int, int], low: tuple[int, ...]) -> float:
+def mean_ratio(size: tuple[int, int], low: tuple[int, ...]) -> float:
     """Pixels per sample along an axis, the geometric mean of both axes."""
     return math.sqrt(size[0] / low[0] * (size[1] / low[1]))
+
+
+def _check_size(size: Any) -> None:
+    """Check that a size is None, or two whole numbers."""
+    if size is None:
+        return
+    pair = isinstance(size, tuple | list) and len(size) == 2
+    if not pair or not all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in size):
+        raise InputError(f"size: got {size!r}, expected (width, height) in whole pixels")
 
 
 def _check_sizes(rgb: Tensor, depth: np.ndarray, size: tuple[int, int]) -> None:

@@ -20,7 +20,7 @@ from depthup.atomic import left_behind, write_beside
 from depthup.batch import BatchProgress, BatchResult, Job, run_batch
 from depthup.data import InputError
 from depthup.data.pairing import OUTPUT_MARK
-from depthup.journal import LOCK
+from depthup.journal import LOCK, locked
 
 SETTINGS = {"model": "x4", "unit": "mm"}
 
@@ -100,7 +100,7 @@ def test_all_are_done_and_then_skipped(batch):
     assert result.exit_code == 0
     for job in batch.jobs:
         assert job.output.read_bytes() == compute(job, read(job))
-    assert {*snapshot(batch.out)} == {OUTPUT_MARK, LOCK, *(f"scene{n % 2}/{n:02}.png" for n in range(6))}
+    assert {*snapshot(batch.out)} == {OUTPUT_MARK, *(f"scene{n % 2}/{n:02}.png" for n in range(6))}
     before = snapshot(batch.out)
     again = batch.run()
     assert again == BatchResult((), ALL, {}, False)
@@ -212,7 +212,7 @@ def test_files_beside_the_output(tmp_path):
     batch = make_batch(tmp_path / "batch", others=True)
     assert batch.run().done == ALL
     before = snapshot(batch.out)
-    assert len(before) == 3 * 6 + 2
+    assert len(before) == 3 * 6 + 1
     assert batch.run().skipped == ALL
     first, second, third = (job.outputs[1] for job in batch.jobs[:3])
     first.write_bytes(b"damaged"), second.unlink()
@@ -363,7 +363,7 @@ def test_a_signal_stops_cleanly_and_the_next_run_goes_on(batch, number):
     assert (result.done, result.stopped, result.exit_code) == (names(0, 1, 2), True, 130)
     assert signal.getsignal(number) is handler
     files = {*snapshot(batch.out)}
-    assert files == {OUTPUT_MARK, LOCK, "scene0/00.png", "scene1/01.png", "scene0/02.png"}
+    assert files == {OUTPUT_MARK, "scene0/00.png", "scene1/01.png", "scene0/02.png"}
     assert batch.run() == BatchResult(names(3, 4, 5), names(0, 1, 2), {}, False)
 
 
@@ -393,8 +393,70 @@ def test_a_second_signal_interrupts_and_what_is_written_is_whole(batch):
 
     with pytest.raises(KeyboardInterrupt):
         batch.run(compute=interrupted, write=write_slowly)
-    assert {*snapshot(batch.out)} == {OUTPUT_MARK, LOCK, "scene0/00.png"}
+    assert {*snapshot(batch.out)} == {OUTPUT_MARK, "scene0/00.png"}
     assert batch.run().skipped == names(0)
+
+
+def test_the_lock_is_there_as_long_as_the_run(batch):
+    def refused(job: Job, content: bytes) -> bytes:
+        assert (batch.out / LOCK).exists()
+        with pytest.raises(InputError, match="another run"), locked(batch.out):
+            pass
+        assert (batch.out / LOCK).exists()
+        return compute(job, content)
+
+    assert batch.run(compute=refused).done == ALL
+    assert not (batch.out / LOCK).exists()
+    with pytest.raises(InputError, match="holds results with model x4"):
+        batch.run(settings={"model": "x8"})
+    assert not (batch.out / LOCK).exists()
+    (batch.out / LOCK).touch()  # of a run that was killed
+    assert batch.run().skipped == ALL
+    assert not (batch.out / LOCK).exists()
+
+
+@pytest.mark.parametrize("new", [False, True])
+def test_a_lock_that_is_removed_before_it_is_held_is_no_lock(tmp_path, monkeypatch, new):
+    lock, calls = depthup.journal._lock, []
+
+    def late(file: int) -> None:
+        calls.append(file)
+        if len(calls) == 1:  # the run that had it ends between opening and locking, and perhaps another begins
+            (tmp_path / LOCK).unlink()
+            if new:
+                (tmp_path / LOCK).touch()
+        lock(file)
+
+    monkeypatch.setattr(depthup.journal, "_lock", late)
+    with locked(tmp_path):
+        assert len(calls) == 2
+        with pytest.raises(InputError, match="another run"), locked(tmp_path):
+            pass
+    assert not (tmp_path / LOCK).exists()
+
+
+def test_never_two_in_a_folder(tmp_path):
+    inside, most, entered = [], [], []
+
+    def enter_often() -> None:
+        for _ in range(300):
+            try:
+                with locked(tmp_path):
+                    inside.append(None)
+                    most.append(len(inside))
+                    time.sleep(0)
+                    inside.pop()
+                    entered.append(None)
+            except InputError:
+                time.sleep(0)
+
+    threads = [threading.Thread(target=enter_often) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert entered and max(most) == 1
+    assert not (tmp_path / LOCK).exists()
 
 
 def in_child(run: Callable[[], None]) -> multiprocessing.Process:

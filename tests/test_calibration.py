@@ -1,6 +1,7 @@
 """Calibration files: every layout that is read, and one line for everything else."""
 
 import json
+import logging
 
 import cv2
 import numpy as np
@@ -102,6 +103,30 @@ def test_files_that_opencv_wrote(tmp_path, name):
     storage.release()
     assert read_camera(path) == SIZED
     np.testing.assert_allclose(read_transform(path), POSE, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("distortion_coefficients", {"rows": 1, "cols": 5, "data": [0.1, 0, 0, 0, 0]}),
+        ("D", [0, 0, -0.01, 0, 0]),
+        ("coeffs", [[0.0, 1e-3]]),
+        ("k1", 0.2),
+        ("distortion", {"k1": 0.0, "p2": 0.01}),
+    ],
+)
+def test_lens_distortion_is_warned_of(tmp_path, caplog, name, value):
+    with caplog.at_level(logging.WARNING, "depthup"):
+        assert read_camera(written(tmp_path, {"K": K, name: value})) == BARE
+        assert f"calibration: has lens distortion ({name})" in caplog.text and "rectified" in caplog.text
+        caplog.clear()
+        assert read_camera(written(tmp_path, {"intrinsics": {"K": K, name: value}})) == BARE
+        assert f"({name})" in caplog.text
+        caplog.clear()
+        none = json.loads(json.dumps({"K": K, name: value}), parse_float=lambda text: 0.0) | {"K": K}
+        assert read_camera(written(tmp_path, none)) == BARE
+        assert read_camera(written(tmp_path, {"K": K, "distortion_model": "plumb_bob", "distortion": "none"})) == BARE
+        assert caplog.text == ""
 
 
 def test_ros_yaml(tmp_path):

@@ -17,7 +17,9 @@ import numpy as np
 import pytest
 import torch
 
+import depthup.commands
 import depthup.training
+import depthup.upsampling
 import depthup.weights
 from depthup import upsample
 from depthup.cli import main, progress_bar
@@ -141,11 +143,23 @@ COMPARE = ("compare", "--data", "pairs", "--scale", "2,4")
         ((*GOOD, "--depth-scale", "-1"), 2, ["scale is -1.0", "> 0"]),
         ((*GOOD, "--depth-kind", "disparity"), 2, ["disparity needs a focal length", "--baseline"]),
         ((*GOOD, "--out-unit", "mm", "--out-scale", "500"), 2, ["--out-unit or --out-scale, got both"]),
+        ((*UPSAMPLE, "-o", "out.npy", "--out-unit", "mm"), 2, ["--out-unit", ".npy file holds float metres", ".png"]),
+        ((*UPSAMPLE, "-o", "out.pfm", "--out-scale", "500"), 2, ["--out-scale", ".pfm file holds float metres"]),
+        (
+            ("batch", "pairs", "-o", "results", "--format", "tiff", "--out-unit", "kitti"),
+            2,
+            ["--out-unit", ".tiff file holds float metres"],
+        ),
         ((*GOOD, "--confidence-out", "c.png"), 1, ["x4: does not tell how far off it is"]),
+        (("batch", "pairs", "-o", "results", "--confidence-out", "--model", "x4"), 1, ["x4: does not tell how far"]),
+        ((*GOOD, "--confidence-out", "c.png", "--model", "bicubic"), 1, ["bicubic: does not tell how far off it is"]),
         ((*GOOD, "--ply", "c.ply"), 2, ["--ply and --normals need the camera", "--intrinsics"]),
         ((*GOOD, "--ply", "c.obj", "--intrinsics", "9,9,4,4"), 1, ["c.obj", ".ply"]),
         ((*GOOD, "--mesh"), 2, ["--mesh needs a file", "--ply"]),
         ((*GOOD, "--normals", "n.png", "--intrinsics", "9,9"), 1, ["holds 2 numbers", "fx,fy,cx,cy"]),
+        ((*GOOD, "--normals", "n.png", "--intrinsics", "cam.json"), 1, ["cam.json: no such file", "fx,fy,cx,cy"]),
+        ((*GOOD, "--intrinsics", "9,9,4,4"), 2, ["--intrinsics are for --ply, --normals and --align"]),
+        (("batch", "pairs", "-o", "results", "--intrinsics", "9,9,4,4"), 2, ["--intrinsics are for --ply"]),
         ((*GOOD, "--align", "pose.txt", "--intrinsics", "9,9,4,4"), 2, ["--depth-intrinsics"]),
         ((*GOOD, "--depth-intrinsics", "9,9,4,4"), 2, ["--depth-intrinsics is for --align"]),
         (("export", "x4", "-o", "x4.bin"), 1, ["x4.bin", ".onnx, .pt2"]),
@@ -379,6 +393,86 @@ def test_upsample_to_space(place, depthup_):
     assert b"element face" in (place / "m.ply").read_bytes()[:500]
 
 
+@pytest.mark.parametrize("model", [(), ("--model", "x4"), ("--model", "nearest")])
+def test_a_model_that_tells_no_error_is_refused_before_it_runs(place, depthup_, monkeypatch, model):
+    def never(*arguments):
+        raise AssertionError("it ran")
+
+    monkeypatch.setattr(depthup.upsampling.Upsampler, "_run", never)
+    result = depthup_(*GOOD, "--confidence-out", "c.png", *model)
+    assert (result.code, result.err.count("\n")) == (1, 1)
+    assert "does not tell how far off it is" in result.err
+    write_pairs(place / "pairs")
+    for name in ("0_rgb.png", "0_depth.png"):
+        (place / "pairs" / name).write_bytes((place / f"{name[2:]}").read_bytes())
+    result = depthup_("batch", "pairs", "-o", "results", "--confidence-out", *model)
+    assert result.code == 1
+    assert "does not tell how far off it is" in result.err
+
+
+def test_confidence_is_computed_once(place, depthup_, monkeypatch):
+    save_weights(place / "box" / "sensor-x4.safetensors", sensor_net(), RECORD)
+    computed, confidence_of = [], depthup.commands.confidence_of
+    monkeypatch.setattr(depthup.commands, "confidence_of", lambda run: computed.append(run) or confidence_of(run))
+    assert depthup_(*GOOD, "--confidence-out", "c.png").code == 0
+    assert len(computed) == 1
+
+
+def test_a_cloud_has_no_point_between_two_surfaces(place, depthup_):
+    depth = np.full((8, 12), 3000, np.uint16)
+    depth[:, 6:] = 1500
+    cv2.imwrite("edge.png", depth)
+    cloud = ("--model", "bilinear", "--intrinsics", "40,40,23.5,15.5", "--ply", "c.ply")
+    result = depthup_("upsample", "rgb.png", "edge.png", "-o", "out.tiff", *cloud)
+    assert result.code == 0, result.err
+    z = cv2.imread("out.tiff", cv2.IMREAD_UNCHANGED)
+    flying = np.count_nonzero((z > 1.55) & (z < 2.85))
+    assert flying == 32 * 4
+    content = (place / "c.ply").read_bytes()
+    count = int(content.split(b"element vertex ")[1].split()[0])
+    assert count == z.size - flying
+    fields = [("point", "<f4", 3), ("normal", "<f4", 3), ("colour", "u1", 3)]
+    points = np.frombuffer(content.split(b"end_header\n", 1)[1], fields)
+    assert len(points) == count and set(points["point"][:, 2].tolist()) == {1.5, 3.0}
+
+
+def test_an_empty_cloud_is_warned_of(place, depthup_):
+    cv2.imwrite("one.png", np.full((1, 1), 2000, np.uint16))
+    cv2.imwrite("row.png", np.zeros((1, 9, 3), np.uint8))
+    cloud = ("--model", "bilinear", "--intrinsics", "40,40,4,0", "--ply", "c.ply")
+    result = depthup_("upsample", "row.png", "one.png", "-o", "out.png", *cloud, "--json")
+    assert (result.code, result.err.count("\n")) == (0, 1)
+    assert result.err.startswith("depthup: c.ply: an empty cloud")
+
+
+def test_the_largest_integer_is_warned_of_unless_it_is_declared_invalid(place, depthup_):
+    depth = np.full((8, 12), 2000, np.uint16)
+    depth[0, :3] = 65535
+    cv2.imwrite("depth.png", depth)
+    result = depthup_(*GOOD, "--model", "bicubic", "--out-unit", "kitti", "--json")
+    assert result.code == 0
+    warning, rest = result.err.split("\n", 1)
+    assert rest == ""
+    assert warning.startswith("depthup: depth.png: 3 of its 96 samples are 65535, the largest value of uint16, ")
+    assert "--invalid 65535" in warning
+    quiet = depthup_(*UPSAMPLE, "-o", "2.png", "--model", "bicubic", "--invalid", "65535", "--json")
+    assert (quiet.code, quiet.err) == (0, "")
+
+
+def test_a_warning_that_repeats_itself_is_counted(place, depthup_):
+    for name in ("rgbs", "depths"):
+        (place / name).mkdir()
+    cv2.imwrite("depth.png", np.where(np.arange(96).reshape(8, 12) == 5, 65535, 2000).astype(np.uint16))
+    for n in range(7):
+        shutil.copy("rgb.png", f"rgbs/{n}.png")
+        shutil.copy("depth.png", f"depths/{n}.png")
+    result = depthup_("batch", "rgbs", "depths", "-o", "results", "--model", "nearest")
+    assert result.code == 0
+    lines = [line for line in result.err.splitlines() if "--invalid 65535" in line]
+    assert len(lines) == 5 and len({line.split(": ")[1] for line in lines}) == 5
+    assert result.err.splitlines()[-1] == "depthup: ... and 2 more warnings like these"
+
+
 def test_an_aspect_ratio_that_does_not_fit_is_said(place, depthup_):
     cv2.imwrite("square.png", np.full((8, 8), 2000, np.uint16))
     result = depthup_("upsample", "rgb.png", "square.png", "-o", "out.png", "--model", "bicubic")
@@ -396,6 +490,15 @@ def test_what_overshoots_a_depth_edge_is_unknown(place, depthup_):
     stored = cv2.imread("out.png", cv2.IMREAD_UNCHANGED)
     assert (stored == 0).any() and (stored[stored > 0] >= 50).all()
     assert 0 < (stored == 0).mean() < 0.1
+    known = stored > 0
+    result = depthup_("upsample", "rgb.png", "edge.png", "-o", "all.png", "--model", "bicubic", "--fill", "all")
+    assert result.code == 0 and "100.0 % known" in result.err
+    every = cv2.imread("all.png", cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(every[known], stored[known])
+    for row, column in np.argwhere(~known):  # the edge is vertical: what is nearest stands in the same row
+        columns = np.flatnonzero(known[row])
+        distances = np.abs(columns - column)
+        assert every[row, column] in stored[row, columns[distances == distances.min()]]
 
 
 def test_upsample_a_sensor_beside_the_camera(place, depthup_):
@@ -439,10 +542,35 @@ def test_batch(folders, depthup_):
     (folders / "results" / "2.png").write_bytes(b"damaged")
     again = depthup_(*command, "--json")
     assert again.code == 0
-    assert json.loads(again.out) == {"done": 2, "skipped": 2, "failed": 0, "failures": {}, "stopped": False}
+    assert json.loads(again.out) == {
+        "done": 2,
+        "skipped": 2,
+        "failed": 0,
+        "failures": {},
+        "unpaired": [],
+        "stopped": False,
+    }
     other = depthup_(*command, "--model", "bicubic")
     assert other.code == 1 and other.err.splitlines()[-1].startswith("depthup: ")
     assert depthup_(*command, "--model", "bicubic", "--overwrite", "--json").code == 0
+
+
+def test_batch_lists_files_without_a_partner(folders, depthup_):
+    for n in range(6):
+        shutil.copy("rgb.png", f"rgbs/alone{n}.png")
+    shutil.copy("depth.png", "depths/lonely.png")
+    result = depthup_("batch", "rgbs", "depths", "-o", "results", "--model", "nearest", "--json")
+    alone = ["depths/lonely.png", *(f"rgbs/alone{n}.png" for n in range(6))]
+    assert json.loads(result.out)["unpaired"] == alone
+
+
+def test_swapped_folders_are_said(folders, depthup_):
+    shutil.copy("depth.png", "depths/1.png")
+    before = snapshot(folders)
+    result = depthup_("batch", "depths", "rgbs", "-o", "results")
+    assert (result.code, result.err.count("\n")) == (2, 1)
+    assert result.err.startswith("depthup: depths, rgbs: look swapped: depths/0.png is a depth map and rgbs/0.png a")
+    assert snapshot(folders) == before
 
 
 def test_batch_of_a_recording_in_its_own_unit(place, depthup_):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from depthup.cloud import mesh, point_cloud
+from depthup.cloud import mesh, on_surface, point_cloud
 from depthup.data import Camera, InputError
 
 CAMERA = Camera(210.0, 205.0, 100.3, 70.1, 200, 150)
@@ -106,6 +106,25 @@ def test_nothing_known():
     depth = np.full((150, 200), np.nan)
     vertices, colours, faces = mesh(depth, CAMERA, some_rgb())
     assert vertices.shape == colours.shape == faces.shape == (0, 3)
+
+
+def test_what_flies_between_two_surfaces_is_on_none():
+    depth = np.full((600, 40), 3.0)  # more rows than are in memory at a time
+    depth[:, 20:] = 2.0
+    depth[:, 19] = 2.5
+    depth[300, 5] = np.nan
+    surface = on_surface(depth, Camera(210.0, 205.0, 20.3, 300.1, 40, 600))
+    expected = np.isfinite(depth)
+    expected[:, 19] = False
+    np.testing.assert_array_equal(surface, expected)
+
+
+def test_corners_of_the_mesh_are_on_a_surface():
+    depth = np.where(np.random.default_rng(3).random((150, 200)) < 0.3, np.nan, slanted())
+    points, _ = point_cloud(np.where(on_surface(depth, CAMERA), depth, np.nan), CAMERA, some_rgb())
+    vertices, _, faces = mesh(depth, CAMERA, some_rgb())
+    assert len(points) < len(vertices)
+    np.testing.assert_array_equal(points, vertices[np.unique(faces)])
 
 
 @pytest.mark.parametrize("make", [point_cloud, mesh])

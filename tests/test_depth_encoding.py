@@ -1,5 +1,7 @@
 """What the values of a depth file mean: units, scale, inverse depth, disparity, sentinels."""
 
+import logging
+
 import numpy as np
 import pytest
 
@@ -119,3 +121,17 @@ def test_contradictions(options, message):
         DepthEncoding(**options)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int16, np.int32])
+def test_the_largest_integer_is_warned_of(tmp_path, caplog, dtype):
+    largest = np.iinfo(dtype).max
+    path = stored(tmp_path, [2000, largest, largest], dtype)
+    with caplog.at_level(logging.WARNING, "depthup"):
+        read_depth(path)
+        assert f"2 of its 3 samples are {largest}" in caplog.text and f"--invalid {largest}" in caplog.text
+        caplog.clear()
+        read_depth(path, DepthEncoding(invalid=(largest,)))
+        read_depth(stored(tmp_path, [2000, largest - 1], dtype))
+        read_depth(stored(tmp_path, [2000, 65535], np.float32))
+        assert caplog.text == ""

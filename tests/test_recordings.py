@@ -135,6 +135,19 @@ def test_ambiguous_pairs_are_an_error_that_names_both(two, rgb, depth, named):
     assert "\n" not in str(caught.value)
 
 
+def test_no_pair_in_swapped_folders(tmp_path):
+    make(tmp_path, "depth/1.png", "colour/1.jpg", "colour/2.jpg")
+    with pytest.raises(
+        InputError, match=r"2 images \(1.jpg, …\) are where depth should be: .* folders swapped"
+    ) as caught:
+        pair_folders(tmp_path / "depth", tmp_path / "colour")
+    assert "\n" not in str(caught.value)
+    make(tmp_path, "photographs/1.jpg")
+    with pytest.raises(InputError, match="no pair among") as caught:  # depth is not in the other folder either
+        pair_folders(tmp_path / "photographs", tmp_path / "colour")
+    assert "folders swapped?" not in str(caught.value)
+
+
 def test_no_pair(tmp_path, two):
     for rgb, depth, part in (("a.png", "b.png", "1 images (a.png, …)"), ("", "b.png", "0 images")):
         (tmp_path / "colour").mkdir(exist_ok=True)

@@ -99,6 +99,20 @@ def test_parts_cover_an_axis_once(size, tile, margin):
     assert (covered == 1).all()
 
 
+@pytest.mark.parametrize(
+    ("samples", "free", "whole"),
+    [((192, 256), 8e9, True), ((192, 256), 2.5e9, False), ((375, 500), 64e9, False), ((60, 80), 0.6e9, True)],
+)
+def test_a_phone_is_done_whole_where_memory_is_free_and_12_megapixels_never(samples, free, whole, monkeypatch):
+    net = DDFUpNet(DDFUpNetConfig("base", 8, width=16, trunk_blocks=1)).eval()
+    monkeypatch.setattr(tiles, "_available", lambda device: free)
+    monkeypatch.setattr(DDFUpNet, "forward", lambda self, low, rgb, valid: torch.ones(1))
+    monkeypatch.setattr(tiles, "_tiled", lambda *arguments: torch.zeros(1))
+    low = torch.zeros(1, 1, *samples)
+    rgb = torch.zeros(1, 3, 8 * samples[0], 8 * samples[1], dtype=torch.uint8)
+    assert bool(run_network(net, low, rgb, low)) is whole
+
+
 def test_out_of_memory_falls_back_to_smaller_tiles_and_says_so(monkeypatch, caplog):
     net = load_model("x4")
     low, rgb, valid = inputs(30, 40, 4)

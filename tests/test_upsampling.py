@@ -458,3 +458,23 @@ def test_tensors_with_a_channel():
     assert torch.equal(whole[:, 0], upsampler(rgb, depth))
     with pytest.raises(InputError, match=r"depth: got \[1, 4, 3\] with rgb \[3, 16, 12\], expected \[h, w\]"):
         upsampler(rgb[0], depth[:1])
+
+
+@pytest.mark.parametrize(
+    "size", ["36x24", "36", 36, 36.0, (36.0, 24.0), (36, 24, 3), (36,), (), ("36", "24"), (True, 24)]
+)
+@pytest.mark.parametrize("method", ["bicubic", METHODS["base"]])
+def test_a_size_that_is_none(method, size):
+    rgb, depth = random_pair()
+    for given in (depth, torch.from_numpy(depth)[None], np.stack([depth, depth])):
+        picture = rgb if given is depth else np.stack([rgb] * len(given))
+        picture = torch.from_numpy(picture).permute(0, 3, 1, 2) if isinstance(given, torch.Tensor) else picture
+        with pytest.raises(InputError, match=r"size: got .*, expected \(width, height\) in whole pixels"):
+            upsample(picture, given, method, size=size)
+    with pytest.raises(InputError, match="size: got"):
+        Upsampler(method).warm_up(rgb, depth, size)
+
+
+def test_a_size_of_numpy_integers():
+    rgb, depth = random_pair()
+    assert upsample(rgb, depth, "bicubic", size=list(np.array([30, 21]))).shape == (21, 30)
