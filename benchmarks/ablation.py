@@ -2,9 +2,9 @@
 
 python benchmarks/ablation.py FOLDER --scale 8 --steps 2000 --seeds 3
 
-FOLDER holds NYUv2 pairs. Every up-sampler gets as many trunk blocks as bring its time for one image nearest to that of
-the DDF-Up network (`--equal steps` leaves them alike instead). What is finished is kept in `runs/ablation`, so the same
-command goes on where it was stopped. Writes benchmarks/results/ablation-x8.json.
+FOLDER holds NYUv2 pairs. Every up-sampler's network gets the width that brings its time for one image nearest to that
+of the DDF-Up network (`--equal steps` leaves them alike instead). What is finished is kept in `runs/ablation`, so the
+same command goes on where it was stopped. Writes benchmarks/results/ablation-x8.json.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from depthup.upsamplers import ALTERNATIVES
 from depthup.weights import read_metadata
 
 UPSAMPLERS = ("ddf_up", *ALTERNATIVES)
-STEP = 4  # trunk blocks between the two timings of an up-sampler
+WIDTH_STEP = 8  # what widths are multiples of
 SIZE = (240, 320)  # of the image whose time is taken
 
 
@@ -44,30 +44,30 @@ def milliseconds(configs: dict[str, DDFUpNetConfig]) -> dict[str, float]:
 
 
 def equally_fast(architecture: str, scale: int) -> dict[str, int]:
-    """Trunk blocks of every up-sampler for the time of the DDF-Up network; time grows linearly with them."""
+    """Width of every up-sampler's network for the time of the DDF-Up network."""
     ours = DDFUpNetConfig.named(architecture, scale)
-    few, many = ours.trunk_blocks, ours.trunk_blocks + STEP
     configs = {"ddf_up": ours}
     for name in ALTERNATIVES:
-        for blocks in (few, many):
-            configs[f"{name} {blocks}"] = replace(ours, upsampler=name, trunk_blocks=blocks)
+        for width in range(ours.width // 2, ours.width * 3 // 2 + 1, WIDTH_STEP):
+            configs[f"{name} {width}"] = replace(ours, upsampler=name, width=width)
     times = milliseconds(configs)
-    chosen = {"ddf_up": few}
+    chosen = {"ddf_up": ours.width}
     for name in ALTERNATIVES:
-        slope = (times[f"{name} {many}"] - times[f"{name} {few}"]) / STEP
-        chosen[name] = max(1, round(few + (times["ddf_up"] - times[f"{name} {few}"]) / slope))
+        own = [key for key in configs if key.startswith(f"{name} ")]
+        nearest = min(own, key=lambda key: abs(times[key] - times["ddf_up"]))
+        chosen[name] = configs[nearest].width
     return chosen
 
 
 def main(options: argparse.Namespace) -> None:
     place = Path("runs/ablation") / f"x{options.scale}-{options.steps}-{options.equal}"
     place.mkdir(parents=True, exist_ok=True)
-    chosen = place / "blocks.json"
+    chosen = place / "widths.json"
     if not chosen.exists():
-        alike = dict.fromkeys(UPSAMPLERS, DDFUpNetConfig.named(options.architecture, options.scale).trunk_blocks)
-        blocks = equally_fast(options.architecture, options.scale) if options.equal == "latency" else alike
-        chosen.write_text(json.dumps(blocks))
-    blocks = json.loads(chosen.read_text())
+        alike = dict.fromkeys(UPSAMPLERS, DDFUpNetConfig.named(options.architecture, options.scale).width)
+        widths = equally_fast(options.architecture, options.scale) if options.equal == "latency" else alike
+        chosen.write_text(json.dumps(widths))
+    widths = json.loads(chosen.read_text())
     training, validation = (CachedPairs(open_dataset(options.folder, split)) for split in ("train", "val"))
     scores: dict[str, list[float]] = {name: [] for name in UPSAMPLERS}
     for seed in range(options.seeds):
@@ -77,7 +77,7 @@ def main(options: argparse.Namespace) -> None:
             config = TrainConfig(
                 scale=options.scale,
                 architecture=options.architecture,
-                network={"upsampler": name, "trunk_blocks": blocks[name]},
+                network={"upsampler": name, "width": widths[name]},
                 steps=options.steps,
                 batch_size=options.batch_size,
                 ema_decay=0.99,  # these runs are short
@@ -90,14 +90,14 @@ def main(options: argparse.Namespace) -> None:
             scores[name].append(read_metadata(weights)[1]["validation"]["rmse"])
             print(f"{name:14} seed {seed} {scores[name][-1]:.3f} cm", file=sys.stderr, flush=True)
     configs = {
-        name: DDFUpNetConfig.named(options.architecture, options.scale, upsampler=name, trunk_blocks=blocks[name])
+        name: DDFUpNetConfig.named(options.architecture, options.scale, upsampler=name, width=widths[name])
         for name in UPSAMPLERS
     }
     times = milliseconds(configs)
     rows = [
         {
             "upsampler": name,
-            "trunk_blocks": blocks[name],
+            "width": widths[name],
             "parameters": DDFUpNet(configs[name]).parameter_count(),
             "ms_320x240": times[name],
             "rmse": statistics.mean(scores[name]),
@@ -109,7 +109,7 @@ def main(options: argparse.Namespace) -> None:
     facts = vars(options) | {"folder": validation.title, "images": len(validation)}
     path = RESULTS / f"ablation-x{options.scale}.json"
     path.write_text(json.dumps({"machine": machine(), "options": facts, "rows": rows}, indent=1) + "\n")
-    print_table(rows, ["upsampler", "trunk_blocks", "parameters", "ms_320x240", "rmse", "spread"])
+    print_table(rows, ["upsampler", "width", "parameters", "ms_320x240", "rmse", "spread"])
     print(f"\nwritten to {path}")
 
 
