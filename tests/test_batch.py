@@ -485,6 +485,10 @@ def slowly(batch: Batch, seed: int, settings: dict = SETTINGS) -> None:
     batch.run(settings, compute=compute_slowly, write=write_in_pieces)
 
 
+def names(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+
+
 @needs_fork
 def test_killed_at_random_and_continued_gives_the_same_folder(tmp_path):
     (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
@@ -493,8 +497,11 @@ def test_killed_at_random_and_continued_gives_the_same_folder(tmp_path):
     rng = random.Random(0)
     kills, partial = 0, 0
     for seed in range(40):
+        before = names(killed.out)
         child = in_child(lambda seed=seed: slowly(killed, seed))
-        time.sleep(0.01 + 0.08 * rng.random())
+        while child.is_alive() and names(killed.out) - {LOCK} == before - {LOCK}:  # however slow the machine is
+            time.sleep(0.001)
+        time.sleep(0.05 * rng.random())
         child.kill()
         child.join()
         kills += child.exitcode == -signal.SIGKILL
