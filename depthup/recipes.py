@@ -10,14 +10,22 @@ from typing import Any
 Stage = dict[str, Any]
 """Fields of `TrainConfig`, without `seed` and `init`."""
 
-_MUON: Stage = {"batch_size": 4, "ema_decay": 0.998}
 _ADAMW: Stage = {"optimiser": "adamw", "learning_rate": 1.5e-3}
+_MUON: Stage = {"batch_size": 4, "ema_decay": 0.998}
 _LARGE_CROPS: Stage = {"batch_size": 4, "crop_size": 192}
 
-_X4_FIRST = _ADAMW | {"scale": 4, "steps": 9516}
+_X4 = _ADAMW | {"scale": 4, "steps": 9516}
 _X8_FIRST = _ADAMW | _LARGE_CROPS | {"scale": 8, "steps": 2155}
+_X8 = (
+    _X4,
+    _X8_FIRST,
+    _X8_FIRST | {"learning_rate": 7e-4, "steps": 1267},
+    _MUON | _LARGE_CROPS | {"scale": 8, "steps": 1800},
+)
 
 RECIPES: dict[str, tuple[Stage, ...]] = {
-    "x4": (_X4_FIRST, _MUON | {"scale": 4, "steps": 3000}),
+    "x4": (_X4,),
+    "x8": _X8,
+    "x4-pac": (_X4, _X4 | {"protocol": "pac", "steps": 2557}),
 }
 """Name of weights -> stages."""
