@@ -20,7 +20,7 @@ from depthup.depth_files import (
     write_image,
 )
 from depthup.pair_files import PairOptions, confidence_of
-from depthup.ply import PLY_SUFFIXES
+from depthup.ply import PLY_SUFFIXES, write_ply
 from depthup.upsampling import Upsampled
 from depthup.visualize import colourise
 
@@ -49,6 +49,10 @@ class Outputs:
     cloud: Path | None = None
     mesh: bool = False
     camera: Camera | None = None
+
+    @property
+    def needs_camera(self) -> bool:
+        return bool(self.normals or self.cloud)
 
     def others(self) -> dict[Path, str]:
         """The files beside the result, and what decides each of them beside it."""
@@ -119,6 +123,12 @@ _SUFFIXES = {
 
 
 def check_outputs(out: Outputs, inputs: list[Path], overwrite: bool) -> None:
+    """Check that every file can be written, before anything is computed for it.
+
+    Raises:
+        InputError: one cannot be written.
+        UsageError: one is an input, or the same as another, or cannot have the unit or scale that is asked for.
+    """
     seen: dict[Path, str] = {}
     for option, path in out.files().items():
         for source in inputs:
@@ -167,7 +177,6 @@ def _out_unit(unit: str | None, options: PairOptions) -> str:
 
 def _write_geometry(path: Path, out: Outputs, rgb: np.ndarray, depth: np.ndarray, overwrite: bool) -> None:
     from depthup.cloud import mesh, on_surface, point_cloud
-    from depthup.ply import write_ply
     from depthup.surface import colourise_normals, normals
 
     assert out.camera is not None

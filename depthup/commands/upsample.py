@@ -32,7 +32,7 @@ def upsample_files(
         UsageError: options contradict each other.
     """
     check_outputs(out, [path for path in (rgb, depth, mask, confidence) if path], overwrite)
-    if (out.normals or out.cloud) and not out.camera:
+    if out.needs_camera and not out.camera:
         raise UsageError("upsample: --ply and --normals need the camera; expected --intrinsics fx,fy,cx,cy or a file")
     upsampler = Upsampler(options.model, options.device)
     if out.confidence and options.model:
@@ -40,7 +40,7 @@ def upsample_files(
     pair = read_pair(rgb, depth, options, mask, confidence)
     if out.confidence:
         check_confidence(upsampler, pair, options)
-    if out.normals or out.cloud:
+    if out.needs_camera:
         check_camera(out, pair.rgb, rgb)
     upsampler.warm_up(pair.rgb, pair.depth, options.size)  # loading is not part of the time
     began = time.perf_counter()
