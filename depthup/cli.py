@@ -240,7 +240,7 @@ def _pair_options(
     fill: Fill,
 ) -> Any:
     """The options that `upsample` and `batch` share, as a `PairOptions`."""
-    from depthup.commands import UsageError
+    from depthup.commands.errors import UsageError
     from depthup.data import DepthEncoding
     from depthup.pair_files import PairOptions
 
@@ -324,7 +324,9 @@ def upsample(
     from dataclasses import replace
 
     from depthup.calibration import read_transform
-    from depthup.commands import Outputs, UsageError, upsample_files
+    from depthup.commands.errors import UsageError
+    from depthup.commands.outputs import Outputs
+    from depthup.commands.upsample import upsample_files
     from depthup.pair_files import Alignment
 
     options = _pair_options(
@@ -411,7 +413,9 @@ def batch(
     as_json: JsonFlag = False,
 ) -> None:
     """Upsample folders or a recording. What is done is skipped, what fails is reported; the same command goes on."""
-    from depthup.commands import BatchOutputs, UsageError, batch_files
+    from depthup.commands.batch import batch_files
+    from depthup.commands.errors import UsageError
+    from depthup.commands.outputs import BatchOutputs
 
     options = _pair_options(
         model, device, depth_unit, depth_scale, depth_kind, focal, baseline, doffs, invalid, min_confidence, size, fill
@@ -456,7 +460,7 @@ CsvOption = Annotated[Path | None, typer.Option("--csv", help="Also write the er
 
 
 def _scales(text: str) -> list[int]:
-    from depthup.commands import UsageError
+    from depthup.commands.errors import UsageError
 
     parts = [part.strip() for part in text.split(",")]
     scales = [int(part) for part in parts if re.fullmatch("[0-9]{1,3}", part)]
@@ -482,7 +486,7 @@ def evaluate(
     overwrite: OverwriteFlag = False,
 ) -> None:
     """Score a model or a baseline under a protocol that is printed with the numbers."""
-    from depthup.commands import evaluate_data
+    from depthup.commands.evaluate import evaluate_data
 
     scales = _scales(scale)
     with progress_bar() as progress:
@@ -520,7 +524,8 @@ def compare(
     overwrite: OverwriteFlag = False,
 ) -> None:
     """Score several methods at several scales, side by side in a table, a CSV file and a figure."""
-    from depthup.commands import UsageError, evaluate_data
+    from depthup.commands.errors import UsageError
+    from depthup.commands.evaluate import evaluate_data
 
     names = [name.strip() for name in methods.split(",")]
     if not all(names):
@@ -588,7 +593,7 @@ def train(
     as_json: JsonFlag = False,
 ) -> None:
     """Train a DDF-Up-Net; Ctrl-C saves, --resume goes on."""
-    from depthup.commands import train_recipe, train_run
+    from depthup.commands.train import train_recipe, train_run
 
     settings = {
         "scale": scale,
@@ -628,7 +633,7 @@ def export(
     overwrite: OverwriteFlag = False,
 ) -> None:
     """Write a network as ONNX or as a program of torch.export, for any size, checked against PyTorch."""
-    from depthup.commands import export_network
+    from depthup.commands.export import export_network
 
     difference = export_network(model, out, overwrite)
     say(f"{out}: {model}, at most {difference:.1e} of the depth range from PyTorch")
@@ -658,7 +663,7 @@ def demo(
 @app.command()
 def info(as_json: JsonFlag = False) -> None:
     """Versions, backends (and why one cannot run), and the models in the box with their validation scores."""
-    from depthup.commands import installation
+    from depthup.commands.info import installation
 
     facts = installation()
     if as_json:
@@ -674,7 +679,7 @@ def info(as_json: JsonFlag = False) -> None:
 @app.command()
 def models(as_json: JsonFlag = False) -> None:
     """The models in the box: what each is for, its size, and its score on scenes that training never saw."""
-    from depthup.commands import models_in_the_box
+    from depthup.commands.info import models_in_the_box
 
     facts = models_in_the_box()
     print(json.dumps(facts) if as_json else "\n".join(models_lines(facts)))
@@ -692,7 +697,7 @@ def main() -> None:
         if hasattr(error, "format_message"):  # wrong usage: of click's class, which newer typers carry in themselves
             say(f"depthup: {' '.join(error.format_message().split()).rstrip('.')}; see --help")
             sys.exit(2)
-        from depthup.commands import UsageError  # here, because it imports torch, which `--help` must not
+        from depthup.commands.errors import UsageError  # here, because it imports torch, which `--help` must not
         from depthup.data import InputError
 
         if not isinstance(error, InputError | OSError):

@@ -25,7 +25,7 @@ _COLUMNS = {
 
 
 def evaluation_lines(result: dict) -> Iterator[str]:
-    """A line for each fact of one evaluation, as `commands.evaluate_data` gives it."""
+    """A line for each fact of one evaluation, as `commands.evaluate.evaluate_data` gives it."""
     for name in result:
         if name not in _APART:
             yield _fact(name, _cell(result, name))
@@ -45,7 +45,7 @@ def comparison_lines(results: list[dict]) -> Iterator[str]:
 
 
 def models_lines(models: dict[str, dict]) -> Iterator[str]:
-    """A table of the models in the box, as `commands.models_in_the_box` gives them."""
+    """A table of the models in the box, as `commands.info.models_in_the_box` gives them."""
     rows = []
     for name, model in models.items():
         row = {

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from depthup.commands import UsageError, train_recipe
+from depthup.commands.errors import UsageError
+from depthup.commands.train import train_recipe
 from depthup.models import DDFUpNetConfig
 from depthup.recipes import RECIPES
 from depthup.training import TrainConfig

@@ -1,0 +1,113 @@
+"""`depthup batch`: every pair of two folders, or of a recording."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+
+from depthup.baselines import BASELINES
+from depthup.batch import BatchProgress, BatchResult, Job, run_batch
+from depthup.commands.errors import UsageError
+from depthup.commands.outputs import BatchOutputs, check_camera, check_unit, write_output
+from depthup.data import DepthEncoding, Frame, InputError, open_recording, pair_folders, read_rgb
+from depthup.data.planes import read_plane
+from depthup.depth_files import check_output_folder
+from depthup.journal import digest
+from depthup.pair_files import PairArrays, PairOptions, check_confidence, read_pair, upsample_pair
+from depthup.upsampling import Upsampled, Upsampler
+from depthup.weights import shipped_names, weights_path
+
+
+def batch_files(
+    rgb: Path,
+    depth: Path | None,
+    out: Path,
+    wanted: BatchOutputs,
+    options: PairOptions,
+    overwrite: bool,
+    report: Callable[[str], None],
+    progress: Callable[[BatchProgress], None],
+) -> tuple[BatchResult, tuple[Path, ...]]:
+    """Upsample every pair of two folders, or of a recording (`rgb`, without `depth`), to files in the folder `out`.
+
+    Returns:
+        What became of the pairs, and the files without a partner.
+
+    Raises:
+        InputError: no pairs, or nothing may be written to `out`.
+        UsageError: point clouds or normals are wanted, and neither `wanted` nor the recording has a camera; or the two
+            folders look swapped.
+    """
+    check_unit(wanted.suffix, wanted.unit)
+    check_output_folder(out)
+    recording = pair_folders(rgb, depth, out) if depth else open_recording(rgb, out)
+    if depth and all(_looks_swapped(frame) for frame in recording.frames[:3]):
+        raise UsageError(
+            f"{rgb}, {depth}: look swapped: {recording.frames[0].rgb} is a depth map and {recording.frames[0].depth} a"
+            " picture; expected RGB_DIR DEPTH_DIR"
+        )
+    if wanted.needs_camera and not wanted.camera and not any(frame.camera for frame in recording.frames):
+        raise UsageError(
+            f"{rgb}: --ply and --normals need the camera, and no intrinsics are here; expected --intrinsics"
+        )
+    upsampler = Upsampler(options.model, options.device)
+    if wanted.confidence and options.model:
+        upsampler.check_tells_error()
+    report(f"{recording.title}: {len(recording.frames)} pairs")
+    for path in recording.unpaired[:5]:
+        report(f"{path}: has no partner")
+    if len(recording.unpaired) > 5:
+        report(f"... and {len(recording.unpaired) - 5} more files without a partner")
+    if options.encoding == DepthEncoding():
+        options = replace(options, encoding=DepthEncoding(recording.depth_unit))
+    frames = {frame.name: frame for frame in recording.frames}
+    files = {frame.name: wanted.of(out, frame) for frame in recording.frames}
+    jobs = []
+    for frame in recording.frames:
+        inputs = tuple(path for path in (frame.rgb, frame.depth, frame.confidence) if path)
+        jobs.append(Job(frame.name, inputs, files[frame.name].depth, files[frame.name].others()))
+
+    def read(job: Job) -> PairArrays:
+        frame = frames[job.name]
+        if wanted.needs_camera and not files[job.name].camera:
+            raise InputError(f"{frame.rgb}: the recording has no intrinsics of this image; expected --intrinsics")
+        pair = read_pair(frame.rgb, frame.depth, options, confidence=frame.confidence)
+        if wanted.needs_camera:
+            check_camera(files[job.name], pair.rgb, frame.rgb)
+        if wanted.confidence:
+            check_confidence(upsampler, pair, options)
+        return pair
+
+    def compute(job: Job, pair: PairArrays) -> tuple[np.ndarray, Upsampled]:
+        return pair.rgb, upsample_pair(upsampler, pair, options, job.name)
+
+    def write(job: Job, path: Path, result: tuple[np.ndarray, Upsampled], replaces: bool) -> None:
+        write_output(path, files[job.name], *result, options, replaces)
+
+    result = run_batch(jobs, out, read, compute, write, _settings(options, wanted), overwrite, progress)
+    return result, recording.unpaired
+
+
+def _looks_swapped(frame: Frame) -> bool:
+    """Whether what should be RGB is one channel of more than 8 bits, and what should be depth is a picture."""
+    try:
+        plane, _ = read_plane(frame.rgb, "depth")
+        read_rgb(frame.depth)
+    except InputError:
+        return False
+    return plane.dtype.itemsize > 1
+
+
+def _settings(options: PairOptions, wanted: BatchOutputs) -> dict[str, str]:
+    """Everything that decides a result beside its inputs."""
+    settings = {name: str(value) for name, value in asdict(options).items() if name not in ("device", "model")}
+    names = shipped_names() if options.model is None else [options.model]
+    weights = [f"{name} {digest(weights_path(name))}" for name in names if name not in BASELINES]
+    return settings | {
+        "model": str(options.model),
+        "weights": ", ".join(weights),
+        "out": f"{wanted.suffix} {wanted.unit}",
+    }

@@ -1,0 +1,99 @@
+"""`depthup train`: a run of given settings, or the stages of a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from depthup.checkpoint import load_checkpoint
+from depthup.commands.errors import UsageError
+from depthup.data import PairDataset, open_dataset
+from depthup.depth_files import check_output_folder
+from depthup.recipes import RECIPES
+from depthup.training import TrainConfig, TrainResult, train
+
+
+def train_run(
+    data: str,
+    out: Path,
+    minutes: float | None,
+    epochs: int | None,
+    resume: bool,
+    settings: dict,
+    given: set[str],
+    report: Callable[[str], None],
+    progress: Callable[[str, float], None],
+) -> dict:
+    """Train on the `train` split of `data`, validate on its `val` split.
+
+    `given` names the settings that the user gave himself: with `resume` they must be those of the run.
+    """
+    if resume and (out / "checkpoint.safetensors").exists():
+        started = load_checkpoint(out / "checkpoint.safetensors")[1]["config"]
+        for name, value in ({"minutes": minutes} | settings).items():
+            if name in given and started.get(name) != value:
+                option = name.replace("_", "-")
+                raise UsageError(
+                    f"{out}: was started with --{option} {started.get(name)}, and --resume keeps to it; got {value}"
+                )
+    if not resume and (minutes is None) == (epochs is None):
+        raise UsageError("train: expected exactly one of --minutes, --epochs and --recipe")
+    training, validation = training_data(data, out)
+    steps = -(-len(training) * epochs // settings["batch_size"]) if epochs else 0
+    try:
+        config = TrainConfig(minutes=minutes or 0.0, steps=steps or (0 if minutes else 1), **settings)
+    except ValueError as error:
+        raise UsageError(f"train: {error}") from None
+    return _train_facts(train(training, validation, config, out, resume, report, progress))
+
+
+def train_recipe(
+    data: str,
+    out: Path,
+    recipe: str,
+    resume: bool,
+    settings: dict,
+    given: set[str],
+    report: Callable[[str], None],
+    progress: Callable[[str, float], None],
+) -> dict:
+    """Train as weights in the box were, stage by stage; all but the last in folders of their own inside `out`."""
+    if recipe not in RECIPES:
+        raise UsageError(f"--recipe: got {recipe!r}, expected one of {', '.join(RECIPES)}")
+    own = sorted(given & ({"minutes", "epochs"} | set(settings) - {"seed", "precision"}))
+    if own:
+        raise UsageError(f"train: --{own[0].replace('_', '-')} is part of a recipe; expected it without --recipe")
+    training, validation = training_data(data, out)
+    init, stages = None, RECIPES[recipe]
+    for number, stage in enumerate(stages, 1):
+        folder = out if number == len(stages) else out / f"stage-{number}"
+        config = TrainConfig(seed=settings["seed"], precision=settings["precision"], init=init, **stage)
+        started = (folder / "checkpoint.safetensors").exists()
+        report(f"{recipe}: stage {number} of {len(stages)}, {config.steps} steps")
+        result = train(training, validation, config, folder, resume and started, report, progress)
+        if not result.finished:
+            break
+        init = str(result.weights)
+    return _train_facts(result)
+
+
+def training_data(data: str, out: Path) -> tuple[PairDataset, PairDataset]:
+    """The `train` and `val` splits of `data`, once `out` is known to be a place for a run."""
+    if data == "motorcycle":
+        raise UsageError(
+            "train: motorcycle is one pair, kept for checking; expected a .mat file, a folder or `synthetic`"
+        )
+    check_output_folder(out)
+    return open_dataset(data, "train"), open_dataset(data, "val")
+
+
+def _train_facts(result: TrainResult) -> dict:
+    facts = {
+        "finished": result.finished,
+        "steps": result.steps,
+        "minutes": round(result.minutes, 1),
+        "weights": str(result.weights),
+    }
+    if result.validation:
+        facts |= {f"held_out_{name}": result.validation[name] for name in ("rmse", "unit", "images", "scenes")}
+    return facts

@@ -1,0 +1,63 @@
+"""`depthup upsample`: one pair of files."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+
+from depthup.commands.errors import UsageError
+from depthup.commands.outputs import Outputs, check_camera, check_outputs, write_output
+from depthup.pair_files import PairOptions, check_confidence, read_pair, upsample_pair
+from depthup.upsampling import Upsampler
+
+
+def upsample_files(
+    rgb: Path,
+    depth: Path,
+    out: Outputs,
+    options: PairOptions,
+    mask: Path | None = None,
+    confidence: Path | None = None,
+    overwrite: bool = False,
+) -> dict:
+    """Upsample one pair of files.
+
+    Returns:
+        Facts of the result: files, size, ratio, model, seconds of upsampling, depth range in metres, fraction known.
+
+    Raises:
+        InputError: a file is bad, or cannot be written.
+        UsageError: options contradict each other.
+    """
+    check_outputs(out, [path for path in (rgb, depth, mask, confidence) if path], overwrite)
+    if out.needs_camera and not out.camera:
+        raise UsageError("upsample: --ply and --normals need the camera; expected --intrinsics fx,fy,cx,cy or a file")
+    upsampler = Upsampler(options.model, options.device)
+    if out.confidence and options.model:
+        upsampler.check_tells_error()
+    pair = read_pair(rgb, depth, options, mask, confidence)
+    if out.confidence:
+        check_confidence(upsampler, pair, options)
+    if out.needs_camera:
+        check_camera(out, pair.rgb, rgb)
+    upsampler.warm_up(pair.rgb, pair.depth, options.size)  # loading is not part of the time
+    began = time.perf_counter()
+    run = upsample_pair(upsampler, pair, options, f"{rgb}, {depth}")
+    seconds = time.perf_counter() - began
+    result = run.depth
+    for path in out.files().values():
+        write_output(path, out, pair.rgb, run, options, overwrite)
+    known = np.isfinite(result)
+    return {
+        "out": str(out.depth),
+        "files": {option.removeprefix("--"): str(path) for option, path in out.files().items()},
+        "size": [result.shape[1], result.shape[0]],
+        "ratio": [round(n, 4) for n in run.ratio[::-1]],
+        "model": run.model,
+        "seconds": seconds,
+        "depth_min": float(result[known].min()),
+        "depth_max": float(result[known].max()),
+        "known": float(known.mean()),
+    }

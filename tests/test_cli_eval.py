@@ -1,0 +1,192 @@
+"""`depthup eval` and `depthup compare`: figures, tables, pictures, and what they refuse."""
+
+import csv
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from cli_helpers import SCENES, command_line, write_pairs
+from depthup.data import read_rgb
+
+EVAL = ("eval", "--data", "motorcycle", "--scale", "4")
+COMPARE = ("compare", "--data", "pairs", "--scale", "2,4")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "parts"),
+    [
+        (("eval", "--data", "no-depths.mat", "--scale", "4", "--model", "bicubic"), 1, ["no-depths.mat", "depths"]),
+        (("eval", "--data", "missing", "--scale", "4", "--model", "bicubic"), 1, ["missing", "no such file or folder"]),
+        (("eval", "--data", "box", "--scale", "4", "--model", "bicubic"), 1, ["box", "holds no pairs"]),
+        ((*EVAL, "--model", "x2"), 1, ["x2: upsamples by 2"]),
+        ((*EVAL, "--model", "cubic"), 1, ["cubic: no such model"]),
+        ((*EVAL, "--protocol", "pac"), 1, ["no weights in the box for scale 4 under protocol pac", "--model"]),
+        ((*EVAL, "--model", "bicubic", "--split", "train"), 1, ["motorcycle", "no split train"]),
+        ((*EVAL, "--model", "bicubic", "--csv", "existing.csv"), 1, ["existing.csv", "exists already"]),
+        ((*EVAL, "--model", "bicubic", "--csv", "none/scores.csv"), 1, ["none/scores.csv", "does not exist"]),
+        ((*EVAL, "--model", "bicubic", "--protocol", "psnr"), 2, ["--protocol", "psnr"]),
+        (("eval", "--data", "motorcycle", "--scale", "1"), 2, ["--scale"]),
+        (("eval", "--data", "motorcycle", "--scale", "four"), 2, ["--scale", "integer"]),
+        (("eval", "--data", "motorcycle", "--scale", "65", "--model", "bicubic"), 2, ["--scale", "got 65", "2 to 64"]),
+        (("eval", "--data", "motorcycle", "--scale", "4,,8", "--model", "bicubic"), 2, ["--scale", "got 4,,8"]),
+        (
+            ("eval", "--data", "motorcycle", "--scale", "4,4", "--model", "bicubic"),
+            2,
+            ["got 4,4", "different integers"],
+        ),
+        (("eval", "--data", "motorcycle", "--scale", "4,8"), 1, ["no weights in the box for scale 8"]),
+        (("eval", "--data", "motorcycle", "--scale", "2,4", "--model", "x4"), 1, ["x4: upsamples by 4", "factor is 2"]),
+        (("eval", "--data", "pairs", "--scale", "4,16", "--model", "bicubic"), 1, ["room0", "48x48", "3x3 cells"]),
+        (("eval", "--data", "pairs", "--scale", "64", "--model", "bicubic"), 1, ["room0", "smaller than one cell"]),
+        ((*COMPARE, "--methods", "bicubic,,nearest"), 2, ["--methods", "bicubic,,nearest"]),
+        ((*COMPARE, "--methods", "bicubic,cubic"), 1, ["cubic: no such model"]),
+        ((*COMPARE, "--methods", "x{scale}-pac"), 1, ["x2-pac: no such model"]),
+        ((*COMPARE, "--methods", "default,x{scale}"), 2, ["x2: is named twice for scale 2"]),
+        ((*COMPARE, "--protocol", "pac"), 1, ["no weights in the box for scale 2 under protocol pac"]),
+        ((*COMPARE, "--scale", "2;4"), 2, ["--scale", "got 2;4"]),
+        ((*COMPARE, "--image", "room1"), 2, ["--image", "--figure"]),
+        ((*COMPARE, "--image", "room7", "--figure", "f.png"), 1, ["pairs: has no pair room7", "room0"]),
+        ((*COMPARE, "--figure", "existing.png"), 1, ["existing.png", "exists already"]),
+        ((*COMPARE, "--figure", "figure.jpg"), 1, ["figure.jpg", ".png"]),
+        ((*COMPARE, "--csv", "existing.csv"), 1, ["existing.csv", "exists already"]),
+        (("compare", "--data", "pairs"), 2, ["--scale"]),
+        (("eval", "--scale", "4"), 2, ["--data"]),
+    ],
+    ids=command_line,
+)
+def test_every_mistake_is_one_line_and_leaves_nothing_behind(check_mistake, arguments, code, parts):
+    check_mistake(arguments, code, parts)
+
+
+def test_eval_prints_its_protocol(place, depthup_):
+    write_pairs(place / "pairs")
+    result = depthup_("eval", "--data", "pairs", "--scale", "4", "--model", "bilinear", "--protocol", "pac")
+    assert (result.code, result.err) == (0, "")
+    for part in ("pairs, split test", "bilinear", "pac", "depth[(s-1)//2::s", "border", "cm", "per image", "rmse"):
+        assert part in result.out
+    for part in (
+        "5 % of",
+        "at most 5 pixels",
+        "match within 1 pixel",
+        "2000 resamples",
+        "seed 0",
+        "left out of its mean",
+    ):
+        assert part in " ".join(result.out.split())
+
+
+def test_eval_json_and_csv(place, depthup_):
+    write_pairs(place / "pairs")
+    result = depthup_("eval", "--data", "pairs", "--scale", "2", "--json", "--csv", "scores.csv")
+    assert (result.code, result.err) == (0, "")
+    summary = json.loads(result.out)
+    assert (summary["method"], summary["images"], summary["scenes"], summary["unit"]) == ("x2", 4, 4, "cm")
+    with (place / "scores.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [row["name"] for row in table] == sorted(SCENES)
+    assert summary["rmse"] == pytest.approx(np.mean([float(row["rmse"]) for row in table]))
+    again = depthup_("eval", "--data", "pairs", "--scale", "2", "--json", "--csv", "scores.csv", "--overwrite")
+    assert json.loads(again.out) == summary
+    part = depthup_("eval", "--data", "pairs", "--scale", "2", "--json", "--split", "val")
+    assert json.loads(part.out)["images"] == 1
+
+
+def test_eval_at_several_scales(place, depthup_):
+    write_pairs(place / "pairs")
+    command = ("eval", "--data", "pairs", "--scale", "2, 4")
+    result = depthup_(*command, "--json", "--csv", "scores.csv")
+    assert (result.code, result.err) == (0, "")
+    results = json.loads(result.out)
+    assert [(r["method"], r["scale"]) for r in results] == [("x2", 2), ("x4", 4)]
+    one = json.loads(depthup_("eval", "--data", "pairs", "--scale", "4", "--json").out)
+    assert one == results[1]
+    assert one["split"] == "test"
+    low, high = one["rmse_interval"]
+    assert low < one["rmse"] < high
+    with (place / "scores.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["scale"], row["name"]) for row in rows] == [(s, name) for s in "24" for name in sorted(SCENES)]
+    assert {"boundary_f1", "consistency", "rel", "off_by_10", "rmse_near_edges"} < set(rows[0])
+    text = depthup_(*command).out
+    table = [line.split() for line in text.splitlines()[-3:]]
+    assert table[0][:3] == ["scale", "method", "RMSE"]
+    assert [row[:3] for row in table[1:]] == [[f"x{r['scale']}", r["method"], f"{r['rmse']:.3f}"] for r in results]
+    assert "depth edges" in text
+
+
+def test_eval_is_strict_json_without_edges(place, depthup_):
+    (place / "flat").mkdir()
+    cv2.imwrite(str(place / "flat" / "a_depth.png"), np.full((32, 32), 2000, np.uint16))
+    cv2.imwrite(str(place / "flat" / "a_rgb.png"), np.zeros((32, 32, 3), np.uint8))
+    command = ("eval", "--data", "flat", "--scale", "4", "--model", "nearest")
+    result = depthup_(*command, "--json", "--csv", "flat.csv")
+    assert (result.code, result.err) == (0, "")
+    assert "NaN" not in result.out
+    facts = json.loads(result.out)
+    assert (facts["boundary_f1"], facts["rmse_near_edges"], facts["rmse_interval"]) == (None, None, None)
+    assert facts["undefined_images"] == {"boundary_f1": 1, "rmse_near_edges": 1}
+    with (place / "flat.csv").open(newline="") as file:
+        assert next(csv.DictReader(file))["boundary_f1"] == ""
+    assert "boundary f1      undefined" in depthup_(*command).out
+
+
+def test_eval_motorcycle(place, depthup_):
+    result = depthup_(*EVAL, "--model", "bicubic", "--json", "--csv", "scores.csv")
+    assert (result.code, result.err) == (0, "")
+    summary = json.loads(result.out)
+    assert summary["data"] == "Middlebury 2014 Motorcycle"
+    assert (summary["scale"], summary["protocol"], summary["border"], summary["images"]) == (4, "dkn", 0, 1)
+    assert 2 < summary["rmse"] < 20
+    assert len((place / "scores.csv").read_text().splitlines()) == 2
+
+
+def test_compare(place, depthup_):
+    write_pairs(place / "pairs")
+    methods = ("--methods", "x{scale},bicubic, nearest")
+    result = depthup_(*COMPARE, *methods, "--json", "--csv", "all.csv", "--figure", "all.png", "--image", "room1")
+    assert result.code == 0  # matplotlib may narrate that it builds its font cache
+    results = json.loads(result.out)
+    named = [(r["scale"], r["method"]) for r in results]
+    assert named == [(2, "x2"), (2, "bicubic"), (2, "nearest"), (4, "x4"), (4, "bicubic"), (4, "nearest")]
+    assert results[4] == json.loads(
+        depthup_("eval", "--data", "pairs", "--scale", "4", "--model", "bicubic", "--json").out
+    )
+    with (place / "all.csv").open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == 6 * len(SCENES)
+    assert read_rgb(place / "all.png").shape[1] > 1500
+    text = depthup_(*COMPARE, *methods).out.splitlines()[-6:]
+    assert [tuple(line.split()[:3]) for line in text] == [
+        (f"x{r['scale']}", r["method"], f"{r['rmse']:.3f}") for r in results
+    ]
+    weights = f"{place}/box/x{{scale}}.safetensors"
+    default = json.loads(depthup_(*COMPARE, "--methods", f"default,{weights}", "--json").out)
+    assert [r["method"] for r in default[::2]] == ["x2", "x4"]
+    assert (
+        [r["rmse"] for r in default[::2]] == [r["rmse"] for r in default[1::2]] == [results[n]["rmse"] for n in (0, 3)]
+    )
+
+
+def test_compare_draws_the_median_image(place, depthup_, monkeypatch):
+    write_pairs(place / "pairs")
+    drawn = []
+    monkeypatch.setattr("depthup.commands.evaluate.methods_figure", lambda *arguments: drawn.append(arguments))
+    command = (*COMPARE, "--methods", "bicubic,nearest", "--protocol", "pac", "--csv", "all.csv", "--figure", "f.png")
+    assert depthup_(*command).code == 0
+    with (place / "all.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    last = sorted(
+        (float(row["rmse"]), row["name"]) for row in rows if (row["method"], row["scale"]) == ("nearest", "4")
+    )
+    path, figure_rows, unit, title = drawn[0]
+    assert (str(path), unit) == ("f.png", "m")
+    assert f"image {last[2][1]}\nprotocol pac" in title  # of 4
+    assert [row.scale for row in figure_rows] == [2, 4]
+    for row in figure_rows:
+        assert list(row.results) == ["bicubic", "nearest"]
+        for method, rmse in row.rmse.items():
+            own = next(r for r in rows if (r["method"], r["scale"], r["name"]) == (method, str(row.scale), last[2][1]))
+            assert rmse == float(own["rmse"])
+            error = row.results[method] - row.truth
+            assert rmse == pytest.approx(100 * np.sqrt(np.mean(np.square(error))), rel=1e-4)

@@ -1,0 +1,116 @@
+"""`depthup train`: runs, interrupted and resumed, and what it refuses."""
+
+import json
+import math
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import depthup.training
+import depthup.weights
+from cli_helpers import command_line, snapshot, write_pairs
+from depthup import upsample
+from depthup.models import DDFUpNetConfig
+from depthup.weights import read_metadata
+
+TRAIN = ("train", "--data", "pairs", "--out", "run")
+TINY = ("--scale", "2", "--epochs", "4", "--batch-size", "2", "--crop-size", "32", "--seed", "3")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "parts"),
+    [
+        (TRAIN, 2, ["exactly one of --minutes and --epochs"]),
+        ((*TRAIN, "--minutes", "1", "--epochs", "1"), 2, ["exactly one of --minutes and --epochs"]),
+        ((*TRAIN, "--minutes", "0"), 2, ["--minutes"]),
+        ((*TRAIN, "--epochs", "1", "--scale", "3"), 2, ["scale: got 3"]),
+        ((*TRAIN, "--epochs", "1", "--crop-size", "30"), 2, ["crop_size: got 30"]),
+        ((*TRAIN, "--epochs", "1", "--architecture", "huge"), 2, ["--architecture", "huge"]),
+        ((*TRAIN, "--resume"), 1, ["checkpoint.safetensors: no such file"]),
+        (("train", "--data", "box", "--out", "run", "--epochs", "1"), 1, ["box", "holds no pairs"]),
+        (("train", "--data", "motorcycle", "--out", "run", "--epochs", "1"), 2, ["motorcycle is one pair"]),
+        ((*TRAIN[:-1], "/dev/null/run", "--epochs", "1"), 1, ["/dev/null/run", "cannot be written"]),
+    ],
+    ids=command_line,
+)
+def test_every_mistake_is_one_line_and_leaves_nothing_behind(check_mistake, arguments, code, parts):
+    check_mistake(arguments, code, parts)
+
+
+@pytest.fixture
+def training(place, monkeypatch) -> Path:
+    """Pairs to train on, and networks small enough for it."""
+    write_pairs(place / "pairs")
+    small = classmethod(lambda cls, name, scale, sensor=False: cls(name, scale, 16, 1, sensor=sensor))
+    monkeypatch.setattr(DDFUpNetConfig, "named", small)
+    return place
+
+
+def test_train(training, depthup_):
+    result = depthup_(*TRAIN, *TINY, "--json")
+    assert result.code == 0
+    facts = json.loads(result.out)
+    assert "3 pairs to train on, 1 held out" in result.err
+    assert facts["finished"] is True
+    assert facts["steps"] == 6  # 4 passes over 3 pairs, 2 in a step
+    assert facts["weights"] == "run/model.safetensors"
+    assert math.isfinite(facts["held_out_rmse"])
+    assert (facts["held_out_unit"], facts["held_out_images"], facts["held_out_scenes"]) == ("cm", 1, 1)
+    config = read_metadata("run/model.safetensors")[1]["config"]
+    assert (config["scale"], config["seed"], config["steps"], config["crop_size"]) == (2, 3, 6, 32)
+    rgb, depth = np.zeros((8, 8, 3), np.uint8), np.ones((4, 4))
+    assert upsample(rgb, depth, "run/model.safetensors").shape == (8, 8)
+    before = snapshot(training)
+    again = depthup_(*TRAIN, *TINY)
+    assert again.code == 1
+    assert again.err.startswith("depthup: run: holds a run already")
+    assert again.err.count("\n") == 1
+    assert snapshot(training) == before
+
+
+def test_train_is_interrupted_and_resumed(training, depthup_, monkeypatch):
+    step = depthup.training._step
+    calls = []
+
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            signal.raise_signal(signal.SIGINT)
+        return step(*arguments)
+
+    monkeypatch.setattr(depthup.training, "_step", interrupted)
+    result = depthup_(*TRAIN, *TINY)
+    assert result.code == 130
+    line = result.err.splitlines()[-1]
+    assert line == f"depthup: stopped and saved; go on with: depthup {' '.join(TRAIN)} --resume"
+    resumed = depthup_(*line.split(": ")[-1].split()[1:])
+    assert resumed.code == 0
+    assert "resumed run at step 2" in resumed.err
+    assert len(calls) == 6
+    assert depthup_("train", "--data", "pairs", "--out", "whole", *TINY).code == 0
+    weights = [depthup.weights.load_model(f"{run}/model.safetensors").state_dict() for run in ("run", "whole")]
+    assert all(torch.equal(t, weights[1][name]) for name, t in weights[0].items())
+
+
+def test_a_run_keeps_to_its_settings_and_ends_once(training, depthup_):
+    assert depthup_(*TRAIN, *TINY).code == 0
+    contradiction = depthup_(*TRAIN, "--resume", "--seed", "7")
+    assert contradiction.code == 2
+    assert contradiction.err == "depthup: run: was started with --seed 3, and --resume keeps to it; got 7\n"
+    before = snapshot(Path("run"))
+    again = depthup_(*TRAIN, "--resume", "--seed", "3")
+    assert again.code == 0
+    assert "run: this run is finished; nothing to do" in again.err
+    assert "held out rmse" in again.out
+    assert snapshot(Path("run")) == before
+
+
+def test_train_starts_from_given_weights(training, depthup_):
+    assert depthup_(*TRAIN, *TINY, "--init", "x4").code == 0
+    missing = depthup_("train", "--data", "pairs", "--out", "other", *TINY, "--init", "x5")
+    assert missing.code == 1
+    assert missing.err.startswith("depthup: x5: no such model")
+    assert missing.err.count("\n") == 1
