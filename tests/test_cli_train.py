@@ -23,8 +23,8 @@ TINY = ("--scale", "2", "--epochs", "4", "--batch-size", "2", "--crop-size", "32
 @pytest.mark.parametrize(
     ("arguments", "code", "parts"),
     [
-        (TRAIN, 2, ["exactly one of --minutes and --epochs"]),
-        ((*TRAIN, "--minutes", "1", "--epochs", "1"), 2, ["exactly one of --minutes and --epochs"]),
+        (TRAIN, 2, ["exactly one of --minutes, --epochs and --recipe"]),
+        ((*TRAIN, "--minutes", "1", "--epochs", "1"), 2, ["exactly one of --minutes, --epochs and --recipe"]),
         ((*TRAIN, "--minutes", "0"), 2, ["--minutes"]),
         ((*TRAIN, "--epochs", "1", "--scale", "3"), 2, ["scale: got 3"]),
         ((*TRAIN, "--epochs", "1", "--crop-size", "30"), 2, ["crop_size: got 30"]),
