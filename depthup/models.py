@@ -2,7 +2,7 @@
 
 Named configurations of one family (`NAMED`): `paper` follows Zhou et al. (CVPR 2021, section 4.3) with PAC-Net's widths
 (Su et al., CVPR 2019, section 5.1) where the paper is silent; `fast`, `base` and `large` are ours, one network in three
-sizes. Weights of `base` are shipped.
+sizes. Weights of `base` and `fast` are shipped.
 """
 
 from __future__ import annotations

@@ -23,9 +23,16 @@ _X8 = (
     _MUON | _LARGE_CROPS | {"scale": 8, "steps": 1800},
 )
 
+_FAST_X4 = _MUON | {"architecture": "fast", "scale": 4, "steps": 3200}
+_FAST_X8 = _MUON | _LARGE_CROPS | {"architecture": "fast", "scale": 8, "steps": 1200}
+
 RECIPES: dict[str, tuple[Stage, ...]] = {
     "x4": (_X4,),
     "x8": _X8,
     "x4-pac": (_X4, _X4 | {"protocol": "pac", "steps": 2557}),
+    "x8-pac": (*_X8, _MUON | _LARGE_CROPS | {"scale": 8, "protocol": "pac", "steps": 700}),
+    "fast-x4": (_FAST_X4,),
+    "fast-x8": (_FAST_X4, _FAST_X8),
+    "fast-x16": (_FAST_X4, _FAST_X8, _FAST_X8 | {"scale": 16, "steps": 800}),
 }
 """Name of weights -> stages."""

@@ -212,7 +212,7 @@ def test_an_old_file_is_replaced(saved):
 @pytest.mark.parametrize("name", shipped_names())
 def test_the_weights_in_the_box(name):
     config, training = read_metadata(name)
-    scale, _, protocol = name.removeprefix("sensor-").removeprefix("x").partition("-")
+    scale, _, protocol = name.removeprefix("sensor-").removeprefix("fast-").removeprefix("x").partition("-")
     assert config.scale == int(scale)
     assert config.sensor == name.startswith("sensor-") == training["config"].get("sensor", False)
     assert training["config"]["protocol"] == (protocol or "dkn")

@@ -36,7 +36,7 @@ def models_in_the_box() -> dict[str, dict]:
         validation = training["validation"]
         models[name] = {
             "scale": config.scale,
-            "architecture": config.architecture,
+            "architecture": training["config"].get("architecture", config.architecture),
             "protocol": training["config"]["protocol"],
             "sensor": config.sensor,
             "parameters": parameters,
