@@ -485,7 +485,7 @@ def slowly(batch: Batch, seed: int, settings: dict = SETTINGS) -> None:
     batch.run(settings, compute=compute_slowly, write=write_in_pieces)
 
 
-def names(folder: Path) -> set[str]:
+def present(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
 
 
@@ -497,9 +497,9 @@ def test_killed_at_random_and_continued_gives_the_same_folder(tmp_path):
     rng = random.Random(0)
     kills, partial = 0, 0
     for seed in range(40):
-        before = names(killed.out)
+        before = present(killed.out)
         child = in_child(lambda seed=seed: slowly(killed, seed))
-        while child.is_alive() and names(killed.out) - {LOCK} == before - {LOCK}:  # however slow the machine is
+        while child.is_alive() and present(killed.out) - {LOCK} == before - {LOCK}:  # however slow the machine is
             time.sleep(0.001)
         time.sleep(0.05 * rng.random())
         child.kill()
