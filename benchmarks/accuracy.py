@@ -51,9 +51,10 @@ def main(options: argparse.Namespace) -> None:
     folder = options.folder
     sets = [(str(folder / "nyuv2"), "val"), (str(folder / "middlebury"), "test"), (str(folder / "lu"), "test")]
     rows = json.loads(PATH.read_text())["rows"] if options.networks else []
+    wanted = tasks(options.networks.split(",") if options.networks else None)
     for data, split in [*sets, ("motorcycle", "test")]:
         pairs = CachedPairs(open_dataset(data, split))
-        for scale, protocol, method in tasks(options.networks and options.networks.split(",")):
+        for scale, protocol, method in wanted:
             row = evaluate(pairs, scale, protocol, method).summary()
             row.pop("definitions")
             rows = [other for other in rows if any(other[name] != row[name] for name in SAME)] + [row]
