@@ -16,32 +16,19 @@ import time
 import torch
 from timing import print_table
 
-from depthup.data import CachedPairs, CropSampler, open_dataset, prefetch
-from depthup.training import TrainConfig, _Some, _start, _step, _validate, learning_rate
+from depthup.data import CachedPairs, open_dataset, prefetch
+from depthup.training import TrainConfig, _Some, _start, _validate, learning_rate, make_sampler, train_step
 
 
 def short_run(training: CachedPairs, validation: CachedPairs, config: TrainConfig, minutes: float) -> dict:
     """Steps made, and the RMSE of the averaged weights."""
     state = _start(config)
-    sampler = CropSampler(
-        training,
-        config.crop_size,
-        config.scale,
-        config.protocol,
-        config.batch_size,
-        config.seed,
-        sensor=config.sensor,
-    )
     began = time.process_time()
-    for batch in prefetch(sampler, 0, 2**62):
+    for batch in prefetch(make_sampler(training, config), 0, 2**62):
         done = (time.process_time() - began) / 60 / minutes
         if done >= 1:
             break
-        for optimiser in state.optimisers.values():
-            for group in optimiser.param_groups:
-                group["lr"] = learning_rate(config, state.step, done)
-        _step(config, state, batch)
-        state.step += 1
+        train_step(config, state, batch, learning_rate(config, state.step, done))
     held_out = _Some(validation, len(validation) // 4)
     rmse = _validate(state, held_out, config).rmse
     return {"steps": state.step, "rmse": f"{rmse:.3f}", "images": len(held_out)}

@@ -28,6 +28,9 @@ WHITE_FRAME = 8
 SUPPORT_CELLS = 2
 """Low-resolution cells around a crop that its bicubic cells see: a = -0.5 reaches 1.5 cells beyond its own."""
 
+SMALLEST_FACTOR = 0.5
+"""By how much a crop is reduced at most for scale augmentation."""
+
 PLANE_PROBABILITY = 0.05
 """How often the depth under a crop for sensor training is a plane that has nothing to do with the RGB image."""
 
@@ -134,6 +137,7 @@ class CropSampler:
         workers: threads that compute the error tables at the start.
         sensor: whether low-resolution depth is what a random `Sensor` measures, holes and all, instead of the
             protocol's; RGB is then sometimes softened too, and depth sometimes a plane.
+        rescale: how often, 0..1, a crop is a larger part of the image, reduced by 0.5 to 1: scale augmentation.
 
     Raises:
         ValueError: `crop_size` is not a multiple of `scale`, the protocol is unknown, or `sensor` for data that are not
@@ -152,6 +156,7 @@ class CropSampler:
         candidates: int = 4,
         workers: int = 2,
         sensor: bool = False,
+        rescale: float = 0.0,
     ) -> None:
         if sensor and pairs.unit != "m":
             raise ValueError(f"a simulated sensor measures metres, and {pairs.title} holds {pairs.unit}")
@@ -159,10 +164,13 @@ class CropSampler:
             raise ValueError(f"crop size {crop_size} is not a multiple of scale {scale}")
         if protocol not in PROTOCOLS:
             raise ValueError(f"protocol {protocol!r} is unknown, expected one of {', '.join(PROTOCOLS)}")
+        if not 0 <= rescale <= 1:
+            raise ValueError(f"rescale: got {rescale}, expected a probability from 0 to 1")
         if batch_size < 1 or candidates < 1 or seed < 0 or not len(pairs):
             raise ValueError("batch_size and candidates must be >= 1, seed >= 0, and there must be pairs")
         self.pairs, self.crop_size, self.scale, self.protocol = pairs, crop_size, scale, protocol
         self.batch_size, self.seed, self.candidates, self.sensor = batch_size, seed, candidates, sensor
+        self.rescale = rescale
         self.margin = -(-max(WHITE_FRAME, pairs.border) // scale) * scale if pairs.border else 0
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
         with ThreadPoolExecutor(workers) as pool:
@@ -209,25 +217,46 @@ class CropSampler:
             self._order = (epoch, order)
         return int(order[place])
 
-    def _position(self, index: int, rng: np.random.Generator) -> tuple[int, int]:
-        """Top and left of a crop, on the grid of low-resolution cells."""
+    def _position(self, index: int, side: int, rng: np.random.Generator) -> tuple[int, int]:
+        """Top and left of a square window, on the grid of low-resolution cells."""
         height, width = self._size(index)
-        free = np.array([height, width]) - self.crop_size - 2 * self.margin
+        free = np.array([height, width]) - side - 2 * self.margin
         places = rng.integers(0, free // self.scale + 1, (self.candidates, 2)) * self.scale + self.margin
         chosen = 0
         if rng.random() < HARDEST_PROBABILITY:
-            chosen = int(np.argmax(_window_sums(self._facts[index].error, places, self.crop_size)))
+            chosen = int(np.argmax(_window_sums(self._facts[index].error, places, side)))
         return int(places[chosen, 0]), int(places[chosen, 1])
 
-    def _cut(
-        self, index: int, top: int, left: int, flips: tuple[bool, bool], rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Depth [S, S] and low-resolution depth [S/s, S/s] of a flipped crop."""
+    def _part(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, tuple[int, int, int, int]]:
+        """RGB of a crop [S, S, 3]; its depth and how much of that lies above, below, left and right of the crop."""
         height, width = self._size(index)
         beyond, size = SUPPORT_CELLS * self.scale, self.crop_size
+        if self.rescale and rng.random() < self.rescale:
+            whole = size + 2 * beyond
+            side = min(round(whole / rng.uniform(SMALLEST_FACTOR, 1)), min(height, width) - 2 * self.margin)
+            if side > whole:
+                top, left = self._position(index, side, rng)
+                window = slice(top, top + side), slice(left, left + side)
+                colours = cv2.resize(self.pairs.rgb(index, *window), (whole, whole), interpolation=cv2.INTER_AREA)
+                # Linear: at most one pixel at an edge mixes two surfaces.
+                depth = cv2.resize(self.pairs.depth(index, *window), (whole, whole), interpolation=cv2.INTER_LINEAR)
+                return colours[beyond:-beyond, beyond:-beyond], depth, (beyond, beyond, beyond, beyond)
+        top, left = self._position(index, size, rng)
         up, before = min(beyond, top), min(beyond, left)
         down, after = min(beyond, height - top - size), min(beyond, width - left - size)
         depth = self.pairs.depth(index, slice(top - up, top + size + down), slice(left - before, left + size + after))
+        colours = self.pairs.rgb(index, slice(top, top + size), slice(left, left + size))
+        return colours, depth, (up, down, before, after)
+
+    def _cut(
+        self,
+        depth: np.ndarray,
+        around: tuple[int, int, int, int],
+        flips: tuple[bool, bool],
+        rng: np.random.Generator,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Depth [S, S] and low-resolution depth [S/s, S/s] of a flipped crop, from depth that reaches beyond it."""
+        up, down, before, after = around
         if flips[0]:
             depth, up = depth[::-1], down
         if flips[1]:
@@ -238,6 +267,7 @@ class CropSampler:
             low = random_sensor(rng, self.scale).measure(depth, self.scale, rng)
         else:
             low = make_low_resolution(depth, self.scale, self.protocol)
+        size = self.crop_size
         row, column, cells = up // self.scale, before // self.scale, size // self.scale
         return depth[up : up + size, before : before + size], low[row : row + cells, column : column + cells]
 
@@ -260,10 +290,9 @@ class CropSampler:
         low_range = np.empty((B, 2), np.float32)
         for n in range(B):
             index = self._index(step * B + n)
-            top, left = self._position(index, rng)
+            colours, wide, around = self._part(index, rng)
             flips = bool(rng.random() < 0.25), bool(rng.random() < 0.5)
-            depth[n, 0], low[n, 0] = self._cut(index, top, left, flips, rng)
-            colours = self.pairs.rgb(index, slice(top, top + S), slice(left, left + S))
+            depth[n, 0], low[n, 0] = self._cut(wide, around, flips, rng)
             if self.sensor:
                 colours = _soften(colours, rng)
             rgb[n] = _jitter(colours[:: -1 if flips[0] else 1, :: -1 if flips[1] else 1], rng)

@@ -587,6 +587,9 @@ def train(
         Optimiser, typer.Option(help="muon: for the filters of hidden convolutions, with adamw for the rest.")
     ] = Optimiser.muon,
     learning_rate: Annotated[float, typer.Option(help="Highest learning rate.", min=0.0)] = 2e-3,
+    rescale: Annotated[
+        float, typer.Option(help="How often a crop is a larger part of an image, reduced.", min=0.0, max=1.0)
+    ] = 0.0,
     precision: Annotated[
         Precision, typer.Option(help="bf16 is faster where the processor has it.")
     ] = Precision.float32,
@@ -606,6 +609,7 @@ def train(
         "crop_size": crop_size,
         "optimiser": optimiser.value,
         "learning_rate": learning_rate,
+        "rescale": rescale,
         "precision": precision.value,
     }
     sources = {name: context.get_parameter_source(name) for name in context.params}

@@ -54,6 +54,7 @@ class TrainConfig:
         learning_rate: highest value, the same for both; reached after `warmup_steps`, then a cosine down to 1 % of it.
         rmse_weight: weight of the mean RMSE of the crops beside the mean absolute error, both in centimetres.
         ema_decay: of the averaged weights, which are the result.
+        rescale: how often, 0..1, a crop is a larger part of an image, reduced by 0.5 to 1.
         precision: `float32` or `bf16` (autocast).
         seed: of the initial weights and of every crop.
         init: weights to start from, a name or a file; tensors that do not fit are left at their random start.
@@ -77,6 +78,7 @@ class TrainConfig:
     gradient_clip: float = 1.0
     rmse_weight: float = 1.0
     ema_decay: float = 0.999
+    rescale: float = 0.0
     precision: str = "float32"
     seed: int = 0
     init: str | None = None
@@ -90,6 +92,8 @@ class TrainConfig:
         self.network_config()  # raises for a scale or architecture that there is not
         if self.crop_size % self.scale:
             raise ValueError(f"crop_size: got {self.crop_size}, expected a multiple of the scale {self.scale}")
+        if not 0 <= self.rescale <= 1:
+            raise ValueError(f"rescale: got {self.rescale}, expected a probability from 0 to 1")
         if self.optimiser not in ("muon", "adamw"):
             raise ValueError(f"optimiser: got {self.optimiser!r}, expected 'muon' or 'adamw'")
         if self.precision not in ("float32", "bf16"):
@@ -169,9 +173,7 @@ def train(
         return TrainResult(True, state.step, state.seconds / 60, read_metadata(weights)[1]["validation"], weights)
     pairs = CachedPairs(training, lambda done, total: tick("reading pairs", done / total))
     device = next(state.model.parameters()).device
-    sampler = CropSampler(
-        pairs, config.crop_size, config.scale, config.protocol, config.batch_size, config.seed, sensor=config.sensor
-    )
+    sampler = make_sampler(pairs, config)
     held_out = _Some(CachedPairs(validation), config.validation_images)
     parameters = state.model.parameter_count()
     report(
@@ -192,11 +194,7 @@ def train(
             if done >= 1 or stopped():
                 break
             rate = learning_rate(config, state.step, done)
-            for optimiser in state.optimisers.values():
-                for group in optimiser.param_groups:
-                    group["lr"] = rate
-            state.losses.append(_step(config, state, {name: t.to(device) for name, t in batch.items()}))
-            state.step += 1
+            state.losses.append(train_step(config, state, {name: t.to(device) for name, t in batch.items()}, rate))
             state.seconds = before + time.monotonic() - began
             tick(f"step {state.step}, loss {state.losses[-1]:.2f} cm", _done(config, state))
             if state.step % config.checkpoint_every == 0:
@@ -222,6 +220,20 @@ def train(
     record |= {"steps": state.step, "minutes": round(state.seconds / 60, 1), "validation": summary}
     save_weights(weights, state.model, record, state.ema)
     return TrainResult(finished, state.step, state.seconds / 60, summary, weights)
+
+
+def make_sampler(pairs: CachedPairs, config: TrainConfig) -> CropSampler:
+    """The crops of a run."""
+    return CropSampler(
+        pairs,
+        config.crop_size,
+        config.scale,
+        config.protocol,
+        config.batch_size,
+        config.seed,
+        sensor=config.sensor,
+        rescale=config.rescale,
+    )
 
 
 def learning_rate(config: TrainConfig, step: int, done: float) -> float:
@@ -330,8 +342,8 @@ def _restore(checkpoint: Path) -> tuple[TrainConfig, TrainState]:
     return config, state
 
 
-def _step(config: TrainConfig, state: TrainState, batch: dict[str, Tensor]) -> float:
-    """One step of the optimiser and of the averaged weights; returns the loss in centimetres."""
+def train_step(config: TrainConfig, state: TrainState, batch: dict[str, Tensor], rate: float) -> float:
+    """One step of the optimisers at a learning rate, and of the averaged weights; returns the loss in centimetres."""
     low, low_range, valid = _fill(batch["low"]), batch["low_range"], batch["low"].isfinite()
     with torch.autocast(low.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
         rgb = batch["rgb"].contiguous(memory_format=torch.channels_last)
@@ -349,11 +361,14 @@ def _step(config: TrainConfig, state: TrainState, batch: dict[str, Tensor]) -> f
     value.backward()
     torch.nn.utils.clip_grad_norm_(state.model.parameters(), config.gradient_clip)
     for optimiser in state.optimisers.values():
+        for group in optimiser.param_groups:
+            group["lr"] = rate
         optimiser.step()
     decay = min(config.ema_decay, (1 + state.step) / (10 + state.step))
     with torch.no_grad():
         current = state.model.state_dict()
         torch._foreach_lerp_(list(state.ema.values()), [current[name] for name in state.ema], 1 - decay)
+    state.step += 1
     return float(value.detach())
 
 

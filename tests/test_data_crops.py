@@ -102,7 +102,10 @@ def test_crop_has_the_low_resolution_of_the_whole_image(cached, protocol, scale)
         low = make_low_resolution(whole, scale, protocol)
         for top in range(0, height - size + 1, max(scale, 8)):
             for left in range(0, width - size + 1, max(scale, 8)):
-                cut, cells = crops._cut(0, top, left, flips, np.random.default_rng(0))
+                up, before = min(2 * scale, top), min(2 * scale, left)
+                down, after = min(2 * scale, height - top - size), min(2 * scale, width - left - size)
+                wide = depth[top - up : top + size + down, left - before : left + size + after]
+                cut, cells = crops._cut(wide, (up, down, before, after), flips, np.random.default_rng(0))
                 y = height - top - size if flips[0] else top
                 x = width - left - size if flips[1] else left
                 np.testing.assert_array_equal(cut, whole[y : y + size, x : x + size])
@@ -224,7 +227,63 @@ def test_hard_places_are_preferred():
     assert share(1) < 0.5 < 0.65 < share(8)
 
 
+class Slope:
+    """A plane whose depth is told by the colours: both grow from left to right and from top to bottom."""
+
+    title, unit, border = "slope", "m", 6
+    names = scenes = ("slope",)
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        rows, columns = np.mgrid[:160, :200]
+        rgb = np.stack([columns, rows, columns], 2).astype(np.uint8)
+        return Pair("slope", "slope", rgb, (1 + 0.01 * columns + 0.02 * rows).astype(np.float32), "m")
+
+
+@pytest.mark.parametrize(("scale", "smallest"), [(4, 80 / 144 + 0.001), (8, 96 / 144 + 0.001)])
+def test_rescaled_crops_are_larger_parts_of_the_image(scale, smallest):
+    crops = CropSampler(CachedPairs(Slope()), 64, scale, "dkn", 8, seed=0, rescale=1.0)
+    crops_as_they_are = CropSampler(CachedPairs(Slope()), 64, scale, "dkn", 8, seed=0)
+    factors = []
+    for step in range(8):
+        batch = crops.batch(step)
+        assert batch["rgb"].shape == (8, 3, 64, 64) and batch["low"].shape == (8, 1, 64 // scale, 64 // scale)
+        for depth, low in zip(batch["depth"][:, 0].numpy(), batch["low"][:, 0].numpy(), strict=True):
+            along = np.abs(np.diff(depth, axis=1)) / 0.01  # source pixels to a pixel of the crop
+            down = np.abs(np.diff(depth, axis=0)) / 0.02
+            np.testing.assert_allclose(along, along[0, 0], rtol=1e-2)  # the same plane, not noise
+            np.testing.assert_allclose(down, along[0, 0], rtol=1e-2)  # by the same factor in both directions
+            cells = depth.reshape(64 // scale, scale, -1, scale).mean((1, 3))
+            np.testing.assert_allclose(low[2:-2, 2:-2], cells[2:-2, 2:-2], atol=2e-4)
+            factors.append(1 / along[0, 0])
+    assert 0.5 - 1e-3 <= min(factors) <= smallest and 0.85 < max(factors) <= 1  # the image is 144 without its rims
+    steps = np.abs(np.diff(crops_as_they_are.batch(0)["depth"].numpy(), axis=3))
+    np.testing.assert_allclose(steps, 0.01, rtol=1e-2)
+
+
+def test_rescaled_colours_stay_on_their_depth():
+    crops = CropSampler(CachedPairs(Slope()), 64, 4, "dkn", 8, seed=0, rescale=1.0)
+    exact = 0
+    for step in range(6):
+        batch = crops.batch(step)
+        for rgb, depth in zip(batch["rgb"].numpy(), batch["depth"][:, 0].numpy(), strict=True):
+            expected = 1 + 0.01 * 255 * rgb[0] + 0.02 * 255 * rgb[1]
+            exact += float(np.abs(expected - depth).max()) < 0.035  # colours are whole numbers: half a step of each
+    assert 15 <= exact <= 33  # the others have their exposure changed
+
+
+def test_rescaling_is_limited_by_the_image(cached):
+    batch = sampler(cached, scale=4, crop_size=64, rescale=1.0).batch(0)  # 80 with what lies around, of 85 without rims
+    assert batch["depth"].shape == (4, 1, 64, 64)
+    assert same(batch, sampler(cached, scale=4, crop_size=64, rescale=1.0).batch(0))
+    assert same(sampler(cached).batch(3), sampler(cached, rescale=0.0).batch(3))
+
+
 def test_bad_arguments(cached):
+    with pytest.raises(ValueError, match=r"rescale: got 1\.5, expected a probability from 0 to 1"):
+        sampler(cached, rescale=1.5)
     with pytest.raises(ValueError, match="crop size 30 is not a multiple of scale 4"):
         sampler(cached, crop_size=30)
     with pytest.raises(ValueError, match="protocol 'area' is unknown"):
