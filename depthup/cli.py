@@ -593,10 +593,14 @@ def train(
     precision: Annotated[
         Precision, typer.Option(help="bf16 is faster where the processor has it.")
     ] = Precision.float32,
+    processes: Annotated[
+        int, typer.Option(help="Processes that share every batch, each with a GPU of its own if there are any.", min=1)
+    ] = 1,
     as_json: JsonFlag = False,
 ) -> None:
     """Train a DDF-Up-Net; Ctrl-C saves, --resume goes on."""
     from depthup.commands.train import train_recipe, train_run
+    from depthup.processes import joined_processes
 
     settings = {
         "scale": scale,
@@ -614,11 +618,14 @@ def train(
     }
     sources = {name: context.get_parameter_source(name) for name in context.params}
     given = {name for name, source in sources.items() if source and source.name == "COMMANDLINE"}
-    with progress_bar() as progress:
+    command = ["-m", "depthup", *sys.argv[1:]]
+    with joined_processes(processes, command) as together, progress_bar() as progress:
         if recipe is None:
-            result = train_run(data, out, minutes, epochs, resume, settings, given, say, progress)
+            result = train_run(data, out, minutes, epochs, resume, settings, given, say, progress, together)
         else:
-            result = train_recipe(data, out, recipe, resume, settings, given, say, progress)
+            result = train_recipe(data, out, recipe, resume, settings, given, say, progress, together)
+    if not together.first:
+        raise typer.Exit(0 if result["finished"] else 130)
     if as_json:
         print(json.dumps(result))
     else:
@@ -626,7 +633,8 @@ def train(
             print(f"{name.replace('_', ' '):15} {f'{value:.3f}' if name == 'held_out_rmse' else value}")
     if not result["finished"]:
         name = f" --recipe {recipe}" if recipe else ""
-        say(f"depthup: stopped and saved; go on with: depthup train --data {data} --out {out}{name} --resume")
+        several = f" --processes {processes}" if processes > 1 else ""
+        say(f"depthup: stopped and saved; go on with: depthup train --data {data} --out {out}{name}{several} --resume")
         raise typer.Exit(130)
 
 

@@ -22,6 +22,7 @@ from depthup.data import STANDARD_SENSOR, CachedPairs, CropSampler, InputError, 
 from depthup.evaluation import Evaluation, evaluate
 from depthup.models import DDFUpNet, DDFUpNetConfig, denormalise, normalise
 from depthup.muon import Muon
+from depthup.processes import ALONE, Processes
 from depthup.stopping import stop_on_signal
 from depthup.upsampling import fill_from_nearest
 from depthup.weights import load_model, read_metadata, save_weights
@@ -134,6 +135,7 @@ def train(
     resume: bool = False,
     report: Callable[[str], None] = print,
     progress: Callable[[str, float], None] | None = None,
+    processes: Processes = ALONE,
 ) -> TrainResult:
     """Train a DDF-Up-Net and write it to the folder `out`.
 
@@ -148,9 +150,11 @@ def train(
         resume: go on from the checkpoint in `out`, exactly.
         report: takes a line of narration.
         progress: takes what is being done and the fraction that is done.
+        processes: those that share every batch; only the first validates, reports and writes.
 
     Raises:
         InputError: `out` holds a run and `resume` is False, or none and it is True; scenes overlap; bad data.
+        ValueError: the processes cannot share a batch equally.
     """
     shared = set(training.scenes) & set(validation.scenes)
     if shared:
@@ -161,64 +165,68 @@ def train(
     if resume and not checkpoint.exists():
         raise InputError(f"{checkpoint}: no such file; expected the checkpoint of a run to resume")
     tick = progress or (lambda what, fraction: None)
+    if not processes.first:
+        report, tick = (lambda line: None), (lambda what, fraction: None)
 
     if resume:
-        config, state = _restore(checkpoint)
+        config, state = _restore(checkpoint, processes.device)
         report(f"resumed {out} at step {state.step} after {state.seconds / 60:.1f} minutes")
     else:
-        state = _start(config)
+        state = _start(config, processes.device)
     weights = out / "model.safetensors"
     if resume and _done(config, state) >= 1 and weights.exists():
         report(f"{out}: this run is finished; nothing to do")
         return TrainResult(True, state.step, state.seconds / 60, read_metadata(weights)[1]["validation"], weights)
     pairs = CachedPairs(training, lambda done, total: tick("reading pairs", done / total))
-    device = next(state.model.parameters()).device
     sampler = make_sampler(pairs, config)
     held_out = _Some(CachedPairs(validation), config.validation_images)
     parameters = state.model.parameter_count()
     report(
         f"{config.architecture} x{config.scale} {config.protocol}: {parameters / 1e6:.2f} M parameters; "
-        f"{len(pairs)} pairs to train on, {len(validation)} held out; {config.precision} on {device}"
+        f"{len(pairs)} pairs to train on, {len(validation)} held out; {config.precision} on {processes.device.type}"
+        + (f", {processes.count} processes" if processes.count > 1 else "")
     )
     record = _record(config, training, validation)
     try:
         out.mkdir(parents=True, exist_ok=True)  # not before the data are known to be good
-        log = _Log(out, state.step)
+        log = _Log(out, state.step) if processes.first else None
     except OSError as error:
         raise InputError(f"{out}: cannot be written ({error.strerror}); expected a folder for the run") from None
     began, before = time.monotonic(), state.seconds
 
     with stop_on_signal() as stopped:
         for batch in prefetch(sampler, state.step, config.steps or 2**62):
-            done = _done(config, state)
-            if done >= 1 or stopped():
+            done, stop = processes.agree(_done(config, state), stopped())
+            if done >= 1 or stop:
                 break
             rate = learning_rate(config, state.step, done)
-            state.losses.append(train_step(config, state, {name: t.to(device) for name, t in batch.items()}, rate))
+            state.losses.append(train_step(config, state, batch, rate, processes))
             state.seconds = before + time.monotonic() - began
             tick(f"step {state.step}, loss {state.losses[-1]:.2f} cm", _done(config, state))
-            if state.step % config.checkpoint_every == 0:
+            if log and state.step % config.checkpoint_every == 0:
                 mean = sum(state.losses) / len(state.losses)
                 log.write(state, loss=mean, learning_rate=rate)
                 state.losses.clear()
                 save_checkpoint(checkpoint, state, asdict(config))
-            if state.step % config.validation_every == 0:
+            if log and state.step % config.validation_every == 0:
                 rmse = _validate(state, held_out, config).rmse
                 log.write(state, validation_rmse=rmse)
                 report(f"step {state.step}: RMSE {rmse:.3f} on {len(held_out)} held-out images, {_minutes(state)}")
 
-    finished = _done(config, state) >= 1
-    save_checkpoint(checkpoint, state, asdict(config))
+    finished = processes.agree(_done(config, state))[0] >= 1
     summary = None
-    if finished:
-        tick("validating", 1.0)
-        summary = _validate(state, held_out.all, config).summary()
-        if state.losses:
-            log.write(state, loss=sum(state.losses) / len(state.losses))
-        log.write(state, validation_rmse=summary["rmse"])
-    log.close()
-    record |= {"steps": state.step, "minutes": round(state.seconds / 60, 1), "validation": summary}
-    save_weights(weights, state.model, record, state.ema)
+    if log:
+        save_checkpoint(checkpoint, state, asdict(config))
+        if finished:
+            tick("validating", 1.0)
+            summary = _validate(state, held_out.all, config).summary()
+            if state.losses:
+                log.write(state, loss=sum(state.losses) / len(state.losses))
+            log.write(state, validation_rmse=summary["rmse"])
+        log.close()
+        record |= {"steps": state.step, "minutes": round(state.seconds / 60, 1), "validation": summary}
+        save_weights(weights, state.model, record, state.ema)
+    processes.agree(0)  # the others wait for the files
     return TrainResult(finished, state.step, state.seconds / 60, summary, weights)
 
 
@@ -278,12 +286,11 @@ def _minutes(state: TrainState) -> str:
     return f"{state.seconds / 60:.1f} minutes"
 
 
-def _start(config: TrainConfig) -> TrainState:
+def _start(config: TrainConfig, device: torch.device = ALONE.device) -> TrainState:
     torch.manual_seed(config.seed)
     model = DDFUpNet(config.network_config())
     if config.init:
         copy_fitting(load_model(config.init), model)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     ema = {name: t.detach().clone() for name, t in model.state_dict().items()}
     return TrainState(model, make_optimisers(model, config), ema)
@@ -323,11 +330,11 @@ def copy_fitting(source: DDFUpNet, target: DDFUpNet) -> None:
     target.load_state_dict(state)
 
 
-def _restore(checkpoint: Path) -> tuple[TrainConfig, TrainState]:
+def _restore(checkpoint: Path, device: torch.device) -> tuple[TrainConfig, TrainState]:
     tensors, facts = load_checkpoint(checkpoint)
     try:
         config = TrainConfig(**facts["config"])
-        state = _start(replace(config, init=None))  # the file it started from may be gone
+        state = _start(replace(config, init=None), device)  # the file it started from may be gone
         state.model.load_state_dict(tensors["model"])
         for name, optimiser in state.optimisers.items():
             moments = tensors["optimiser"].get(name, {})  # none before the first step
@@ -342,8 +349,11 @@ def _restore(checkpoint: Path) -> tuple[TrainConfig, TrainState]:
     return config, state
 
 
-def train_step(config: TrainConfig, state: TrainState, batch: dict[str, Tensor], rate: float) -> float:
+def train_step(
+    config: TrainConfig, state: TrainState, batch: dict[str, Tensor], rate: float, processes: Processes = ALONE
+) -> float:
     """One step of the optimisers at a learning rate, and of the averaged weights; returns the loss in centimetres."""
+    batch = processes.share(batch)
     low, low_range, valid = _fill(batch["low"]), batch["low_range"], batch["low"].isfinite()
     with torch.autocast(low.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
         rgb = batch["rgb"].contiguous(memory_format=torch.channels_last)
@@ -359,6 +369,7 @@ def train_step(config: TrainConfig, state: TrainState, batch: dict[str, Tensor],
         value = loss(depth, batch["depth"], config.rmse_weight)
     state.model.zero_grad(set_to_none=True)
     value.backward()
+    mean_loss = processes.average(state.model, value.detach())
     torch.nn.utils.clip_grad_norm_(state.model.parameters(), config.gradient_clip)
     for optimiser in state.optimisers.values():
         for group in optimiser.param_groups:
@@ -369,7 +380,7 @@ def train_step(config: TrainConfig, state: TrainState, batch: dict[str, Tensor],
         current = state.model.state_dict()
         torch._foreach_lerp_(list(state.ema.values()), [current[name] for name in state.ema], 1 - decay)
     state.step += 1
-    return float(value.detach())
+    return mean_loss
 
 
 def _fill(low: Tensor) -> Tensor:

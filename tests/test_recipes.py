@@ -12,6 +12,7 @@ import torch
 from depthup.commands.errors import UsageError
 from depthup.commands.train import train_recipe
 from depthup.models import DDFUpNetConfig
+from depthup.processes import ALONE
 from depthup.recipes import RECIPES
 from depthup.training import TrainConfig
 from depthup.weights import load_model, read_metadata, shipped_names
@@ -43,7 +44,7 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 def run(folder: Path, out: Path, resume: bool = False, progress=quiet, given: frozenset = frozenset()) -> dict:
     settings = {"scale": 4, "seed": 7, "precision": "float32"}
-    return train_recipe(str(folder), out, "tiny", resume, settings, given, quiet, progress)
+    return train_recipe(str(folder), out, "tiny", resume, settings, given, quiet, progress, ALONE)
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -90,7 +91,7 @@ def test_interrupted_in_any_stage_and_resumed(folder, tmp_path, stage):
 
 def test_what_a_recipe_refuses(folder, tmp_path):
     with pytest.raises(UsageError, match="--recipe: got 'no', expected one of x4"):
-        train_recipe(str(folder), tmp_path / "run", "no", False, {}, set(), quiet, quiet)
+        train_recipe(str(folder), tmp_path / "run", "no", False, {}, set(), quiet, quiet, ALONE)
     with pytest.raises(UsageError, match="--scale is part of a recipe"):
         run(folder, tmp_path / "run", given=frozenset({"scale", "seed"}))
     assert not (tmp_path / "run").exists()

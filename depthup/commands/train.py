@@ -9,6 +9,7 @@ from depthup.checkpoint import load_checkpoint
 from depthup.commands.errors import UsageError
 from depthup.data import PairDataset, open_dataset
 from depthup.depth_files import check_output_folder
+from depthup.processes import Processes
 from depthup.recipes import RECIPES
 from depthup.training import TrainConfig, TrainResult, train
 
@@ -23,11 +24,13 @@ def train_run(
     given: set[str],
     report: Callable[[str], None],
     progress: Callable[[str, float], None],
+    processes: Processes,
 ) -> dict:
     """Train on the `train` split of `data`, validate on its `val` split.
 
     `given` names the settings that the user gave himself: with `resume` they must be those of the run.
     """
+    batch_size = settings["batch_size"]
     if resume and (out / "checkpoint.safetensors").exists():
         started = load_checkpoint(out / "checkpoint.safetensors")[1]["config"]
         for name, value in ({"minutes": minutes} | settings).items():
@@ -36,6 +39,8 @@ def train_run(
                 raise UsageError(
                     f"{out}: was started with --{option} {started.get(name)}, and --resume keeps to it; got {value}"
                 )
+        batch_size = started["batch_size"]
+    _check_sharing(batch_size, processes)
     if not resume and (minutes is None) == (epochs is None):
         raise UsageError("train: expected exactly one of --minutes, --epochs and --recipe")
     training, validation = training_data(data, out)
@@ -44,7 +49,7 @@ def train_run(
         config = TrainConfig(minutes=minutes or 0.0, steps=steps or (0 if minutes else 1), **settings)
     except ValueError as error:
         raise UsageError(f"train: {error}") from None
-    return _train_facts(train(training, validation, config, out, resume, report, progress))
+    return _train_facts(train(training, validation, config, out, resume, report, progress, processes))
 
 
 def train_recipe(
@@ -56,6 +61,7 @@ def train_recipe(
     given: set[str],
     report: Callable[[str], None],
     progress: Callable[[str, float], None],
+    processes: Processes,
 ) -> dict:
     """Train as weights in the box were, stage by stage; all but the last in folders of their own inside `out`."""
     if recipe not in RECIPES:
@@ -63,18 +69,28 @@ def train_recipe(
     own = sorted(given & ({"minutes", "epochs"} | set(settings) - {"seed", "precision"}))
     if own:
         raise UsageError(f"train: --{own[0].replace('_', '-')} is part of a recipe; expected it without --recipe")
-    training, validation = training_data(data, out)
     init, stages = None, RECIPES[recipe]
+    for stage in stages:
+        _check_sharing(stage.get("batch_size", TrainConfig.batch_size), processes)
+    training, validation = training_data(data, out)
     for number, stage in enumerate(stages, 1):
         folder = out if number == len(stages) else out / f"stage-{number}"
         config = TrainConfig(seed=settings["seed"], precision=settings["precision"], init=init, **stage)
         started = (folder / "checkpoint.safetensors").exists()
-        report(f"{recipe}: stage {number} of {len(stages)}, {config.steps} steps")
-        result = train(training, validation, config, folder, resume and started, report, progress)
+        if processes.first:
+            report(f"{recipe}: stage {number} of {len(stages)}, {config.steps} steps")
+        result = train(training, validation, config, folder, resume and started, report, progress, processes)
         if not result.finished:
             break
         init = str(result.weights)
     return _train_facts(result)
+
+
+def _check_sharing(batch_size: int, processes: Processes) -> None:
+    if batch_size % processes.count:
+        raise UsageError(
+            f"--processes: got {processes.count}, expected a number that divides the batch of {batch_size} crops"
+        )
 
 
 def training_data(data: str, out: Path) -> tuple[PairDataset, PairDataset]:

@@ -1,0 +1,130 @@
+"""Training by several processes at once, one for each GPU; started here or by `torchrun`."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import IO
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from depthup.data import InputError
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process's place among all that train together.
+
+    Args:
+        rank: 0 to count - 1; the process of rank 0 validates, reports and writes.
+        count: how many there are.
+        device: what this one computes on.
+    """
+
+    rank: int
+    count: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def share(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """This process's part of a batch, on its device; parts are equally large, or a ValueError is raised."""
+        size = len(next(iter(batch.values())))
+        if size % self.count:
+            raise ValueError(f"a batch of {size} cannot be shared by {self.count} processes, expected a multiple")
+        return {name: t[self.rank :: self.count].to(self.device) for name, t in batch.items()}
+
+    def average(self, model: nn.Module, loss: Tensor) -> float:
+        """Replace every gradient by its mean over all processes; returns that of the loss."""
+        if self.count == 1:
+            return float(loss)
+        values = [loss, *(p.grad for p in model.parameters() if p.grad is not None)]
+        flat = torch.cat([t.flatten() for t in values])
+        dist.all_reduce(flat)
+        flat /= self.count
+        for t, mean in zip(values, flat.split([t.numel() for t in values]), strict=True):
+            t.copy_(mean.view_as(t))
+        return float(loss)
+
+    def agree(self, *values: float) -> list[float]:
+        """The largest of what the processes say, for every value."""
+        if self.count == 1:
+            return list(values)
+        largest = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(largest, dist.ReduceOp.MAX)
+        return largest.tolist()
+
+
+ALONE = Processes(0, 1, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+@contextmanager
+def joined_processes(count: int = 1, command: Sequence[str] = ()) -> Iterator[Processes]:
+    """This process, together with all that are to train with it.
+
+    Args:
+        count: of processes. The others are started here, by `command`, and end here; unless `torchrun` has started
+            this process and told it by its environment who the others are.
+        command: arguments for Python that lead another process to the same call.
+
+    Raises:
+        InputError: there are fewer GPUs, or another process has failed; the last line it wrote is in the message.
+    """
+    gpus = torch.cuda.device_count()
+    started_by_another = "RANK" in os.environ
+    if count == 1 and not started_by_another:
+        yield ALONE
+        return
+    if not started_by_another and 0 < gpus < count:
+        raise InputError(f"--processes: got {count}, expected at most {gpus}, one for each GPU")
+    place, others = ("env://", []) if started_by_another else _start_others(count, command)
+    rank, count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", count))
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if gpus else torch.device("cpu")
+    if gpus:
+        torch.cuda.set_device(device)
+    else:
+        torch.set_num_threads(max(1, torch.get_num_threads() // count))
+    try:
+        dist.init_process_group("nccl" if gpus else "gloo", place, rank=rank, world_size=count)
+        yield Processes(rank, count, device)
+        for process, _ in others:
+            process.wait()
+    except RuntimeError as error:  # of torch: the connection to another one is lost
+        failed = [(process.returncode, said) for process, said in others if process.poll()]
+        if not failed:
+            raise
+        code, said = failed[0]
+        said.seek(0)
+        reason = (said.read().decode(errors="replace").strip().splitlines() or [f"exit code {code}"])[-1]
+        raise InputError(f"another process of this training failed: {reason}") from error
+    finally:
+        for process, said in others:
+            process.kill()
+            process.wait()
+            said.close()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _start_others(count: int, command: Sequence[str]) -> tuple[str, list[tuple[subprocess.Popen, IO[bytes]]]]:
+    """Where all meet, and the processes of rank 1 and above with the files that take their stderr."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    others = []
+    for rank in range(1, count):
+        own = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        environment = os.environ | {name: str(value) for name, value in own.items()}
+        said = tempfile.TemporaryFile()  # noqa: SIM115 - closed when its process has ended
+        process = subprocess.Popen([sys.executable, *command], env=environment, stdout=subprocess.DEVNULL, stderr=said)
+        others.append((process, said))
+    return f"tcp://127.0.0.1:{port}", others

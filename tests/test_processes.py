@@ -1,0 +1,119 @@
+"""Several processes that train together: the same result as one, and an end that leaves nothing behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from depthup.processes import ALONE, Processes
+from depthup.weights import load_model, read_metadata
+
+OPTIONS = ["--architecture", "fast", "--scale", "2", "--crop-size", "32", "--batch-size", "4"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    rng = np.random.default_rng(0)
+    pairs = tmp_path_factory.mktemp("processes")
+    for scene in ("room0", "room1", "room23"):  # the last is held out
+        depth = np.full((64, 64), 4000, np.uint16)
+        depth[20:40, 10:50] = rng.integers(1000, 3000)
+        cv2.imwrite(str(pairs / f"{scene}_depth.png"), depth)
+        cv2.imwrite(str(pairs / f"{scene}_rgb.png"), (depth // 20).astype(np.uint8)[..., None].repeat(3, 2))
+    return pairs
+
+
+def train(folder: Path, out: Path, *options: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "depthup", "train", "--data", str(folder), "--out", str(out), *options]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def children(process: subprocess.Popen) -> list[int]:
+    return [int(n) for n in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+
+
+def wait_for_work(process: subprocess.Popen, out: Path) -> None:
+    for _ in range(1200):
+        assert process.poll() is None, process.stderr.read()
+        if (out / "metrics.csv").exists():  # made when all is ready
+            time.sleep(2)
+            return
+        time.sleep(0.1)
+    raise AssertionError("no work within two minutes")
+
+
+def test_two_processes_train_as_one(folder, tmp_path):
+    outs = [tmp_path / "one", tmp_path / "two"]
+    for count, out in enumerate(outs, 1):
+        process = train(folder, out, *OPTIONS, "--epochs", "40", "--processes", str(count))
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+        assert ("2 processes" in errors) == (count == 2)
+    one, two = (load_model(out / "model.safetensors").state_dict() for out in outs)
+    start = load_start(outs[0])
+    learned = max(float((one[name] - start[name]).abs().max()) for name in one)
+    assert learned > 1e-4
+    assert max(float((one[name] - two[name]).abs().max()) for name in one) < 0.02 * learned
+    assert read_metadata(outs[1] / "model.safetensors")[1]["steps"] == 20
+
+
+def load_start(out: Path) -> dict[str, torch.Tensor]:
+    from depthup.models import DDFUpNet
+
+    torch.manual_seed(0)
+    return DDFUpNet(read_metadata(out / "model.safetensors")[0]).state_dict()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("what", ["stop the first", "kill another"])
+def test_ends_of_a_run(folder, tmp_path, what):
+    out = tmp_path / "run"
+    process = train(folder, out, *OPTIONS, "--epochs", "100000", "--processes", "2")
+    try:
+        wait_for_work(process, out)
+        others = children(process)
+        if what == "stop the first":
+            os.kill(process.pid, signal.SIGTERM)
+        else:
+            os.kill(others[0], signal.SIGKILL)
+        _, errors = process.communicate(timeout=120)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert "Traceback" not in errors
+    if what == "kill another":
+        assert process.returncode == 1
+        assert "another process of this training failed: exit code -9" in errors
+    else:
+        assert process.returncode == 130
+        assert "--processes 2 --resume" in errors
+        assert (out / "checkpoint.safetensors").exists()
+    assert not any(Path(f"/proc/{other}").exists() for other in others)
+
+
+def test_what_cannot_be_shared(folder, tmp_path):
+    process = train(folder, tmp_path / "run", *OPTIONS, "--epochs", "1", "--processes", "3")
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert errors.strip().endswith("--processes: got 3, expected a number that divides the batch of 4 crops")
+    assert not (tmp_path / "run").exists()
+
+
+def test_shares():
+    batch = {"a": torch.arange(6), "b": torch.arange(12).view(6, 2)}
+    shares = [Processes(rank, 3, torch.device("cpu")).share(batch) for rank in range(3)]
+    assert sorted(torch.cat([share["a"] for share in shares]).tolist()) == list(range(6))
+    assert all(len(share["b"]) == 2 for share in shares)
+    with pytest.raises(ValueError, match="a batch of 6 cannot be shared by 4 processes"):
+        Processes(0, 4, torch.device("cpu")).share(batch)
+    assert ALONE.agree(0.25, True) == [0.25, True]
