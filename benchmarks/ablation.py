@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import sys
 from dataclasses import replace
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import torch
 from timing import RESULTS, machine, print_table, time_in_turn
+from torch.utils.flop_counter import FlopCounterMode
 
 from depthup.data import CachedPairs, open_dataset
 from depthup.models import DDFUpNet, DDFUpNetConfig
@@ -41,6 +43,18 @@ def milliseconds(configs: dict[str, DDFUpNetConfig]) -> dict[str, float]:
         calls[name] = lambda net=net: net(low, rgb)
     with torch.no_grad():
         return {name: times["min_ms"] for name, times in time_in_turn(calls, rounds=9).items()}
+
+
+def gflops(config: DDFUpNetConfig) -> float:
+    """Of one 640x480 image, in 10^9: what PyTorch counts, and three for every tap of DDF-Up and CARAFE."""
+
+    def taps(x, channel_filter, *rest, out_shape, **more):
+        return 3 * math.prod(out_shape) * channel_filter[-1] * channel_filter[-2]
+
+    net = DDFUpNet(config).eval()
+    with FlopCounterMode(display=False, custom_mapping={torch.ops.depthup.ddf: taps}) as counter, torch.no_grad():
+        net(torch.rand(1, 1, 480 // config.scale, 640 // config.scale), torch.rand(1, 3, 480, 640))
+    return counter.get_total_flops() / 1e9
 
 
 def equally_fast(architecture: str, scale: int) -> dict[str, int]:
@@ -99,6 +113,7 @@ def main(options: argparse.Namespace) -> None:
             "upsampler": name,
             "width": widths[name],
             "parameters": DDFUpNet(configs[name]).parameter_count(),
+            "gflops_640x480": round(gflops(configs[name]), 2),
             "ms_320x240": times[name],
             "rmse": statistics.mean(scores[name]),
             "spread": max(scores[name]) - min(scores[name]),
@@ -109,7 +124,7 @@ def main(options: argparse.Namespace) -> None:
     facts = vars(options) | {"folder": validation.title, "images": len(validation)}
     path = RESULTS / f"ablation-x{options.scale}.json"
     path.write_text(json.dumps({"machine": machine(), "options": facts, "rows": rows}, indent=1) + "\n")
-    print_table(rows, ["upsampler", "width", "parameters", "ms_320x240", "rmse", "spread"])
+    print_table(rows, ["upsampler", "width", "parameters", "gflops_640x480", "ms_320x240", "rmse", "spread"])
     print(f"\nwritten to {path}")
 
 
