@@ -16,23 +16,37 @@ _LARGE_CROPS: Stage = {"batch_size": 4, "crop_size": 192}
 
 _X4 = _ADAMW | {"scale": 4, "steps": 9516}
 _X8_FIRST = _ADAMW | _LARGE_CROPS | {"scale": 8, "steps": 2155}
-_X8 = (
-    _X4,
-    _X8_FIRST,
-    _X8_FIRST | {"learning_rate": 7e-4, "steps": 1267},
-    _MUON | _LARGE_CROPS | {"scale": 8, "steps": 1800},
-)
+_X8_SECOND = _X8_FIRST | {"learning_rate": 7e-4, "steps": 1267}
+_X8 = (_X4, _X8_FIRST, _X8_SECOND, _MUON | _LARGE_CROPS | {"scale": 8, "steps": 1800})
+_X16 = (_X4, _X8_FIRST, _X8_FIRST | {"scale": 16, "steps": 3146})
+
+_SENSOR_X4 = _ADAMW | {"scale": 4, "sensor": True}
+_SENSOR_X8 = _ADAMW | _LARGE_CROPS | {"scale": 8, "sensor": True, "learning_rate": 1e-3, "steps": 1588}
+_SENSOR_X16 = _SENSOR_X8 | {"scale": 16, "steps": 1585}
 
 _FAST_X4 = _MUON | {"architecture": "fast", "scale": 4, "steps": 3200}
 _FAST_X8 = _MUON | _LARGE_CROPS | {"architecture": "fast", "scale": 8, "steps": 1200}
+_FAST_X16 = _FAST_X8 | {"scale": 16, "steps": 800}
 
 RECIPES: dict[str, tuple[Stage, ...]] = {
     "x4": (_X4,),
     "x8": _X8,
+    "x16": _X16,
     "x4-pac": (_X4, _X4 | {"protocol": "pac", "steps": 2557}),
     "x8-pac": (*_X8, _MUON | _LARGE_CROPS | {"scale": 8, "protocol": "pac", "steps": 700}),
     "fast-x4": (_FAST_X4,),
     "fast-x8": (_FAST_X4, _FAST_X8),
-    "fast-x16": (_FAST_X4, _FAST_X8, _FAST_X8 | {"scale": 16, "steps": 800}),
+    "fast-x16": (_FAST_X4, _FAST_X8, _FAST_X16),
+    "fast-x4-pac": (_FAST_X4, _FAST_X4 | {"protocol": "pac", "steps": 1400}),
+    "fast-x8-pac": (_FAST_X4, _FAST_X8, _FAST_X8 | {"protocol": "pac", "steps": 800}),
+    "fast-x16-pac": (_FAST_X4, _FAST_X8, _FAST_X16, _FAST_X16 | {"protocol": "pac"}),
+    "sensor-x4": (
+        _X4,
+        _SENSOR_X4 | {"learning_rate": 1e-3, "steps": 2434},
+        _SENSOR_X4 | {"learning_rate": 6e-4, "steps": 1082},
+        _SENSOR_X4 | {"learning_rate": 1.2e-3, "steps": 4885},
+    ),
+    "sensor-x8": (_X4, _X8_FIRST, _X8_SECOND, _SENSOR_X8),
+    "sensor-x16": (*_X16, _SENSOR_X16, _SENSOR_X16 | {"steps": 1284}),
 }
 """Name of weights -> stages."""
