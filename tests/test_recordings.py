@@ -282,6 +282,27 @@ def test_open3d(tmp_path, place, title):
     assert (recording.frames[0].camera, recording.depth_unit) == (Camera(610.0, 611.0, 320.0, 240.0), "mm")
 
 
+@pytest.mark.parametrize(
+    ("names", "camera_files", "inside"),
+    [
+        (["color/{}.jpg", "depth/{}.png"], ["intrinsic.json"], "intrinsic_matrix"),
+        (["color/{}.jpg", "depth/{}.png"], ["camera_intrinsic.json"], "intrinsic_matrix"),
+        (["frame_{:05}.jpg", "depth_{:05}.png"], [f"frame_{n:05}.json" for n in range(3)], "intrinsics"),
+        (["rgb/{}.jpg", "depth/{}.exr"], ["metadata.json"], "K"),
+    ],
+)
+def test_lens_distortion_is_warned_of_once(tmp_path, caplog, names, camera_files, inside):
+    make(tmp_path, *(name.format(n) for name in names for n in range(3)))
+    camera = {inside: [610.0, 0, 0, 0, 611.0, 0, 320.0, 240.0, 1]}
+    for coefficients, count in ({"distortion": [0, 0.0]}, 0), ({"k1": 0.1, "dist": {"p2": -0.01}}, 1):
+        for name in camera_files:
+            (tmp_path / name).write_text(json.dumps(camera | coefficients))
+        assert open_recording(tmp_path).frames[2].camera == Camera(610.0, 611.0, 320.0, 240.0)
+        assert len(caplog.records) == count
+    warned = caplog.records[0].getMessage()
+    assert warned.startswith(f"{tmp_path / camera_files[0]}: has lens distortion (dist, k1), which is not applied")
+
+
 @pytest.mark.parametrize("colour", ["rgb", "color", "images"])
 def test_plain_folders(tmp_path, colour):
     recording = open_recording(make(tmp_path, f"{colour}/a.jpg", f"{colour}/b.jpg", "depth/a.png"))
