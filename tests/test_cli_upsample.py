@@ -260,13 +260,16 @@ def test_a_cloud_has_no_point_between_two_surfaces(place, depthup_):
     assert len(points) == count and set(points["point"][:, 2].tolist()) == {1.5, 3.0}
 
 
-def test_an_empty_cloud_is_warned_of(place, depthup_):
+def test_an_empty_cloud_or_mesh_is_warned_of(place, depthup_):
     cv2.imwrite("one.png", np.full((1, 1), 2000, np.uint16))
     cv2.imwrite("row.png", np.zeros((1, 9, 3), np.uint8))
     cloud = ("--model", "bilinear", "--intrinsics", "40,40,4,0", "--ply", "c.ply")
     result = depthup_("upsample", "row.png", "one.png", "-o", "out.png", *cloud, "--json")
     assert (result.code, result.err.count("\n")) == (0, 1)
     assert result.err.startswith("depthup: c.ply: an empty cloud")
+    result = depthup_("upsample", "row.png", "one.png", "-o", "out.png", *cloud, "--mesh", "--overwrite", "--json")
+    assert (result.code, result.err.count("\n")) == (0, 1)
+    assert result.err.startswith("depthup: c.ply: an empty mesh")
 
 
 def test_the_largest_integer_is_warned_of_unless_it_is_declared_invalid(place, depthup_):

@@ -188,6 +188,8 @@ def _write_geometry(path: Path, out: Outputs, rgb: np.ndarray, depth: np.ndarray
         write_image(path, colourise_normals(normals(depth, camera)), overwrite)
     elif out.mesh:
         vertices, colours, faces = mesh(depth, camera, rgb)
+        if not len(faces):
+            log.warning("%s: an empty mesh: no three neighbours of its depth are on one surface", path)
         write_ply(path, vertices, colours, faces=faces, overwrite=overwrite)
     else:
         surface = on_surface(depth, camera)
