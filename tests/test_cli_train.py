@@ -72,7 +72,7 @@ def test_train(training, depthup_):
 
 
 def test_train_is_interrupted_and_resumed(training, depthup_, monkeypatch):
-    step = depthup.training._step
+    step = depthup.training.train_step
     calls = []
 
     def interrupted(*arguments):
@@ -81,7 +81,7 @@ def test_train_is_interrupted_and_resumed(training, depthup_, monkeypatch):
             signal.raise_signal(signal.SIGINT)
         return step(*arguments)
 
-    monkeypatch.setattr(depthup.training, "_step", interrupted)
+    monkeypatch.setattr(depthup.training, "train_step", interrupted)
     result = depthup_(*TRAIN, *TINY)
     assert result.code == 130
     line = result.err.splitlines()[-1]
