@@ -3,7 +3,7 @@
 from depthup.data.camera import Camera
 from depthup.data.crops import CachedPairs, CropSampler, prefetch
 from depthup.data.depth_encoding import DEPTH_KINDS, DEPTH_UNITS, DepthEncoding
-from depthup.data.errors import InputError
+from depthup.data.errors import InputError, UsageError
 from depthup.data.files import (
     DEPTH_SUFFIXES,
     RGB_SUFFIXES,
@@ -45,6 +45,7 @@ __all__ = [
     "Recording",
     "Sensor",
     "Synthetic",
+    "UsageError",
     "crop_to_multiple",
     "is_validation_scene",
     "make_low_resolution",

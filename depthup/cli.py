@@ -456,6 +456,10 @@ SplitOption = Annotated[Split, typer.Option(help="Which part of the data.")]
 SensorFlag = Annotated[
     bool, typer.Option("--sensor", help="Measure with a simulated sensor: a fifth missing in blobs, and noise.")
 ]
+DataInvalidOption = Annotated[
+    list[float] | None,
+    typer.Option("--invalid", help="For a folder: a value of its depth files that is no measurement; repeatable."),
+]
 CsvOption = Annotated[Path | None, typer.Option("--csv", help="Also write the errors of every image.")]
 
 
@@ -481,6 +485,7 @@ def evaluate(
     ] = "default",
     split: SplitOption = Split.test,
     sensor: SensorFlag = False,
+    invalid: DataInvalidOption = None,
     as_json: JsonFlag = False,
     table: CsvOption = None,
     overwrite: OverwriteFlag = False,
@@ -490,7 +495,18 @@ def evaluate(
 
     scales = _scales(scale)
     with progress_bar() as progress:
-        results = evaluate_data(data, split.value, scales, protocol.value, [model], table, overwrite, progress, sensor)
+        results = evaluate_data(
+            data,
+            split.value,
+            scales,
+            protocol.value,
+            [model],
+            table,
+            overwrite,
+            progress,
+            sensor,
+            invalid=invalid or (),
+        )
     one = len(results) == 1
     if as_json:
         print(json.dumps(results[0] if one else results))
@@ -512,6 +528,7 @@ def compare(
     protocol: ProtocolOption = Protocol.dkn,
     split: SplitOption = Split.test,
     sensor: SensorFlag = False,
+    invalid: DataInvalidOption = None,
     as_json: JsonFlag = False,
     table: CsvOption = None,
     figure: Annotated[
@@ -543,6 +560,7 @@ def compare(
             sensor,
             figure,
             image,
+            invalid or (),
         )
     print(json.dumps(results) if as_json else "\n".join(comparison_lines(results)))
 
@@ -580,6 +598,7 @@ def train(
     sensor: Annotated[
         bool, typer.Option("--sensor", help="Learn from simulated sensors: holes, noise, flying pixels.")
     ] = False,
+    invalid: DataInvalidOption = None,
     init: Annotated[str | None, typer.Option(help="Weights to start from: a name or a file, of any scale.")] = None,
     batch_size: Annotated[int, typer.Option(help="Crops in a step.", min=1)] = 8,
     crop_size: Annotated[int, typer.Option(help="Side of a crop in pixels, a multiple of the scale.", min=16)] = 128,
@@ -605,6 +624,7 @@ def train(
         "sensor": sensor,
         "seed": seed,
         "init": init,
+        "invalid": invalid or [],
         "batch_size": batch_size,
         "crop_size": crop_size,
         "optimiser": optimiser.value,
@@ -625,8 +645,8 @@ def train(
         for name, value in result.items():
             print(f"{name.replace('_', ' '):15} {f'{value:.3f}' if name == 'held_out_rmse' else value}")
     if not result["finished"]:
-        name = f" --recipe {recipe}" if recipe else ""
-        say(f"depthup: stopped and saved; go on with: depthup train --data {data} --out {out}{name} --resume")
+        again = f" --recipe {recipe}{''.join(f' --invalid {v:.10g}' for v in invalid or ())}" if recipe else ""
+        say(f"depthup: stopped and saved; go on with: depthup train --data {data} --out {out}{again} --resume")
         raise typer.Exit(130)
 
 

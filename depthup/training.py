@@ -58,6 +58,7 @@ class TrainConfig:
         precision: `float32` or `bf16` (autocast).
         seed: of the initial weights and of every crop.
         init: weights to start from, a name or a file; tensors that do not fit are left at their random start.
+        invalid: values of the depth files that the data sets were told to leave out, see `open_dataset`.
         validation_images: held-out images, evenly spread, that are scored during training; all are at its end.
         validation_every, checkpoint_every: in steps.
     """
@@ -82,6 +83,7 @@ class TrainConfig:
     precision: str = "float32"
     seed: int = 0
     init: str | None = None
+    invalid: list[float] = field(default_factory=list)
     validation_images: int = 24
     validation_every: int = 2000
     checkpoint_every: int = 500

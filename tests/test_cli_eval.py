@@ -52,6 +52,21 @@ COMPARE = ("compare", "--data", "pairs", "--scale", "2,4")
         ((*COMPARE, "--figure", "figure.jpg"), 1, ["figure.jpg", ".png"]),
         ((*COMPARE, "--csv", "existing.csv"), 1, ["existing.csv", "exists already"]),
         (("compare", "--data", "pairs"), 2, ["--scale"]),
+        (
+            (*EVAL, "--model", "bicubic", "--invalid", "65535"),
+            2,
+            ["motorcycle: --invalid is for the files of a folder"],
+        ),
+        (
+            ("compare", "--data", "no-depths.mat", "--scale", "4", "--methods", "bicubic", "--invalid", "9"),
+            2,
+            ["no-depths.mat: --invalid is for"],
+        ),
+        (
+            ("eval", "--data", "missing", "--scale", "4", "--model", "bicubic", "--invalid", "9"),
+            1,
+            ["missing", "no such file or folder"],
+        ),
         (("eval", "--scale", "4"), 2, ["--data"]),
     ],
     ids=command_line,
@@ -91,6 +106,27 @@ def test_eval_json_and_csv(place, depthup_):
     assert json.loads(again.out) == summary
     part = depthup_("eval", "--data", "pairs", "--scale", "2", "--json", "--split", "val")
     assert json.loads(part.out)["images"] == 1
+
+
+def test_eval_leaves_out_what_is_no_measurement(place, depthup_):
+    write_pairs(place / "pairs")
+    for name in SCENES:
+        depth = cv2.imread(f"pairs/{name}_depth.png", cv2.IMREAD_UNCHANGED)
+        depth[:8, :8] = 65535
+        cv2.imwrite(f"pairs/{name}_depth.png", depth)
+    command = ("eval", "--data", "pairs", "--scale", "2", "--model", "nearest")
+    warned = depthup_(*command, "--json")
+    assert warned.err.count("--invalid 65535") == len(SCENES)
+    quiet = depthup_(*command, "--json", "--invalid", "65535")
+    assert (quiet.code, quiet.err) == (0, "")
+    facts, spoilt = json.loads(quiet.out), json.loads(warned.out)
+    assert facts["data"] == "pairs, split test, without values 65535"
+    assert facts["rmse"] < spoilt["rmse"] / 5
+    assert "without values 65535" in depthup_(*command, "--invalid", "65535").out
+    both = depthup_(
+        "compare", "--data", "pairs", "--scale", "2", "--methods", "nearest", "--json", "--invalid", "65535"
+    )
+    assert json.loads(both.out) == [facts]
 
 
 def test_eval_at_several_scales(place, depthup_):

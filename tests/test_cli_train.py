@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import depthup.commands.train
 import depthup.training
 import depthup.weights
 from cli_helpers import command_line, snapshot, write_pairs
@@ -32,6 +33,11 @@ TINY = ("--scale", "2", "--epochs", "4", "--batch-size", "2", "--crop-size", "32
         ((*TRAIN, "--resume"), 1, ["checkpoint.safetensors: no such file"]),
         (("train", "--data", "box", "--out", "run", "--epochs", "1"), 1, ["box", "holds no pairs"]),
         (("train", "--data", "motorcycle", "--out", "run", "--epochs", "1"), 2, ["motorcycle is one pair"]),
+        (
+            ("train", "--data", "synthetic", "--out", "run", "--epochs", "1", "--invalid", "65535"),
+            2,
+            ["synthetic: --invalid is for the files of a folder"],
+        ),
         ((*TRAIN[:-1], "/dev/null/run", "--epochs", "1"), 1, ["/dev/null/run", "cannot be written"]),
     ],
     ids=command_line,
@@ -106,6 +112,25 @@ def test_a_run_keeps_to_its_settings_and_ends_once(training, depthup_):
     assert "run: this run is finished; nothing to do" in again.err
     assert "held out rmse" in again.out
     assert snapshot(Path("run")) == before
+
+
+def test_a_run_keeps_to_what_is_no_measurement(training, depthup_, monkeypatch):
+    opened = []
+    open_dataset = depthup.commands.train.open_dataset
+    monkeypatch.setattr(
+        depthup.commands.train,
+        "open_dataset",
+        lambda data, split, invalid: opened.append(list(invalid)) or open_dataset(data, split, invalid),
+    )
+    assert depthup_(*TRAIN, *TINY, "--invalid", "65535").code == 0
+    record = read_metadata("run/model.safetensors")[1]
+    assert record["config"]["invalid"] == [65535]
+    assert record["data"]["title"] == "pairs, split train, without values 65535"
+    assert depthup_(*TRAIN, "--resume").code == 0
+    assert opened == [[65535]] * 4
+    contradiction = depthup_(*TRAIN, "--resume", "--invalid", "0.5")
+    assert contradiction.code == 2
+    assert "was started with --invalid [65535.0], and --resume keeps to it; got [0.5]" in contradiction.err
 
 
 def test_train_starts_from_given_weights(training, depthup_):

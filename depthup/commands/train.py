@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from depthup.checkpoint import load_checkpoint
@@ -28,6 +28,7 @@ def train_run(
 
     `given` names the settings that the user gave himself: with `resume` they must be those of the run.
     """
+    invalid = settings.get("invalid", [])
     if resume and (out / "checkpoint.safetensors").exists():
         started = load_checkpoint(out / "checkpoint.safetensors")[1]["config"]
         for name, value in ({"minutes": minutes} | settings).items():
@@ -36,9 +37,10 @@ def train_run(
                 raise UsageError(
                     f"{out}: was started with --{option} {started.get(name)}, and --resume keeps to it; got {value}"
                 )
+        invalid = started.get("invalid", [])
     if not resume and (minutes is None) == (epochs is None):
         raise UsageError("train: expected exactly one of --minutes, --epochs and --recipe")
-    training, validation = training_data(data, out)
+    training, validation = training_data(data, out, invalid)
     steps = -(-len(training) * epochs // settings["batch_size"]) if epochs else 0
     try:
         config = TrainConfig(minutes=minutes or 0.0, steps=steps or (0 if minutes else 1), **settings)
@@ -60,14 +62,17 @@ def train_recipe(
     """Train as weights in the box were, stage by stage; all but the last in folders of their own inside `out`."""
     if recipe not in RECIPES:
         raise UsageError(f"--recipe: got {recipe!r}, expected one of {', '.join(RECIPES)}")
-    own = sorted(given & ({"minutes", "epochs"} | set(settings) - {"seed", "precision"}))
+    own = sorted(given & ({"minutes", "epochs"} | set(settings) - {"seed", "precision", "invalid"}))
     if own:
         raise UsageError(f"train: --{own[0].replace('_', '-')} is part of a recipe; expected it without --recipe")
-    training, validation = training_data(data, out)
+    invalid = settings.get("invalid", [])
+    training, validation = training_data(data, out, invalid)
     init, stages = None, RECIPES[recipe]
     for number, stage in enumerate(stages, 1):
         folder = out if number == len(stages) else out / f"stage-{number}"
-        config = TrainConfig(seed=settings["seed"], precision=settings["precision"], init=init, **stage)
+        config = TrainConfig(
+            seed=settings["seed"], precision=settings["precision"], init=init, invalid=invalid, **stage
+        )
         started = (folder / "checkpoint.safetensors").exists()
         report(f"{recipe}: stage {number} of {len(stages)}, {config.steps} steps")
         result = train(training, validation, config, folder, resume and started, report, progress)
@@ -77,14 +82,14 @@ def train_recipe(
     return _train_facts(result)
 
 
-def training_data(data: str, out: Path) -> tuple[PairDataset, PairDataset]:
+def training_data(data: str, out: Path, invalid: Sequence[float] = ()) -> tuple[PairDataset, PairDataset]:
     """The `train` and `val` splits of `data`, once `out` is known to be a place for a run."""
     if data == "motorcycle":
         raise UsageError(
             "train: motorcycle is one pair, kept for checking; expected a .mat file, a folder or `synthetic`"
         )
     check_output_folder(out)
-    return open_dataset(data, "train"), open_dataset(data, "val")
+    return open_dataset(data, "train", invalid), open_dataset(data, "val", invalid)
 
 
 def _train_facts(result: TrainResult) -> dict:
