@@ -232,6 +232,20 @@ def test_a_model_that_tells_no_error_is_refused_before_it_runs(place, depthup_, 
     assert "does not tell how far off it is" in result.err
 
 
+def test_the_camera_is_asked_for_before_the_confidence(place, depthup_):
+    for name in ("rgb", "depth"):
+        (place / "pairs").mkdir(exist_ok=True)
+        (place / "pairs" / f"0_{name}.png").write_bytes((place / f"{name}.png").read_bytes())
+    options = ("--confidence-out", "--ply", "--intrinsics", "1.5,1.5,12,10")  # neither fits
+    for result in (
+        depthup_("batch", "pairs", "-o", "results", *options),
+        depthup_(*GOOD, "--confidence-out", "c.png", "--ply", "c.ply", *options[2:]),
+    ):
+        assert result.code == 1
+        assert "rgb.png: its camera: focal length fx is 1.5" in result.err
+        assert "does not tell how far off it is" not in result.err
+
+
 def test_confidence_is_computed_once(place, depthup_, monkeypatch):
     save_weights(place / "box" / "sensor-x4.safetensors", sensor_net(), RECORD)
     computed, confidence_of = [], depthup.commands.outputs.confidence_of

@@ -11,12 +11,12 @@ import numpy as np
 from depthup.baselines import BASELINES
 from depthup.batch import BatchProgress, BatchResult, Job, run_batch
 from depthup.commands.errors import UsageError
-from depthup.commands.outputs import BatchOutputs, check_camera, check_unit, write_output
+from depthup.commands.outputs import BatchOutputs, check_pair, check_unit, write_output
 from depthup.data import DepthEncoding, Frame, InputError, open_recording, pair_folders, read_rgb
 from depthup.data.planes import read_plane
 from depthup.depth_files import check_output_folder
 from depthup.journal import digest
-from depthup.pair_files import PairArrays, PairOptions, check_confidence, read_pair, upsample_pair
+from depthup.pair_files import PairArrays, PairOptions, read_pair, upsample_pair
 from depthup.upsampling import Upsampled, Upsampler
 from depthup.weights import shipped_names, weights_path
 
@@ -75,10 +75,7 @@ def batch_files(
         if wanted.needs_camera and not files[job.name].camera:
             raise InputError(f"{frame.rgb}: the recording has no intrinsics of this image; expected --intrinsics")
         pair = read_pair(frame.rgb, frame.depth, options, confidence=frame.confidence)
-        if wanted.needs_camera:
-            check_camera(files[job.name], pair.rgb, frame.rgb)
-        if wanted.confidence:
-            check_confidence(upsampler, pair, options)
+        check_pair(files[job.name], upsampler, pair, options, frame.rgb)
         return pair
 
     def compute(job: Job, pair: PairArrays) -> tuple[np.ndarray, Upsampled]:

@@ -19,9 +19,9 @@ from depthup.depth_files import (
     write_depth,
     write_image,
 )
-from depthup.pair_files import PairOptions, confidence_of
+from depthup.pair_files import PairArrays, PairOptions, check_confidence, confidence_of
 from depthup.ply import PLY_SUFFIXES, write_ply
-from depthup.upsampling import Upsampled
+from depthup.upsampling import Upsampled, Upsampler
 from depthup.visualize import colourise
 
 log = logging.getLogger("depthup")
@@ -148,13 +148,20 @@ def check_unit(suffix: str, unit: str | None, scale: float | None = None) -> Non
         raise UsageError(f"{option}: is for the integers of a .png, and a {suffix} file holds float metres; got both")
 
 
-def check_camera(out: Outputs, rgb: np.ndarray, path: Path) -> None:
-    """Whether the camera is one of an image of this size: asked before anything is computed or written."""
-    assert out.camera is not None
-    try:
-        out.camera.of_image(rgb.shape[1], rgb.shape[0])
-    except InputError as error:
-        raise InputError(f"{path}: its {error}") from None
+def check_pair(out: Outputs, upsampler: Upsampler, pair: PairArrays, options: PairOptions, rgb: Path) -> None:
+    """Check that what was read can become every file, before anything is computed: first the camera, then confidence.
+
+    Raises:
+        InputError: the camera is that of another image, or the network for this pair does not tell its error.
+    """
+    if out.needs_camera:
+        assert out.camera is not None
+        try:
+            out.camera.of_image(pair.rgb.shape[1], pair.rgb.shape[0])
+        except InputError as error:
+            raise InputError(f"{rgb}: its {error}") from None
+    if out.confidence:
+        check_confidence(upsampler, pair, options)
 
 
 def write_output(
