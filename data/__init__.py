@@ -17,7 +17,7 @@ from depthup.data.low_resolution import PROTOCOLS, crop_to_multiple, make_low_re
 from depthup.data.motorcycle import Motorcycle, motorcycle
 from depthup.data.nyuv2 import NYUv2Mat
 from depthup.data.opening import open_dataset
-from depthup.data.pairing import Frame, Recording, pair_folders
+from depthup.data.pairing import Frame, Recording, pair_folders, with_maps
 from depthup.data.pairs import SPLITS, Pair, PairDataset, PairFolder, is_validation_scene
 from depthup.data.recordings import open_recording
 from depthup.data.sensor import STANDARD_SENSOR, Sensor
@@ -60,4 +60,5 @@ __all__ = [
     "read_mask",
     "read_rgb",
     "synthetic_pair",
+    "with_maps",
 ]

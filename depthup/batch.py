@@ -35,14 +35,16 @@ class Job:
         name: of the job, in messages.
         inputs: what is read.
         output: what is written first.
-        others: what is written too, and what decides each beside the inputs and the settings of the run; the job is
+        others: what is written too, and what decides each beside inputs, facts and settings of the run; the job is
             done when all are there.
+        facts: what decides every output beside the inputs and the settings.
     """
 
     name: str
     inputs: tuple[Path, ...]
     output: Path
     others: Mapping[Path, str] = field(default_factory=dict)
+    facts: str = ""
 
     @property
     def outputs(self) -> tuple[Path, ...]:
@@ -50,7 +52,7 @@ class Job:
 
     def origin(self, output: Path, inputs: str) -> str:
         """What an output is made from, for the journal, where `inputs` are the digests of the files."""
-        return f"{inputs} {self.others.get(output, '')}".rstrip()
+        return " ".join(part for part in (inputs, self.facts, self.others.get(output)) if part)
 
 
 @dataclass(frozen=True)

@@ -222,6 +222,14 @@ OutUnitOption = Annotated[
     OutUnit | None,
     typer.Option(help="Unit of a .png result; others are float metres. Default: that of DEPTH, or mm where that is m."),
 ]
+OutScaleOption = Annotated[float | None, typer.Option(help="In place of a unit: steps per metre of a .png result.")]
+AlignOption = Annotated[
+    Path | None,
+    typer.Option(help="DEPTH is from another place: its pose, depth camera to RGB camera (4x4 in metres, a file)."),
+]
+DepthIntrinsicsOption = Annotated[
+    str | None, typer.Option(help="Of DEPTH, for --align: fx,fy,cx,cy in pixels, or a file.")
+]
 OverwriteFlag = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
 
 
@@ -255,13 +263,32 @@ def _pair_options(
     return PairOptions(model, device, encoding, 1 if min_confidence is None else min_confidence, wanted, fill.value)
 
 
-def _camera(text: str | None) -> Any:
-    """The camera that `--intrinsics` means, a file or numbers, if it is given."""
+def _cameras(
+    command: str, intrinsics: str | None, shown: bool, align: Path | None, depth_intrinsics: str | None
+) -> Any:
+    """The camera of RGB and the alignment of DEPTH that the options of `upsample` and `batch` mean, if they are given.
+
+    `shown`: whether something is written that needs the camera.
+    """
+    from depthup.calibration import read_transform
+    from depthup.commands.errors import UsageError
+    from depthup.pair_files import Alignment
+
+    if intrinsics and not (shown or align):
+        raise UsageError(f"{command}: --intrinsics are for --ply, --normals and --align; expected one of them")
+    if align and not depth_intrinsics:
+        raise UsageError(f"{command}: --align needs the camera of DEPTH, too; expected --depth-intrinsics")
+    if depth_intrinsics and not align:
+        raise UsageError(f"{command}: --depth-intrinsics is for --align; expected both")
+    camera = _camera(intrinsics) if intrinsics else None
+    return camera, Alignment(_camera(depth_intrinsics), read_transform(align)) if align and depth_intrinsics else None
+
+
+def _camera(text: str) -> Any:
+    """The camera that `--intrinsics` means, a file or numbers."""
     from depthup.calibration import parse_intrinsics, read_camera
     from depthup.data import InputError
 
-    if text is None:
-        return None
     if Path(text).exists():
         return read_camera(text)
     if re.search(r"[^-+\d.,eE\s]", text):
@@ -295,9 +322,7 @@ def upsample(
     size: SizeOption = None,
     fill: FillOption = Fill.near,
     out_unit: OutUnitOption = None,
-    out_scale: Annotated[
-        float | None, typer.Option(help="In place of a unit: steps per metre of a .png result.")
-    ] = None,
+    out_scale: OutScaleOption = None,
     preview: Annotated[Path | None, typer.Option(help="Also a colour picture of the result (.png, .jpg).")] = None,
     confidence_out: Annotated[
         Path | None, typer.Option(help="Also a confidence map, 0..1 (16-bit .png: 0..65535): 0.5 = 1 % error expected.")
@@ -310,40 +335,23 @@ def upsample(
     ] = None,
     mesh: Annotated[bool, typer.Option("--mesh", help="Make it a mesh, cut at depth edges.")] = False,
     normals: Annotated[Path | None, typer.Option(help="Also a picture of the normals (.png, .jpg).")] = None,
-    align: Annotated[
-        Path | None,
-        typer.Option(help="DEPTH is from another place: its pose, depth camera to RGB camera (4x4 in metres, a file)."),
-    ] = None,
-    depth_intrinsics: Annotated[
-        str | None, typer.Option(help="Of DEPTH, for --align: fx,fy,cx,cy in pixels, or a file.")
-    ] = None,
+    align: AlignOption = None,
+    depth_intrinsics: DepthIntrinsicsOption = None,
     overwrite: OverwriteFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Turn low-resolution depth and its RGB image into depth at the resolution of the image."""
     from dataclasses import replace
 
-    from depthup.calibration import read_transform
     from depthup.commands.errors import UsageError
     from depthup.commands.outputs import Outputs
     from depthup.commands.upsample import upsample_files
-    from depthup.pair_files import Alignment
 
     options = _pair_options(
         model, device, depth_unit, depth_scale, depth_kind, focal, baseline, doffs, invalid, min_confidence, size, fill
     )
-    if intrinsics and not (ply or normals or align):
-        raise UsageError("upsample: --intrinsics are for --ply, --normals and --align; expected one of them")
-    rgb_camera = _camera(intrinsics)
-    if align:
-        if not rgb_camera or not depth_intrinsics:
-            raise UsageError("upsample: --align needs both cameras; expected --intrinsics and --depth-intrinsics")
-        alignment = Alignment(_camera(depth_intrinsics), rgb_camera, read_transform(align))
-        options = replace(options, alignment=alignment)
-    elif depth_intrinsics:
-        raise UsageError("upsample: --depth-intrinsics is for --align; expected both")
-    if out_unit and out_scale:
-        raise UsageError("upsample: expected --out-unit or --out-scale, got both")
+    camera, alignment = _cameras("upsample", intrinsics, bool(ply or normals), align, depth_intrinsics)
+    options = replace(options, alignment=alignment)
     if min_confidence is not None and not confidence:
         raise UsageError("upsample: --min-confidence is for a map; expected --confidence")
     if mesh and not ply:
@@ -357,7 +365,7 @@ def upsample(
         confidence_out,
         ply,
         mesh,
-        rgb_camera,
+        camera,
     )
     result = upsample_files(rgb, depth, files, options, mask, confidence, overwrite)
     if as_json:
@@ -393,10 +401,17 @@ def batch(
     baseline: BaselineOption = None,
     doffs: DoffsOption = 0.0,
     invalid: InvalidOption = None,
+    mask: Annotated[
+        Path | None, typer.Option(help="Folder of masks, named as the depth maps and of their sizes, not 0 = valid.")
+    ] = None,
+    confidence: Annotated[
+        Path | None, typer.Option(help="Folder of confidence maps, 0 to 2. Default: those of the recording.")
+    ] = None,
     min_confidence: MinConfidenceOption = None,
     size: SizeOption = None,
     fill: FillOption = Fill.near,
     out_unit: OutUnitOption = None,
+    out_scale: OutScaleOption = None,
     out_format: Annotated[OutFormat, typer.Option("--format", help="Of the results.")] = OutFormat.png,
     preview: Annotated[bool, typer.Option("--preview", help="Also NAME.preview.jpg, a colour picture.")] = False,
     confidence_out: Annotated[
@@ -409,10 +424,14 @@ def batch(
     ply: Annotated[bool, typer.Option("--ply", help="Also NAME.ply, a coloured point cloud.")] = False,
     mesh: Annotated[bool, typer.Option("--mesh", help="Make it a mesh, cut at depth edges.")] = False,
     normals: Annotated[bool, typer.Option("--normals", help="Also NAME.normals.png.")] = False,
+    align: AlignOption = None,
+    depth_intrinsics: DepthIntrinsicsOption = None,
     overwrite: OverwriteFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Upsample folders or a recording. What is done is skipped, what fails is reported; the same command goes on."""
+    from dataclasses import replace
+
     from depthup.commands.batch import batch_files
     from depthup.commands.errors import UsageError
     from depthup.commands.outputs import BatchOutputs
@@ -422,10 +441,11 @@ def batch(
     )
     if mesh and not ply:
         raise UsageError("batch: --mesh is a kind of --ply; expected both")
-    if intrinsics and not (ply or normals):
-        raise UsageError("batch: --intrinsics are for --ply and --normals; expected one of them")
-    unit, camera = out_unit.value if out_unit else None, _camera(intrinsics)
-    wanted = BatchOutputs(f".{out_format.value}", unit, preview, normals, confidence_out, ply, mesh, camera)
+    camera, alignment = _cameras("batch", intrinsics, ply or normals, align, depth_intrinsics)
+    options = replace(options, alignment=alignment)
+    unit = out_unit.value if out_unit else None
+    wanted = BatchOutputs(f".{out_format.value}", unit, preview, normals, confidence_out, ply, mesh, camera, out_scale)
+    maps = {kind: folder for kind, folder in (("mask", mask), ("confidence", confidence)) if folder}
     began = time.monotonic()
     with progress_bar(0.5) as bar:
 
@@ -434,7 +454,7 @@ def batch(
             counts = f"{state.done} done, {state.skipped} skipped, {state.failed} failed of {state.total}"
             bar(counts, handled / state.total)
 
-        result, unpaired = batch_files(rgb, depth, out, wanted, options, overwrite, say, progress)
+        result, unpaired = batch_files(rgb, depth, out, wanted, options, overwrite, say, progress, maps)
     for name, reason in result.failed.items():
         say(f"depthup: {name}: {reason}")
     counts = {"done": len(result.done), "skipped": len(result.skipped), "failed": len(result.failed)}

@@ -51,7 +51,15 @@ from depthup.weights import save_weights
         ((*GOOD, "--normals", "n.png", "--intrinsics", "cam.json"), 1, ["cam.json: no such file", "fx,fy,cx,cy"]),
         ((*GOOD, "--intrinsics", "9,9,4,4"), 2, ["--intrinsics are for --ply, --normals and --align"]),
         ((*GOOD, "--align", "pose.txt", "--intrinsics", "9,9,4,4"), 2, ["--depth-intrinsics"]),
+        ((*GOOD, "--align", "pose.txt"), 2, ["--align needs the camera of DEPTH", "--depth-intrinsics"]),
         ((*GOOD, "--depth-intrinsics", "9,9,4,4"), 2, ["--depth-intrinsics is for --align"]),
+        (
+            (*GOOD, "--align", "existing.csv", "--depth-intrinsics", "9,9,4,4", "--intrinsics", "40,40,24,16"),
+            1,
+            ["existing.csv: holds text that is no number"],
+        ),
+        ((*GOOD, "--out-scale", "0"), 2, ["--out-scale: got 0", "> 0"]),
+        ((*GOOD, "--out-scale", "nan"), 2, ["--out-scale: got nan", "> 0"]),
         ((*GOOD, "--size", "0x0"), 2, ["--size: got 0x0"]),
         (
             (*GOOD, "--intrinsics", "1.5,1.5,12,10", "--normals", "n.png"),
@@ -335,6 +343,17 @@ def test_upsample_a_sensor_beside_the_camera(place, depthup_):
     result = depthup_("upsample", "rgb.png", "flat.png", "-o", "out.png", "--align", "pose.txt", *cameras)
     assert result.code == 0, result.err
     assert (cv2.imread("out.png", cv2.IMREAD_UNCHANGED) == 2000).all()
+
+
+def test_a_camera_of_another_image_names_the_image(place, depthup_):
+    (place / "pose.txt").write_text("1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\n")
+    (place / "vga.json").write_text(
+        json.dumps({"fx": 500, "fy": 500, "cx": 320, "cy": 240, "width": 640, "height": 480})
+    )
+    for own, name in ((("vga.json", "10,10,5.5,3.5"), "rgb.png"), (("40,40,23.5,15.5", "vga.json"), "depth.png")):
+        result = depthup_(*GOOD, "--align", "pose.txt", "--intrinsics", own[0], "--depth-intrinsics", own[1])
+        assert (result.code, result.err.count("\n")) == (1, 1)
+        assert result.err.startswith(f"depthup: {name}: its camera: its image is 640x480 and this one")
 
 
 def test_upsample_overwrites_when_told(place, depthup_):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import cv2
 import numpy as np
 
 from depthup.commands.errors import UsageError
-from depthup.data import Camera, Frame, InputError
+from depthup.data import Camera, Frame
 from depthup.depth_files import (
     DEPTH_OUTPUT_SUFFIXES,
     IMAGE_OUTPUT_SUFFIXES,
@@ -19,7 +20,7 @@ from depthup.depth_files import (
     write_depth,
     write_image,
 )
-from depthup.pair_files import PairArrays, PairOptions, check_confidence, confidence_of
+from depthup.pair_files import PairArrays, PairOptions, camera_of, check_confidence, confidence_of
 from depthup.ply import PLY_SUFFIXES, write_ply
 from depthup.upsampling import Upsampled, Upsampler
 from depthup.visualize import colourise
@@ -76,7 +77,7 @@ class BatchOutputs:
     """Files that `batch_files` writes for a pair NAME: NAME.png or the like, and what else is asked for.
 
     Args:
-        suffix, unit: of the result, as of `Outputs`.
+        suffix, unit, scale: of the result, as of `Outputs`.
         preview, normals, confidence, cloud: also NAME.preview.jpg, NAME.normals.png, NAME.confidence.png, NAME.ply.
         mesh: NAME.ply is a mesh.
         camera: intrinsics of every RGB image; None = those of the recording.
@@ -90,6 +91,7 @@ class BatchOutputs:
     cloud: bool = False
     mesh: bool = False
     camera: Camera | None = None
+    scale: float | None = None
 
     @property
     def needs_camera(self) -> bool:
@@ -104,6 +106,7 @@ class BatchOutputs:
         return Outputs(
             folder / f"{frame.name}{self.suffix}",  # a name such as 1305031102.1753 has dots, so not `with_suffix`
             self.unit,
+            self.scale,
             preview=named(self.preview, ".preview.jpg"),
             normals=named(self.normals, ".normals.png"),
             confidence=named(self.confidence, ".confidence.png"),
@@ -142,7 +145,11 @@ def check_outputs(out: Outputs, inputs: list[Path], overwrite: bool) -> None:
 
 
 def check_unit(suffix: str, unit: str | None, scale: float | None = None) -> None:
-    """Refuse a unit for floats: they are metres, and not every format has room to say otherwise."""
+    """Refuse a unit for floats, which are metres, as not every format has room to say otherwise; and a bad scale."""
+    if unit and scale is not None:
+        raise UsageError("expected --out-unit or --out-scale, got both")
+    if scale is not None and not 0 < scale < math.inf:
+        raise UsageError(f"--out-scale: got {scale:g}, expected steps per metre > 0")
     if suffix.lower() != ".png" and (unit or scale):
         option = "--out-unit" if unit else "--out-scale"
         raise UsageError(f"{option}: is for the integers of a .png, and a {suffix} file holds float metres; got both")
@@ -156,10 +163,7 @@ def check_pair(out: Outputs, upsampler: Upsampler, pair: PairArrays, options: Pa
     """
     if out.needs_camera:
         assert out.camera is not None
-        try:
-            out.camera.of_image(pair.rgb.shape[1], pair.rgb.shape[0])
-        except InputError as error:
-            raise InputError(f"{rgb}: its {error}") from None
+        camera_of(out.camera, pair.rgb, rgb)
     if out.confidence:
         check_confidence(upsampler, pair, options)
 

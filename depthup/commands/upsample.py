@@ -32,12 +32,14 @@ def upsample_files(
         UsageError: options contradict each other.
     """
     check_outputs(out, [path for path in (rgb, depth, mask, confidence) if path], overwrite)
-    if out.needs_camera and not out.camera:
-        raise UsageError("upsample: --ply and --normals need the camera; expected --intrinsics fx,fy,cx,cy or a file")
+    if (out.needs_camera or options.alignment) and not out.camera:
+        raise UsageError(
+            "upsample: --align, --ply and --normals need the camera; expected --intrinsics fx,fy,cx,cy or a file"
+        )
     upsampler = Upsampler(options.model, options.device)
     if out.confidence and options.model:
         upsampler.check_tells_error()
-    pair = read_pair(rgb, depth, options, mask, confidence)
+    pair = read_pair(rgb, depth, options, mask, confidence, out.camera)
     check_pair(out, upsampler, pair, options, rgb)
     upsampler.warm_up(pair.rgb, pair.depth, options.size)  # loading is not part of the time
     began = time.perf_counter()
