@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from depthup.data.camera import Camera
-from depthup.data.errors import InputError
+from depthup.data.errors import InputError, UsageError
 from depthup.data.files import DEPTH_SUFFIXES, RAW_SUFFIXES, RGB_SUFFIXES
 
 OUTPUT_MARK = ".depthup-batch.jsonl"
@@ -85,13 +85,14 @@ def pair_folders(
         The frames, and the images without a partner.
 
     Raises:
-        InputError: no such folder, `out` is one of them, two images that fit one partner, or no pair at all.
+        UsageError: `out` is one of them, or they are the same.
+        InputError: no such folder, two images that fit one partner, or no pair at all.
     """
     rgb_folder, depth_folder = Path(rgb_folder), Path(depth_folder)
     for folder in (rgb_folder, depth_folder):
         _check_folder(folder)
     if rgb_folder.resolve() == depth_folder.resolve():
-        raise InputError(f"{rgb_folder}: is given for RGB and for depth; give it once, or expected two folders")
+        raise UsageError(f"{rgb_folder}: is given for RGB and for depth; give it once, or expected two folders")
     rgb = find_images(rgb_folder, RGB_SUFFIXES, out, depth_folder)
     depth = find_images(depth_folder, DEPTH_SUFFIXES, out, rgb_folder)
     pairs = pair_images(rgb, depth, maximal_difference)
@@ -183,10 +184,10 @@ def find_images(
         other: another folder that is not searched.
 
     Raises:
-        InputError: `folder` is `out`.
+        UsageError: `folder` is `out`.
     """
     if out is not None and Path(out).resolve() == folder.resolve():
-        raise InputError(f"{out}: is the folder of the inputs; expected another for the results")
+        raise UsageError(f"{out}: is the folder of the inputs; expected another for the results")
     closed = {Path(place).resolve() for place in (out, other) if place is not None}
     images = []
     for place, folders, names in os.walk(folder):

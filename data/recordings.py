@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from depthup.data.camera import Camera
 from depthup.data.distortion import warn_of_distortion
-from depthup.data.errors import InputError
+from depthup.data.errors import InputError, UsageError
 from depthup.data.files import DEPTH_SUFFIXES, RGB_SUFFIXES
 from depthup.data.pairing import (
     MAXIMAL_DIFFERENCE,
@@ -302,7 +302,7 @@ def _refuse_coloured_depth(recording: Recording) -> None:
 
 def _refuse_same(folder: Path, out: str | Path | None) -> None:
     if out is not None and Path(out).resolve() == folder.resolve():
-        raise InputError(f"{out}: is the folder of the inputs; expected another for the results")
+        raise UsageError(f"{out}: is the folder of the inputs; expected another for the results")
 
 
 def _with_confidence(frames: Iterable[Frame], folder: Path, out: str | Path | None) -> tuple[Frame, ...]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from depthup.data import InputError
+from depthup.data import InputError, UsageError
 from depthup.journal import Journal, Settings, digest, locked
 from depthup.stopping import stop_on_signal
 
@@ -127,8 +127,9 @@ def run_batch(
         What became of the jobs.
 
     Raises:
-        InputError: two jobs have one output, an output is an input, the folder holds results of other settings without
-            `overwrite`, or another run is in it; nothing is written then. Otherwise only bugs in `read`, `compute` and
+        UsageError: an output is an input.
+        InputError: two jobs have one output, the folder holds results of other settings without `overwrite`, or another
+            run is in it. Nothing is written then, nor after a UsageError. Otherwise only bugs in `read`, `compute` and
             `write` are raised, when what was being written is finished.
     """
     _check_outputs(jobs)
@@ -181,7 +182,7 @@ def _check_outputs(jobs: Sequence[Job]) -> None:
             if first is not job:
                 raise InputError(f"{output}: is the output of {first.name} and of {job.name}; expected one of each")
             if (source := inputs.get(_place(output))) is not None:
-                raise InputError(
+                raise UsageError(
                     f"{output}: is the output of {job.name} and an input of {source.name}; use another folder"
                 )
 

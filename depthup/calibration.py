@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from depthup.data import Camera, InputError
+from depthup.data import Camera, InputError, UsageError
 from depthup.data.distortion import warn_of_distortion
 
 _MATRIX_NAMES = ("camera_matrix", "intrinsic_matrix", "K", "intrinsics", "cameraMatrix", "intrinsicMatrix")
@@ -31,13 +31,16 @@ _ROTATION_TOLERANCE = 1e-3  # of R^T R and det R: three decimals are enough
 _LARGEST_BASELINE_M = 5
 
 
-def parse_intrinsics(text: str) -> Camera:
-    """The camera that `fx,fy,cx,cy` in pixels means, without an image size.
+def parse_intrinsics(text: str, name: str = "intrinsics") -> Camera:
+    """The camera that `fx,fy,cx,cy` in pixels means, without an image size; `name` is what messages call the text.
 
     Raises:
-        InputError: not four numbers, or numbers that no camera has.
+        UsageError: not four numbers, or numbers that no camera has.
     """
-    return _camera_of(_numbers(text, "intrinsics", "fx,fy,cx,cy in pixels", (4,)), "intrinsics")
+    try:
+        return _camera_of(_numbers(text, name, "fx,fy,cx,cy in pixels", (4,)), name)
+    except InputError as error:
+        raise UsageError(str(error)) from None
 
 
 def read_camera(path: str | Path) -> Camera:

@@ -280,12 +280,14 @@ def _cameras(
         raise UsageError(f"{command}: --align needs the camera of DEPTH, too; expected --depth-intrinsics")
     if depth_intrinsics and not align:
         raise UsageError(f"{command}: --depth-intrinsics is for --align; expected both")
-    camera = _camera(intrinsics) if intrinsics else None
-    return camera, Alignment(_camera(depth_intrinsics), read_transform(align)) if align and depth_intrinsics else None
+    camera = _camera(intrinsics, "--intrinsics") if intrinsics else None
+    if not (align and depth_intrinsics):
+        return camera, None
+    return camera, Alignment(_camera(depth_intrinsics, "--depth-intrinsics"), read_transform(align))
 
 
-def _camera(text: str) -> Any:
-    """The camera that `--intrinsics` means, a file or numbers."""
+def _camera(text: str, option: str) -> Any:
+    """The camera that the value of an option means, a file or numbers."""
     from depthup.calibration import parse_intrinsics, read_camera
     from depthup.data import InputError
 
@@ -293,7 +295,7 @@ def _camera(text: str) -> Any:
         return read_camera(text)
     if re.search(r"[^-+\d.,eE\s]", text):
         raise InputError(f"{text}: no such file, and no four numbers; expected a calibration or fx,fy,cx,cy in pixels")
-    return parse_intrinsics(text)
+    return parse_intrinsics(text, option)
 
 
 @app.command()
@@ -730,7 +732,10 @@ def models(as_json: JsonFlag = False) -> None:
 
 
 def main() -> None:
-    """Entry point. An expected failure is one line on stderr; exit code 2 is wrong usage, 1 is failure."""
+    """Entry point. An expected failure is one line on stderr.
+
+    The exit code is 2 where the command line is wrong whatever the files hold, and 1 where a file or the machine is.
+    """
     try:
         with warnings_on_stderr():
             sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False))
@@ -744,9 +749,9 @@ def main() -> None:
         from depthup.commands.errors import UsageError  # here, because it imports torch, which `--help` must not
         from depthup.data import InputError
 
-        if not isinstance(error, InputError | OSError):
+        if not isinstance(error, InputError | OSError | MemoryError):
             raise
-        say(f"depthup: {' '.join(str(error).split())}")
+        say(f"depthup: {' '.join(str(error).split()) or 'not enough memory'}")
         sys.exit(2 if isinstance(error, UsageError) else 1)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from depthup.data import Camera, DepthEncoding, InputError, read_confidence, read_depth, read_mask, read_rgb
+from depthup.tiles import is_out_of_memory
 from depthup.upsampling import Upsampled, Upsampler, fill_from_nearest, mean_ratio
 
 HALF_CONFIDENCE = 0.01
@@ -114,11 +115,17 @@ def upsample_pair(upsampler: Upsampler, pair: PairArrays, options: PairOptions, 
 
     Raises:
         InputError: sizes do not fit.
+        MemoryError: the result does not fit into memory.
     """
     try:
         run = upsampler.run(pair.rgb, pair.depth, None, options.size, options.fill)
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        W, H = options.size or pair.rgb.shape[1::-1]
+        raise MemoryError(f"{name}: not enough memory for {W}x{H} pixels; expected a smaller size") from None
     overshoots = run.depth < np.nanmin(pair.depth) / 2
     if not overshoots.any():
         return run

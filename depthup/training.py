@@ -94,6 +94,10 @@ class TrainConfig:
         self.network_config()  # raises for a scale or architecture that there is not
         if self.crop_size % self.scale:
             raise ValueError(f"crop_size: got {self.crop_size}, expected a multiple of the scale {self.scale}")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed: got {self.seed}, expected 0 to 2^63 - 1")
+        if not 0 <= self.learning_rate < math.inf:
+            raise ValueError(f"learning_rate: got {self.learning_rate}, expected a number >= 0")
         if not 0 <= self.rescale <= 1:
             raise ValueError(f"rescale: got {self.rescale}, expected a probability from 0 to 1")
         if self.optimiser not in ("muon", "adamw"):

@@ -29,6 +29,8 @@ TINY = ("--scale", "2", "--epochs", "4", "--batch-size", "2", "--crop-size", "32
         ((*TRAIN, "--minutes", "0"), 2, ["--minutes"]),
         ((*TRAIN, "--epochs", "1", "--scale", "3"), 2, ["scale: got 3"]),
         ((*TRAIN, "--epochs", "1", "--crop-size", "30"), 2, ["crop_size: got 30"]),
+        ((*TRAIN, "--epochs", "1", "--learning-rate", "inf"), 2, ["learning_rate: got inf"]),
+        ((*TRAIN, "--epochs", "1", "--seed", str(2**63)), 2, ["seed: got 9223372036854775808"]),
         ((*TRAIN, "--epochs", "1", "--architecture", "huge"), 2, ["--architecture", "huge"]),
         ((*TRAIN, "--resume"), 1, ["checkpoint.safetensors: no such file"]),
         (("train", "--data", "box", "--out", "run", "--epochs", "1"), 1, ["box", "holds no pairs"]),
@@ -136,6 +138,6 @@ def test_a_run_keeps_to_what_is_no_measurement(training, depthup_, monkeypatch):
 def test_train_starts_from_given_weights(training, depthup_):
     assert depthup_(*TRAIN, *TINY, "--init", "x4").code == 0
     missing = depthup_("train", "--data", "pairs", "--out", "other", *TINY, "--init", "x5")
-    assert missing.code == 1
+    assert missing.code == 2
     assert missing.err.startswith("depthup: x5: no such model")
     assert missing.err.count("\n") == 1

@@ -42,12 +42,18 @@ from depthup.weights import save_weights
         ((*GOOD, "--out-unit", "mm", "--out-scale", "500"), 2, ["--out-unit or --out-scale, got both"]),
         ((*UPSAMPLE, "-o", "out.npy", "--out-unit", "mm"), 2, ["--out-unit", ".npy file holds float metres", ".png"]),
         ((*UPSAMPLE, "-o", "out.pfm", "--out-scale", "500"), 2, ["--out-scale", ".pfm file holds float metres"]),
-        ((*GOOD, "--confidence-out", "c.png"), 1, ["x4: does not tell how far off it is"]),
-        ((*GOOD, "--confidence-out", "c.png", "--model", "bicubic"), 1, ["bicubic: does not tell how far off it is"]),
+        ((*GOOD, "--confidence-out", "c.png"), 2, ["x4: does not tell how far off it is"]),
+        ((*GOOD, "--confidence-out", "c.png", "--model", "bicubic"), 2, ["bicubic: does not tell how far off it is"]),
         ((*GOOD, "--ply", "c.ply"), 2, ["--ply and --normals need the camera", "--intrinsics"]),
-        ((*GOOD, "--ply", "c.obj", "--intrinsics", "9,9,4,4"), 1, ["c.obj", ".ply"]),
+        ((*GOOD, "--ply", "c.obj", "--intrinsics", "9,9,4,4"), 2, ["c.obj", ".ply"]),
         ((*GOOD, "--mesh"), 2, ["--mesh needs a file", "--ply"]),
-        ((*GOOD, "--normals", "n.png", "--intrinsics", "9,9"), 1, ["holds 2 numbers", "fx,fy,cx,cy"]),
+        ((*GOOD, "--normals", "n.png", "--intrinsics", "9,9"), 2, ["holds 2 numbers", "fx,fy,cx,cy"]),
+        (
+            (*GOOD, "--align", "p.txt", "--intrinsics", "9,9,4,4", "--depth-intrinsics", "0,9,4,4"),
+            2,
+            ["--depth-intrinsics: camera: focal length fx is 0"],
+        ),
+        ((*GOOD, "--model", "none.safetensors"), 1, ["none.safetensors: no such model"]),
         ((*GOOD, "--normals", "n.png", "--intrinsics", "cam.json"), 1, ["cam.json: no such file", "fx,fy,cx,cy"]),
         ((*GOOD, "--intrinsics", "9,9,4,4"), 2, ["--intrinsics are for --ply, --normals and --align"]),
         ((*GOOD, "--align", "pose.txt", "--intrinsics", "9,9,4,4"), 2, ["--depth-intrinsics"]),
@@ -66,21 +72,21 @@ from depthup.weights import save_weights
             1,
             ["rgb.png: its camera: focal length fx is 1.5"],
         ),
-        ((*GOOD, "--device", "tpu"), 1, ["device", "tpu", "expected cpu"]),
+        ((*GOOD, "--device", "tpu"), 2, ["device", "tpu", "expected cpu"]),
         ((*GOOD, "--min-confidence", "2"), 2, ["--min-confidence", "expected --confidence"]),
         (
             (*GOOD, "--depth-kind", "disparity", "--focal", "900", "--baseline", "193"),
             2,
             ["baseline is 193 m", "are these millimetres?"],
         ),
-        ((*GOOD, "--model", "x8"), 1, ["x8: no such model", "x2, x4"]),
+        ((*GOOD, "--model", "x8"), 2, ["x8: no such model", "x2, x4"]),
         (("upsample", "rgb.png", "depth.png", "-o", "none/out.png"), 1, ["none/out.png", "does not exist"]),
         (("upsample", "rgb.png", "depth.png", "-o", "existing.png"), 1, ["existing.png", "exists already"]),
         (("upsample", "rgb.png", "depth.png", "-o", "folder.png"), 1, ["folder.png", "is a folder"]),
-        (("upsample", "rgb.png", "depth.png", "-o", "out.jpg"), 1, ["out.jpg", ".png, .tif"]),
+        (("upsample", "rgb.png", "depth.png", "-o", "out.jpg"), 2, ["out.jpg", ".png, .tif"]),
         ((*GOOD, "--preview", "existing.png"), 1, ["existing.png", "exists already"]),
         ((*GOOD, "--preview", "none/preview.png"), 1, ["none/preview.png", "does not exist"]),
-        ((*GOOD, "--preview", "preview.tiff"), 1, ["preview.tiff", ".png, .jpg"]),
+        ((*GOOD, "--preview", "preview.tiff"), 2, ["preview.tiff", ".png, .jpg"]),
         ((*GOOD, "--preview", "out.png"), 2, ["out.png", "--preview and --out are the same file"]),
         ((*GOOD, "--preview", "box/../out.png"), 2, ["same file"]),
         ((*GOOD, "--depth-unit", "m"), 1, ["out.png", "does not fit", ".npy"]),
@@ -230,14 +236,29 @@ def test_a_model_that_tells_no_error_is_refused_before_it_runs(place, depthup_, 
 
     monkeypatch.setattr(depthup.upsampling.Upsampler, "_run", never)
     result = depthup_(*GOOD, "--confidence-out", "c.png", *model)
-    assert (result.code, result.err.count("\n")) == (1, 1)
+    assert (result.code, result.err.count("\n")) == (2, 1)
     assert "does not tell how far off it is" in result.err
     write_pairs(place / "pairs")
     for name in ("0_rgb.png", "0_depth.png"):
         (place / "pairs" / name).write_bytes((place / f"{name[2:]}").read_bytes())
     result = depthup_("batch", "pairs", "-o", "results", "--confidence-out", *model)
-    assert result.code == 1
+    assert result.code == (2 if model else 1)  # without one, each pair has a network of its own ratio
     assert "does not tell how far off it is" in result.err
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried")]
+)
+def test_what_does_not_fit_into_memory(place, depthup_, monkeypatch, error):
+    def full(*arguments):
+        raise error
+
+    monkeypatch.setattr(depthup.upsampling.Upsampler, "run", full)
+    result = depthup_(*GOOD, "--size", "4000x3000")
+    assert result.code == 1
+    assert result.err == (
+        "depthup: rgb.png, depth.png: not enough memory for 4000x3000 pixels; expected a smaller size\n"
+    )
 
 
 def test_the_camera_is_asked_for_before_the_confidence(place, depthup_):

@@ -19,11 +19,11 @@ def default_model(scale: int, protocol: str) -> str:
     """The network in the box for a scale and a protocol.
 
     Raises:
-        InputError: there is none.
+        UsageError: there is none.
     """
     name = f"x{scale}" if protocol == "dkn" else f"x{scale}-{protocol}"
     if name not in shipped_names():
-        raise InputError(
+        raise UsageError(
             f"no weights in the box for scale {scale} under protocol {protocol}; "
             f"expected --model, or what one of these is for: {', '.join(shipped_names())}"
         )
@@ -41,8 +41,8 @@ def named_methods(names: list[str], scales: list[int], protocol: str, sensor: bo
         sensor: so does it.
 
     Raises:
-        InputError: no such model, or none for one of the scales.
-        UsageError: the same method twice.
+        InputError: no such file.
+        UsageError: no such model, or none for one of the scales; the same method twice.
     """
     methods: list[Method] = []
     for scale in scales:
