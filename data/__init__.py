@@ -3,7 +3,7 @@
 from depthup.data.camera import Camera
 from depthup.data.crops import CachedPairs, CropSampler, prefetch
 from depthup.data.depth_encoding import DEPTH_KINDS, DEPTH_UNITS, DepthEncoding
-from depthup.data.errors import InputError
+from depthup.data.errors import InputError, UsageError
 from depthup.data.files import (
     DEPTH_SUFFIXES,
     RGB_SUFFIXES,
@@ -17,7 +17,7 @@ from depthup.data.low_resolution import PROTOCOLS, crop_to_multiple, make_low_re
 from depthup.data.motorcycle import Motorcycle, motorcycle
 from depthup.data.nyuv2 import NYUv2Mat
 from depthup.data.opening import open_dataset
-from depthup.data.pairing import Frame, Recording, pair_folders
+from depthup.data.pairing import Frame, Recording, pair_folders, with_maps
 from depthup.data.pairs import SPLITS, Pair, PairDataset, PairFolder, is_validation_scene
 from depthup.data.recordings import open_recording
 from depthup.data.sensor import STANDARD_SENSOR, Sensor
@@ -45,6 +45,7 @@ __all__ = [
     "Recording",
     "Sensor",
     "Synthetic",
+    "UsageError",
     "crop_to_multiple",
     "is_validation_scene",
     "make_low_resolution",
@@ -59,4 +60,5 @@ __all__ = [
     "read_mask",
     "read_rgb",
     "synthetic_pair",
+    "with_maps",
 ]

@@ -159,7 +159,7 @@ class CropSampler:
         rescale: float = 0.0,
     ) -> None:
         if sensor and pairs.unit != "m":
-            raise ValueError(f"a simulated sensor measures metres, and {pairs.title} holds {pairs.unit}")
+            raise InputError(f"{pairs.title}: holds {pairs.unit}, expected metres, which a simulated sensor measures")
         if crop_size < 1 or crop_size % scale:
             raise ValueError(f"crop size {crop_size} is not a multiple of scale {scale}")
         if protocol not in PROTOCOLS:

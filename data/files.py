@@ -74,22 +74,23 @@ def read_depth(path: str | Path, unit: str | DepthEncoding = "auto") -> np.ndarr
     return to_metres(path, image, encoding, recorded_scale(path, record))
 
 
-def read_disparity(path: str | Path, divisor: float = 1.0) -> np.ndarray:
+def read_disparity(path: str | Path, divisor: float = 1.0, invalid: tuple[float, ...] = ()) -> np.ndarray:
     """Read a disparity map in its own unit.
 
     Args:
         path: as `read_depth`, 8-bit integers included.
         divisor: file value / divisor = disparity.
+        invalid: further values of the file that mean no measurement.
 
     Returns:
-        float32 [H, W], larger is nearer, NaN where there is no measurement (0, NaN or infinity in the file).
+        float32 [H, W], larger is nearer, NaN where there is no measurement (0, NaN, infinity or one of `invalid`).
 
     Raises:
         InputError: as `read_depth`, but 8-bit values are accepted.
     """
     path = Path(path)
     image, _ = read_plane(path, "disparity")
-    known = measured(image)
+    known = measured(image, invalid)
     values = image[known].astype(np.float64) / divisor
     check_positive(path, values, "disparity")
     return spread(path, known, values, "disparity")

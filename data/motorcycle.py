@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from depthup.data.errors import InputError
+from depthup.data.errors import InputError, UsageError
 from depthup.data.pairs import Pair, check_split
 
 FOCAL_PX = 994.978
@@ -44,7 +44,7 @@ class Motorcycle:
         split: `all` or `test`.
 
     Raises:
-        InputError: another split.
+        UsageError: another split.
     """
 
     title = "Middlebury 2014 Motorcycle"
@@ -55,7 +55,7 @@ class Motorcycle:
         check_split(split)
         self.names, self.scenes = ["motorcycle"], ["motorcycle"]
         if split not in ("all", "test"):
-            raise InputError(f"motorcycle: is one pair for checking only: no split {split}, expected all or test")
+            raise UsageError(f"motorcycle: is one pair for checking only: no split {split}, expected all or test")
 
     def __len__(self) -> int:
         return 1

@@ -5,12 +5,12 @@ import re
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from depthup.data.camera import Camera
-from depthup.data.errors import InputError
-from depthup.data.files import DEPTH_SUFFIXES, RGB_SUFFIXES
+from depthup.data.errors import InputError, UsageError
+from depthup.data.files import DEPTH_SUFFIXES, RAW_SUFFIXES, RGB_SUFFIXES
 
 OUTPUT_MARK = ".depthup-batch.jsonl"
 """A folder that holds this file holds results, so nothing below it is an input."""
@@ -33,6 +33,7 @@ class Frame:
     confidence: Path | None = None  # the sensor's confidence in `depth`, of its size; larger is better
     camera: Camera | None = None  # of the RGB image
     timestamp: float | None = None  # of the RGB image, in seconds
+    mask: Path | None = None  # where `depth` is valid, of its size; not 0 = valid
 
 
 @dataclass(frozen=True)
@@ -84,15 +85,14 @@ def pair_folders(
         The frames, and the images without a partner.
 
     Raises:
-        InputError: no such folder, `out` is one of them, two images that fit one partner, or no pair at all.
+        UsageError: `out` is one of them, or they are the same.
+        InputError: no such folder, two images that fit one partner, or no pair at all.
     """
     rgb_folder, depth_folder = Path(rgb_folder), Path(depth_folder)
     for folder in (rgb_folder, depth_folder):
-        if not folder.is_dir():
-            fault = "is a file" if folder.exists() else "no such folder"
-            raise InputError(f"{folder}: {fault}, expected a folder of images")
+        _check_folder(folder)
     if rgb_folder.resolve() == depth_folder.resolve():
-        raise InputError(f"{rgb_folder}: is given for RGB and for depth; give it once, or expected two folders")
+        raise UsageError(f"{rgb_folder}: is given for RGB and for depth; give it once, or expected two folders")
     rgb = find_images(rgb_folder, RGB_SUFFIXES, out, depth_folder)
     depth = find_images(depth_folder, DEPTH_SUFFIXES, out, rgb_folder)
     pairs = pair_images(rgb, depth, maximal_difference)
@@ -121,6 +121,40 @@ def pair_one_folder(folder: Path, out: str | Path | None = None) -> Recording | 
     return make_recording(f"pairs in {folder}", rgb, depth, pairs) if pairs else None
 
 
+def with_maps(recording: Recording, folder: str | Path, kind: str, out: str | Path | None = None) -> Recording:
+    """A recording with the masks or the confidence maps of a folder, in place of its own.
+
+    They are paired with the depth maps as `pair_folders` pairs; a depth map may be left without one.
+
+    Args:
+        recording: whose depth maps they belong to.
+        folder: where they are, in the same sub-folders as depth.
+        kind: `mask` or `confidence`.
+        out: folder of the results, not searched.
+
+    Returns:
+        The recording; maps that fit no depth map are among its images without a partner.
+
+    Raises:
+        InputError: no such folder, two files that fit one partner, or none that fits any.
+    """
+    folder = Path(folder)
+    _check_folder(folder)
+    maps = find_images(folder, DEPTH_SUFFIXES + (RAW_SUFFIXES if kind == "confidence" else ()), out)
+    places = {frame.depth: PurePosixPath(frame.name).parent.as_posix() for frame in recording.frames}
+    depth = [Image(path, place, path.stem) for path, place in places.items()]
+    partners = {a.path: b.path for a, b in pair_images(depth, maps, MAXIMAL_DIFFERENCE)}
+    if not partners:
+        raise InputError(
+            f"{folder}: no {kind} among {_some(maps)} belongs to one of {_some(depth)} of depth; expected the names of"
+            " the depth maps"
+        )
+    found = {image.path for image in maps}
+    unpaired = (set(recording.unpaired) | found) - set(partners.values())
+    frames = (replace(frame, **{kind: partners.get(frame.depth)}) for frame in recording.frames)
+    return replace(recording, frames=tuple(frames), unpaired=tuple(sorted(unpaired)))
+
+
 def make_recording(title: str, rgb: list[Image], depth: list[Image], pairs: list[tuple[Image, Image]]) -> Recording:
     """A recording of pairs whose frames know nothing but their time stamps."""
     stamps = {image.path: time for image, time in _stamped(rgb)}
@@ -130,6 +164,12 @@ def make_recording(title: str, rgb: list[Image], depth: list[Image], pairs: list
     used = {path for frame in frames for path in (frame.rgb, frame.depth)}
     unpaired = sorted(image.path for image in [*rgb, *depth] if image.path not in used)
     return Recording(title, tuple(sorted(frames, key=lambda frame: _natural(frame.name))), tuple(unpaired))
+
+
+def _check_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        fault = "is a file" if folder.exists() else "no such folder"
+        raise InputError(f"{folder}: {fault}, expected a folder of images")
 
 
 def find_images(
@@ -144,10 +184,10 @@ def find_images(
         other: another folder that is not searched.
 
     Raises:
-        InputError: `folder` is `out`.
+        UsageError: `folder` is `out`.
     """
     if out is not None and Path(out).resolve() == folder.resolve():
-        raise InputError(f"{out}: is the folder of the inputs; expected another for the results")
+        raise UsageError(f"{out}: is the folder of the inputs; expected another for the results")
     closed = {Path(place).resolve() for place in (out, other) if place is not None}
     images = []
     for place, folders, names in os.walk(folder):

@@ -2,7 +2,7 @@
 
 import csv
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -130,14 +130,15 @@ class PairFolder:
     Args:
         folder: where the pairs are.
         split: one of `SPLITS`.
+        invalid: further values of the files that mean no measurement, such as 65535.
 
     Raises:
         InputError: no such folder, no pairs, a file without its partner, a bad manifest, or an empty split.
     """
 
-    def __init__(self, folder: str | Path, split: str = "all") -> None:
+    def __init__(self, folder: str | Path, split: str = "all", invalid: Sequence[float] = ()) -> None:
         check_split(split)
-        self.folder = Path(folder)
+        self.folder, self.invalid = Path(folder), tuple(invalid)
         if not self.folder.is_dir():
             raise InputError(f"{self.folder}: no such folder, expected a folder of {_PATTERNS}")
         set_name, entries = _manifest_entries(self.folder) or ("", _found_entries(self.folder))
@@ -150,6 +151,8 @@ class PairFolder:
         self.unit = units[0]
         self.border = NYUV2_BORDER if set_name == "nyuv2" else 0
         self.title = f"{_TITLES.get(set_name, set_name or self.folder.resolve().name)}, split {split}"
+        if invalid:
+            self.title += f", without values {', '.join(f'{value:.10g}' for value in invalid)}"
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -159,9 +162,9 @@ class PairFolder:
         entry = self._entries[index]
         rgb = read_rgb(entry.rgb)
         if entry.unit == "disparity":
-            depth = read_disparity(entry.depth, entry.divisor or 1.0)
+            depth = read_disparity(entry.depth, entry.divisor or 1.0, self.invalid)
         else:
-            depth = read_depth(entry.depth, DepthEncoding(scale=entry.divisor))
+            depth = read_depth(entry.depth, DepthEncoding(scale=entry.divisor, invalid=self.invalid))
         if rgb.shape[:2] != depth.shape:
             raise InputError(
                 f"{entry.depth}: is {depth.shape[1]}x{depth.shape[0]} pixels but {entry.rgb.name} is"

@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from depthup.data.camera import Camera
-from depthup.data.errors import InputError
+from depthup.data.distortion import warn_of_distortion
+from depthup.data.errors import InputError, UsageError
 from depthup.data.files import DEPTH_SUFFIXES, RGB_SUFFIXES
 from depthup.data.pairing import (
     MAXIMAL_DIFFERENCE,
@@ -53,7 +54,8 @@ def open_recording(
         maximal_difference: largest difference in seconds where RGB and depth are paired by time.
 
     Returns:
-        The recording, whose title says which layout it has. Its depth unit is that of the layout.
+        The recording, whose title says which layout it has. Its depth unit is that of the layout. Lens distortion that
+        its camera files hold is warned of, once, and not applied.
 
     Raises:
         InputError: no such folder, a layout that is not known or not read here, or a bad file in it.
@@ -155,6 +157,7 @@ def _record3d(folder: Path, out: str | Path | None, maximal_difference: float) -
     recording = pair_folders(inside / "rgb", depth, out, maximal_difference)
     place = inside / "metadata.json"
     facts = _json(place) if place.is_file() else {}
+    warn_of_distortion(facts, place)
     frames = []
     for frame in recording.frames:
         number, each = Path(frame.name).name, facts.get("perFrameIntrinsicCoeffs")
@@ -194,10 +197,12 @@ def _scanner_app(folder: Path, out: str | Path | None, maximal_difference: float
         return None
     _refuse_same(folder, out)
     confidence = _numbered(folder, "conf_", DEPTH_SUFFIXES)
-    frames = []
+    frames: list[Frame] = []
+    warned = False
     for number in sorted(rgb.keys() & depth.keys()):
         place = folder / f"frame_{number}.json"
         facts = _json(place) if place.is_file() else {}
+        warned = warned or warn_of_distortion(facts, place)  # of one frame: all are of one lens
         time = facts.get("time")
         frames.append(
             Frame(
@@ -257,10 +262,10 @@ def _two_folders(folder: Path, out: str | Path | None, maximal_difference: float
             camera = _text_camera(place)
     elif (place := folder / "intrinsic.json").is_file():  # Open3D's azure_kinect_mkv_reader
         title, unit = f"Azure Kinect recording {folder}", "mm"
-        camera = _camera(place, _json(place).get("intrinsic_matrix"))
+        camera = _open3d_camera(place)
     elif (place := folder / "camera_intrinsic.json").is_file():  # Open3D's realsense_recorder
         title, unit = f"RealSense recording {folder}", "mm"
-        camera = _camera(place, _json(place).get("intrinsic_matrix"))
+        camera = _open3d_camera(place)
     elif any("_Depth_" in frame.depth.stem for frame in recording.frames):  # rs-convert
         title, unit = f"RealSense recording {folder}", "mm"
     frames = tuple(replace(frame, camera=camera) for frame in recording.frames)
@@ -297,7 +302,7 @@ def _refuse_coloured_depth(recording: Recording) -> None:
 
 def _refuse_same(folder: Path, out: str | Path | None) -> None:
     if out is not None and Path(out).resolve() == folder.resolve():
-        raise InputError(f"{out}: is the folder of the inputs; expected another for the results")
+        raise UsageError(f"{out}: is the folder of the inputs; expected another for the results")
 
 
 def _with_confidence(frames: Iterable[Frame], folder: Path, out: str | Path | None) -> tuple[Frame, ...]:
@@ -315,6 +320,12 @@ def _camera(place: Path, values: object) -> Camera | None:
     if len(values) == 9:
         return _pinhole(place, values[0], values[4], values[2] or values[6], values[5] or values[7])
     return None
+
+
+def _open3d_camera(place: Path) -> Camera | None:
+    facts = _json(place)
+    warn_of_distortion(facts, place)
+    return _camera(place, facts.get("intrinsic_matrix"))
 
 
 def _pinhole(place: Path, fx: float, fy: float, cx: float, cy: float, size: tuple[int, int] | None = None) -> Camera:

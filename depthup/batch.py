@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from depthup.data import InputError
+from depthup.data import InputError, UsageError
 from depthup.journal import Journal, Settings, digest, locked
 from depthup.stopping import stop_on_signal
 
@@ -35,14 +35,16 @@ class Job:
         name: of the job, in messages.
         inputs: what is read.
         output: what is written first.
-        others: what is written too, and what decides each beside the inputs and the settings of the run; the job is
+        others: what is written too, and what decides each beside inputs, facts and settings of the run; the job is
             done when all are there.
+        facts: what decides every output beside the inputs and the settings.
     """
 
     name: str
     inputs: tuple[Path, ...]
     output: Path
     others: Mapping[Path, str] = field(default_factory=dict)
+    facts: str = ""
 
     @property
     def outputs(self) -> tuple[Path, ...]:
@@ -50,7 +52,7 @@ class Job:
 
     def origin(self, output: Path, inputs: str) -> str:
         """What an output is made from, for the journal, where `inputs` are the digests of the files."""
-        return f"{inputs} {self.others.get(output, '')}".rstrip()
+        return " ".join(part for part in (inputs, self.facts, self.others.get(output)) if part)
 
 
 @dataclass(frozen=True)
@@ -125,8 +127,9 @@ def run_batch(
         What became of the jobs.
 
     Raises:
-        InputError: two jobs have one output, an output is an input, the folder holds results of other settings without
-            `overwrite`, or another run is in it; nothing is written then. Otherwise only bugs in `read`, `compute` and
+        UsageError: an output is an input.
+        InputError: two jobs have one output, the folder holds results of other settings without `overwrite`, or another
+            run is in it. Nothing is written then, nor after a UsageError. Otherwise only bugs in `read`, `compute` and
             `write` are raised, when what was being written is finished.
     """
     _check_outputs(jobs)
@@ -179,7 +182,7 @@ def _check_outputs(jobs: Sequence[Job]) -> None:
             if first is not job:
                 raise InputError(f"{output}: is the output of {first.name} and of {job.name}; expected one of each")
             if (source := inputs.get(_place(output))) is not None:
-                raise InputError(
+                raise UsageError(
                     f"{output}: is the output of {job.name} and an input of {source.name}; use another folder"
                 )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -12,15 +11,12 @@ from typing import Any
 import cv2
 import numpy as np
 
-from depthup.data import Camera, InputError
+from depthup.data import Camera, InputError, UsageError
+from depthup.data.distortion import warn_of_distortion
 
 _MATRIX_NAMES = ("camera_matrix", "intrinsic_matrix", "K", "intrinsics", "cameraMatrix", "intrinsicMatrix")
 _SIZE_NAMES = (("width", "height"), ("image_width", "image_height"), ("w", "h"))
 _CENTRE_NAMES = (("cx", "cy"), ("ppx", "ppy"))
-_DISTORTION_NAMES = (
-    *("distortion_coefficients", "distortion_coeffs", "distortion", "distCoeffs", "dist_coeffs", "dist", "D", "coeffs"),
-    *("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2"),
-)
 _POSE_NAMES = ("depth_to_rgb", "transform", "extrinsic", "extrinsics", "T")
 _ROTATION_NAMES = ("R", "rotation")
 _TRANSLATION_NAMES = ("t", "T", "translation")
@@ -34,16 +30,17 @@ _POSE = "a 4x4 or 3x4 matrix, or a rotation R and a translation t (JSON; OpenCV 
 _ROTATION_TOLERANCE = 1e-3  # of R^T R and det R: three decimals are enough
 _LARGEST_BASELINE_M = 5
 
-log = logging.getLogger("depthup")
 
-
-def parse_intrinsics(text: str) -> Camera:
-    """The camera that `fx,fy,cx,cy` in pixels means, without an image size.
+def parse_intrinsics(text: str, name: str = "intrinsics") -> Camera:
+    """The camera that `fx,fy,cx,cy` in pixels means, without an image size; `name` is what messages call the text.
 
     Raises:
-        InputError: not four numbers, or numbers that no camera has.
+        UsageError: not four numbers, or numbers that no camera has.
     """
-    return _camera_of(_numbers(text, "intrinsics", "fx,fy,cx,cy in pixels", (4,)), "intrinsics")
+    try:
+        return _camera_of(_numbers(text, name, "fx,fy,cx,cy in pixels", (4,)), name)
+    except InputError as error:
+        raise UsageError(str(error)) from None
 
 
 def read_camera(path: str | Path) -> Camera:
@@ -69,11 +66,10 @@ def read_camera(path: str | Path) -> Camera:
         return _camera_of(_numbers(content, path, _INTRINSICS, (4, 9, 16)), path)
     if isinstance(content, list):
         return _camera_of(_flat(content, path, "camera matrix"), path)
-    _warn_of_distortion(content, path)
+    warn_of_distortion(content, path)
     for key in ("intrinsic", "intrinsics"):
         if isinstance(content.get(key), dict):
             content = content[key]
-            _warn_of_distortion(content, path)
     size = _first_pair(content, _SIZE_NAMES)
     centre = _first_pair(content, _CENTRE_NAMES)
     if centre is not None and "fx" in content and "fy" in content:
@@ -262,27 +258,6 @@ def _finite(numbers: np.ndarray, source: str | Path, what: str) -> np.ndarray:
     if not np.isfinite(numbers).all():
         raise InputError(f"{source}: {what} is not finite, expected finite numbers")
     return numbers
-
-
-def _warn_of_distortion(content: dict, path: Path) -> None:
-    found = [name for name in _DISTORTION_NAMES if name in content and _holds_more_than_zeros(content[name])]
-    if found:
-        log.warning(
-            "%s: has lens distortion (%s), which is not applied; expected images that are rectified (undistorted)"
-            " first, and the intrinsics of the rectified image",
-            *(path, ", ".join(found)),
-        )
-
-
-def _holds_more_than_zeros(values: Any) -> bool:
-    """Whether a number that is not 0 is among `values`: a number, or lists and dictionaries of them."""
-    if isinstance(values, dict):
-        return any(
-            _holds_more_than_zeros(value) for name, value in values.items() if name not in ("rows", "cols", "dt")
-        )
-    if isinstance(values, list):
-        return any(_holds_more_than_zeros(value) for value in values)
-    return isinstance(values, int | float) and values != 0
 
 
 def _first(content: dict, names: tuple[str, ...]) -> str | None:

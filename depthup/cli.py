@@ -222,6 +222,14 @@ OutUnitOption = Annotated[
     OutUnit | None,
     typer.Option(help="Unit of a .png result; others are float metres. Default: that of DEPTH, or mm where that is m."),
 ]
+OutScaleOption = Annotated[float | None, typer.Option(help="In place of a unit: steps per metre of a .png result.")]
+AlignOption = Annotated[
+    Path | None,
+    typer.Option(help="DEPTH is from another place: its pose, depth camera to RGB camera (4x4 in metres, a file)."),
+]
+DepthIntrinsicsOption = Annotated[
+    str | None, typer.Option(help="Of DEPTH, for --align: fx,fy,cx,cy in pixels, or a file.")
+]
 OverwriteFlag = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
 
 
@@ -255,18 +263,39 @@ def _pair_options(
     return PairOptions(model, device, encoding, 1 if min_confidence is None else min_confidence, wanted, fill.value)
 
 
-def _camera(text: str | None) -> Any:
-    """The camera that `--intrinsics` means, a file or numbers, if it is given."""
+def _cameras(
+    command: str, intrinsics: str | None, shown: bool, align: Path | None, depth_intrinsics: str | None
+) -> Any:
+    """The camera of RGB and the alignment of DEPTH that the options of `upsample` and `batch` mean, if they are given.
+
+    `shown`: whether something is written that needs the camera.
+    """
+    from depthup.calibration import read_transform
+    from depthup.commands.errors import UsageError
+    from depthup.pair_files import Alignment
+
+    if intrinsics and not (shown or align):
+        raise UsageError(f"{command}: --intrinsics are for --ply, --normals and --align; expected one of them")
+    if align and not depth_intrinsics:
+        raise UsageError(f"{command}: --align needs the camera of DEPTH, too; expected --depth-intrinsics")
+    if depth_intrinsics and not align:
+        raise UsageError(f"{command}: --depth-intrinsics is for --align; expected both")
+    camera = _camera(intrinsics, "--intrinsics") if intrinsics else None
+    if not (align and depth_intrinsics):
+        return camera, None
+    return camera, Alignment(_camera(depth_intrinsics, "--depth-intrinsics"), read_transform(align))
+
+
+def _camera(text: str, option: str) -> Any:
+    """The camera that the value of an option means, a file or numbers."""
     from depthup.calibration import parse_intrinsics, read_camera
     from depthup.data import InputError
 
-    if text is None:
-        return None
     if Path(text).exists():
         return read_camera(text)
     if re.search(r"[^-+\d.,eE\s]", text):
         raise InputError(f"{text}: no such file, and no four numbers; expected a calibration or fx,fy,cx,cy in pixels")
-    return parse_intrinsics(text)
+    return parse_intrinsics(text, option)
 
 
 @app.command()
@@ -295,9 +324,7 @@ def upsample(
     size: SizeOption = None,
     fill: FillOption = Fill.near,
     out_unit: OutUnitOption = None,
-    out_scale: Annotated[
-        float | None, typer.Option(help="In place of a unit: steps per metre of a .png result.")
-    ] = None,
+    out_scale: OutScaleOption = None,
     preview: Annotated[Path | None, typer.Option(help="Also a colour picture of the result (.png, .jpg).")] = None,
     confidence_out: Annotated[
         Path | None, typer.Option(help="Also a confidence map, 0..1 (16-bit .png: 0..65535): 0.5 = 1 % error expected.")
@@ -310,40 +337,23 @@ def upsample(
     ] = None,
     mesh: Annotated[bool, typer.Option("--mesh", help="Make it a mesh, cut at depth edges.")] = False,
     normals: Annotated[Path | None, typer.Option(help="Also a picture of the normals (.png, .jpg).")] = None,
-    align: Annotated[
-        Path | None,
-        typer.Option(help="DEPTH is from another place: its pose, depth camera to RGB camera (4x4 in metres, a file)."),
-    ] = None,
-    depth_intrinsics: Annotated[
-        str | None, typer.Option(help="Of DEPTH, for --align: fx,fy,cx,cy in pixels, or a file.")
-    ] = None,
+    align: AlignOption = None,
+    depth_intrinsics: DepthIntrinsicsOption = None,
     overwrite: OverwriteFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Turn low-resolution depth and its RGB image into depth at the resolution of the image."""
     from dataclasses import replace
 
-    from depthup.calibration import read_transform
     from depthup.commands.errors import UsageError
     from depthup.commands.outputs import Outputs
     from depthup.commands.upsample import upsample_files
-    from depthup.pair_files import Alignment
 
     options = _pair_options(
         model, device, depth_unit, depth_scale, depth_kind, focal, baseline, doffs, invalid, min_confidence, size, fill
     )
-    if intrinsics and not (ply or normals or align):
-        raise UsageError("upsample: --intrinsics are for --ply, --normals and --align; expected one of them")
-    rgb_camera = _camera(intrinsics)
-    if align:
-        if not rgb_camera or not depth_intrinsics:
-            raise UsageError("upsample: --align needs both cameras; expected --intrinsics and --depth-intrinsics")
-        alignment = Alignment(_camera(depth_intrinsics), rgb_camera, read_transform(align))
-        options = replace(options, alignment=alignment)
-    elif depth_intrinsics:
-        raise UsageError("upsample: --depth-intrinsics is for --align; expected both")
-    if out_unit and out_scale:
-        raise UsageError("upsample: expected --out-unit or --out-scale, got both")
+    camera, alignment = _cameras("upsample", intrinsics, bool(ply or normals), align, depth_intrinsics)
+    options = replace(options, alignment=alignment)
     if min_confidence is not None and not confidence:
         raise UsageError("upsample: --min-confidence is for a map; expected --confidence")
     if mesh and not ply:
@@ -357,7 +367,7 @@ def upsample(
         confidence_out,
         ply,
         mesh,
-        rgb_camera,
+        camera,
     )
     result = upsample_files(rgb, depth, files, options, mask, confidence, overwrite)
     if as_json:
@@ -393,10 +403,17 @@ def batch(
     baseline: BaselineOption = None,
     doffs: DoffsOption = 0.0,
     invalid: InvalidOption = None,
+    mask: Annotated[
+        Path | None, typer.Option(help="Folder of masks, named as the depth maps and of their sizes, not 0 = valid.")
+    ] = None,
+    confidence: Annotated[
+        Path | None, typer.Option(help="Folder of confidence maps, 0 to 2. Default: those of the recording.")
+    ] = None,
     min_confidence: MinConfidenceOption = None,
     size: SizeOption = None,
     fill: FillOption = Fill.near,
     out_unit: OutUnitOption = None,
+    out_scale: OutScaleOption = None,
     out_format: Annotated[OutFormat, typer.Option("--format", help="Of the results.")] = OutFormat.png,
     preview: Annotated[bool, typer.Option("--preview", help="Also NAME.preview.jpg, a colour picture.")] = False,
     confidence_out: Annotated[
@@ -409,10 +426,14 @@ def batch(
     ply: Annotated[bool, typer.Option("--ply", help="Also NAME.ply, a coloured point cloud.")] = False,
     mesh: Annotated[bool, typer.Option("--mesh", help="Make it a mesh, cut at depth edges.")] = False,
     normals: Annotated[bool, typer.Option("--normals", help="Also NAME.normals.png.")] = False,
+    align: AlignOption = None,
+    depth_intrinsics: DepthIntrinsicsOption = None,
     overwrite: OverwriteFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Upsample folders or a recording. What is done is skipped, what fails is reported; the same command goes on."""
+    from dataclasses import replace
+
     from depthup.commands.batch import batch_files
     from depthup.commands.errors import UsageError
     from depthup.commands.outputs import BatchOutputs
@@ -422,10 +443,11 @@ def batch(
     )
     if mesh and not ply:
         raise UsageError("batch: --mesh is a kind of --ply; expected both")
-    if intrinsics and not (ply or normals):
-        raise UsageError("batch: --intrinsics are for --ply and --normals; expected one of them")
-    unit, camera = out_unit.value if out_unit else None, _camera(intrinsics)
-    wanted = BatchOutputs(f".{out_format.value}", unit, preview, normals, confidence_out, ply, mesh, camera)
+    camera, alignment = _cameras("batch", intrinsics, ply or normals, align, depth_intrinsics)
+    options = replace(options, alignment=alignment)
+    unit = out_unit.value if out_unit else None
+    wanted = BatchOutputs(f".{out_format.value}", unit, preview, normals, confidence_out, ply, mesh, camera, out_scale)
+    maps = {kind: folder for kind, folder in (("mask", mask), ("confidence", confidence)) if folder}
     began = time.monotonic()
     with progress_bar(0.5) as bar:
 
@@ -434,7 +456,7 @@ def batch(
             counts = f"{state.done} done, {state.skipped} skipped, {state.failed} failed of {state.total}"
             bar(counts, handled / state.total)
 
-        result, unpaired = batch_files(rgb, depth, out, wanted, options, overwrite, say, progress)
+        result, unpaired = batch_files(rgb, depth, out, wanted, options, overwrite, say, progress, maps)
     for name, reason in result.failed.items():
         say(f"depthup: {name}: {reason}")
     counts = {"done": len(result.done), "skipped": len(result.skipped), "failed": len(result.failed)}
@@ -455,6 +477,10 @@ ProtocolOption = Annotated[Protocol, typer.Option(help="How low-resolution depth
 SplitOption = Annotated[Split, typer.Option(help="Which part of the data.")]
 SensorFlag = Annotated[
     bool, typer.Option("--sensor", help="Measure with a simulated sensor: a fifth missing in blobs, and noise.")
+]
+DataInvalidOption = Annotated[
+    list[float] | None,
+    typer.Option("--invalid", help="For a folder: a value of its depth files that is no measurement; repeatable."),
 ]
 CsvOption = Annotated[Path | None, typer.Option("--csv", help="Also write the errors of every image.")]
 
@@ -481,6 +507,7 @@ def evaluate(
     ] = "default",
     split: SplitOption = Split.test,
     sensor: SensorFlag = False,
+    invalid: DataInvalidOption = None,
     as_json: JsonFlag = False,
     table: CsvOption = None,
     overwrite: OverwriteFlag = False,
@@ -490,7 +517,18 @@ def evaluate(
 
     scales = _scales(scale)
     with progress_bar() as progress:
-        results = evaluate_data(data, split.value, scales, protocol.value, [model], table, overwrite, progress, sensor)
+        results = evaluate_data(
+            data,
+            split.value,
+            scales,
+            protocol.value,
+            [model],
+            table,
+            overwrite,
+            progress,
+            sensor,
+            invalid=invalid or (),
+        )
     one = len(results) == 1
     if as_json:
         print(json.dumps(results[0] if one else results))
@@ -512,6 +550,7 @@ def compare(
     protocol: ProtocolOption = Protocol.dkn,
     split: SplitOption = Split.test,
     sensor: SensorFlag = False,
+    invalid: DataInvalidOption = None,
     as_json: JsonFlag = False,
     table: CsvOption = None,
     figure: Annotated[
@@ -543,6 +582,7 @@ def compare(
             sensor,
             figure,
             image,
+            invalid or (),
         )
     print(json.dumps(results) if as_json else "\n".join(comparison_lines(results)))
 
@@ -580,6 +620,7 @@ def train(
     sensor: Annotated[
         bool, typer.Option("--sensor", help="Learn from simulated sensors: holes, noise, flying pixels.")
     ] = False,
+    invalid: DataInvalidOption = None,
     init: Annotated[str | None, typer.Option(help="Weights to start from: a name or a file, of any scale.")] = None,
     batch_size: Annotated[int, typer.Option(help="Crops in a step.", min=1)] = 8,
     crop_size: Annotated[int, typer.Option(help="Side of a crop in pixels, a multiple of the scale.", min=16)] = 128,
@@ -609,6 +650,7 @@ def train(
         "sensor": sensor,
         "seed": seed,
         "init": init,
+        "invalid": invalid or [],
         "batch_size": batch_size,
         "crop_size": crop_size,
         "optimiser": optimiser.value,
@@ -632,9 +674,9 @@ def train(
         for name, value in result.items():
             print(f"{name.replace('_', ' '):15} {f'{value:.3f}' if name == 'held_out_rmse' else value}")
     if not result["finished"]:
-        name = f" --recipe {recipe}" if recipe else ""
-        several = f" --processes {processes}" if processes > 1 else ""
-        say(f"depthup: stopped and saved; go on with: depthup train --data {data} --out {out}{name}{several} --resume")
+        again = f" --recipe {recipe}{''.join(f' --invalid {v:.10g}' for v in invalid or ())}" if recipe else ""
+        again += f" --processes {processes}" if processes > 1 else ""
+        say(f"depthup: stopped and saved; go on with: depthup train --data {data} --out {out}{again} --resume")
         raise typer.Exit(130)
 
 
@@ -698,7 +740,10 @@ def models(as_json: JsonFlag = False) -> None:
 
 
 def main() -> None:
-    """Entry point. An expected failure is one line on stderr; exit code 2 is wrong usage, 1 is failure."""
+    """Entry point. An expected failure is one line on stderr.
+
+    The exit code is 2 where the command line is wrong whatever the files hold, and 1 where a file or the machine is.
+    """
     try:
         with warnings_on_stderr():
             sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False))
@@ -712,9 +757,9 @@ def main() -> None:
         from depthup.commands.errors import UsageError  # here, because it imports torch, which `--help` must not
         from depthup.data import InputError
 
-        if not isinstance(error, InputError | OSError):
+        if not isinstance(error, InputError | OSError | MemoryError):
             raise
-        say(f"depthup: {' '.join(str(error).split())}")
+        say(f"depthup: {' '.join(str(error).split()) or 'not enough memory'}")
         sys.exit(2 if isinstance(error, UsageError) else 1)
 
 

@@ -60,8 +60,8 @@ def mesh(
         largest_step: largest difference between the depths of a triangle, relative to the nearest of them.
 
     Returns:
-        Vertices and their colours, exactly what `point_cloud` returns, used by a face or not; and faces, int32 [M, 3],
-        indices of vertices, counter-clockwise as the camera sees them, so that their normals point to the camera.
+        Vertices and their colours, as of `point_cloud`, but only those of a face; and faces, int32 [M, 3], indices of
+        vertices, counter-clockwise as the camera sees them, so that their normals point to the camera.
 
     Raises:
         InputError: sizes that do not fit.
@@ -69,8 +69,14 @@ def mesh(
     vertices, colours = point_cloud(depth, camera, rgb)
     depth = np.asarray(depth)
     index = np.cumsum(_known(depth), dtype=np.int32).reshape(depth.shape) - 1
-    faces = _bands_of_faces(depth, index, check_depth(depth, camera), largest_step)
-    return vertices, colours, np.concatenate([np.empty((0, 3), np.int32), *faces])
+    bands = list(_bands_of_faces(depth, index, check_depth(depth, camera), largest_step))
+    used = np.zeros(len(vertices), bool)
+    for faces in bands:
+        used[faces] = True
+    kept = np.cumsum(used, dtype=np.int32) - 1
+    for faces in bands:
+        faces[:] = kept[faces]  # a band at a time, so that no second copy of all is in memory
+    return vertices[used], colours[used], np.concatenate([np.empty((0, 3), np.int32), *bands])
 
 
 def on_surface(depth: np.ndarray, camera: Camera, largest_step: float = LARGEST_STEP) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 
 from depthup import __version__
 from depthup.atomic import write_beside
-from depthup.data import DEPTH_UNITS, InputError
+from depthup.data import DEPTH_UNITS, InputError, UsageError
 from depthup.data.extras import load_extra
 from depthup.plane_files import encode_plane
 
@@ -36,13 +36,14 @@ def check_output(path: str | Path, overwrite: bool = False, suffixes: tuple[str,
         suffixes: allowed endings in lower case, such as `DEPTH_OUTPUT_SUFFIXES`; none = any.
 
     Raises:
-        InputError: wrong ending, the path is a folder or exists without `overwrite`, its folder is missing or not
-            writable, or the extra that the ending needs is not installed.
+        UsageError: wrong ending.
+        InputError: the path is a folder or exists without `overwrite`, its folder is missing or not writable, or the
+            extra that the ending needs is not installed.
     """
     path = Path(path)
     if suffixes and path.suffix.lower() not in suffixes:
         found = f"ends in {path.suffix!r}" if path.suffix else "has no ending"
-        raise InputError(f"{path}: {found}, expected one of {', '.join(suffixes)}")
+        raise UsageError(f"{path}: {found}, expected one of {', '.join(suffixes)}")
     if path.suffix.lower() == ".exr":
         load_extra(path, "OpenEXR", "exr")
     folder = path.parent

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from depthup.data import Camera, DepthEncoding, InputError, read_confidence, read_depth, read_mask, read_rgb
+from depthup.tiles import is_out_of_memory
 from depthup.upsampling import Upsampled, Upsampler, fill_from_nearest, mean_ratio
 
 HALF_CONFIDENCE = 0.01
@@ -19,13 +20,15 @@ class Alignment:
     """A sensor that stands beside the RGB camera.
 
     Args:
-        depth_camera, rgb_camera: their intrinsics.
+        depth_camera: its intrinsics.
         depth_to_rgb: `[4, 4]`, a point in the frame of the depth camera to that of the RGB camera, metres.
     """
 
     depth_camera: Camera
-    rgb_camera: Camera
     depth_to_rgb: np.ndarray
+
+    def __str__(self) -> str:
+        return f"{self.depth_camera} {self.depth_to_rgb.tolist()}"
 
 
 @dataclass(frozen=True)
@@ -59,9 +62,14 @@ class PairArrays:
 
 
 def read_pair(
-    rgb: Path, depth: Path, options: PairOptions, mask: Path | None = None, confidence: Path | None = None
+    rgb: Path,
+    depth: Path,
+    options: PairOptions,
+    mask: Path | None = None,
+    confidence: Path | None = None,
+    camera: Camera | None = None,
 ) -> PairArrays:
-    """Read a pair, its mask (not 0 = valid) and its confidence map, and align depth if asked.
+    """Read a pair, its mask (not 0 = valid) and its confidence map, and align depth to the RGB image's camera if asked.
 
     Raises:
         InputError: a file is bad or of another size, or no sample is left.
@@ -79,19 +87,24 @@ def read_pair(
         raise InputError(f"{depth}: {reason} leave none of its samples; expected at least one")
     values = np.where(valid, values, np.float32(np.nan))
     if options.alignment:
-        values = _aligned(image, values, depth, options.alignment)
+        from depthup.alignment import align  # compiles
+
+        assert camera is not None
+        sensor = camera_of(options.alignment.depth_camera, values, depth)
+        values = align(values, sensor, camera_of(camera, image, rgb), options.alignment.depth_to_rgb)
+        if not np.isfinite(values).any():
+            raise InputError(
+                f"{depth}: none of its samples is seen by the RGB camera; expected cameras that look alike"
+            )
     return PairArrays(image, values)
 
 
-def _aligned(rgb: np.ndarray, depth: np.ndarray, path: Path, alignment: Alignment) -> np.ndarray:
-    from depthup.alignment import align  # compiles
-
-    sensor = alignment.depth_camera.of_image(depth.shape[1], depth.shape[0])
-    camera = alignment.rgb_camera.of_image(rgb.shape[1], rgb.shape[0])
-    result = align(depth, sensor, camera, alignment.depth_to_rgb)
-    if not np.isfinite(result).any():
-        raise InputError(f"{path}: none of its samples is seen by the RGB camera; expected cameras that look alike")
-    return result
+def camera_of(camera: Camera, image: np.ndarray, path: Path) -> Camera:
+    """The camera of an image `[H, W, ...]`, once it is certain that it has its size; an InputError names the file."""
+    try:
+        return camera.of_image(image.shape[1], image.shape[0])
+    except InputError as error:
+        raise InputError(f"{path}: its {error}") from None
 
 
 def upsample_pair(upsampler: Upsampler, pair: PairArrays, options: PairOptions, name: str) -> Upsampled:
@@ -102,11 +115,17 @@ def upsample_pair(upsampler: Upsampler, pair: PairArrays, options: PairOptions, 
 
     Raises:
         InputError: sizes do not fit.
+        MemoryError: the result does not fit into memory.
     """
     try:
         run = upsampler.run(pair.rgb, pair.depth, None, options.size, options.fill)
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        W, H = options.size or pair.rgb.shape[1::-1]
+        raise MemoryError(f"{name}: not enough memory for {W}x{H} pixels; expected a smaller size") from None
     overshoots = run.depth < np.nanmin(pair.depth) / 2
     if not overshoots.any():
         return run

@@ -60,7 +60,7 @@ def run_network(net: DDFUpNet, low: Tensor, rgb: Tensor, valid: Tensor) -> Tenso
                     return net(low, _unit(rgb), valid).float()
                 return _tiled(net, low, rgb, valid, max(cells, 8))
         except (MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             if cells <= 8:
                 raise MemoryError("not even the smallest tiles fit into memory; expected some 200 MB") from None
@@ -75,7 +75,7 @@ def _available(device: torch.device) -> float:
     return psutil.virtual_memory().available
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
 
 

@@ -59,6 +59,7 @@ class TrainConfig:
         precision: `float32` or `bf16` (autocast).
         seed: of the initial weights and of every crop.
         init: weights to start from, a name or a file; tensors that do not fit are left at their random start.
+        invalid: values of the depth files that the data sets were told to leave out, see `open_dataset`.
         validation_images: held-out images, evenly spread, that are scored during training; all are at its end.
         validation_every, checkpoint_every: in steps.
     """
@@ -83,6 +84,7 @@ class TrainConfig:
     precision: str = "float32"
     seed: int = 0
     init: str | None = None
+    invalid: list[float] = field(default_factory=list)
     validation_images: int = 24
     validation_every: int = 2000
     checkpoint_every: int = 500
@@ -93,6 +95,10 @@ class TrainConfig:
         self.network_config()  # raises for a scale or architecture that there is not
         if self.crop_size % self.scale:
             raise ValueError(f"crop_size: got {self.crop_size}, expected a multiple of the scale {self.scale}")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed: got {self.seed}, expected 0 to 2^63 - 1")
+        if not 0 <= self.learning_rate < math.inf:
+            raise ValueError(f"learning_rate: got {self.learning_rate}, expected a number >= 0")
         if not 0 <= self.rescale <= 1:
             raise ValueError(f"rescale: got {self.rescale}, expected a probability from 0 to 1")
         if self.optimiser not in ("muon", "adamw"):

@@ -16,7 +16,7 @@ from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from depthup.baselines import BASELINES
-from depthup.data import InputError
+from depthup.data import InputError, UsageError
 from depthup.models import SCALES, DDFUpNet, normalise
 from depthup.tiles import run_network
 from depthup.weights import load_model, shipped_names, weights_path
@@ -142,11 +142,11 @@ class Upsampler:
             ratio: as of `mean_ratio`; decides the network where none was given.
 
         Raises:
-            InputError: a baseline, or a network that was not trained for sensors.
+            UsageError: a baseline, or a network that was not trained for sensors.
         """
         net, name = (None, str(self.model)) if self._is_baseline() else self._network(ratio)
         if net is None or not net.config.sensor:
-            raise InputError(f"{name}: does not tell how far off it is; expected a network for sensors, sensor-x4 ...")
+            raise UsageError(f"{name}: does not tell how far off it is; expected a network for sensors, sensor-x4 ...")
 
     def _run(
         self, rgb: Tensor, depth: np.ndarray, valid: Any, size: tuple[int, int] | None, fill: str
@@ -195,7 +195,7 @@ class Upsampler:
             try:
                 path = weights_path(model)
             except InputError as error:
-                raise InputError(f"{error}, or one of {', '.join(BASELINES)}") from None
+                raise type(error)(f"{error}, or one of {', '.join(BASELINES)}") from None
             device = self.device or torch.device("cpu")
             with _loading:
                 net, name = _load_once(path, path.stat().st_mtime_ns, str(device)), str(model)
@@ -286,14 +286,14 @@ def resolve_model(model: Model, factor: int) -> DDFUpNet:
     """
     if model is None and f"x{factor}" not in shipped_names():
         shipped = [s for s in SCALES if f"x{s}" in shipped_names()]
-        raise InputError(
+        raise UsageError(
             f"depth: the pair's factor is {factor}; expected {', '.join(map(str, shipped))}, for which there are "
             "networks in the box, or another model, such as bicubic"
         )
     net, name = Upsampler(model or f"x{factor}")._network(factor)
     if net.config.scale != factor:
         name = "the model" if isinstance(model, DDFUpNet) else name
-        raise InputError(f"{name}: upsamples by {net.config.scale}, and the pair's factor is {factor}")
+        raise UsageError(f"{name}: upsamples by {net.config.scale}, and the pair's factor is {factor}")
     return net
 
 
@@ -301,9 +301,9 @@ def _device(name: str | torch.device) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise InputError(f"device: got {name!r}, expected cpu, cuda or cuda:N") from None
+        raise UsageError(f"device: got {name!r}, expected cpu, cuda or cuda:N") from None
     if device.type not in ("cpu", "cuda"):
-        raise InputError(f"device: got {device}, expected cpu, cuda or cuda:N")
+        raise UsageError(f"device: got {device}, expected cpu, cuda or cuda:N")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(f"device: {device} is not here, torch sees {torch.cuda.device_count()} GPUs; expected cpu")
     return device

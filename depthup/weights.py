@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save
 
 from depthup.atomic import write_beside
-from depthup.data import InputError
+from depthup.data import InputError, UsageError
 from depthup.models import DDFUpNet, DDFUpNetConfig
 
 FORMAT = "depthup-1"
@@ -35,14 +35,16 @@ def weights_path(model: str | Path) -> Path:
     """The file of a name in the box or of a path. `base-x4` is `x4`: the default configuration needs no name.
 
     Raises:
-        InputError: neither a shipped name nor a file.
+        UsageError: not a shipped name.
+        InputError: not a file.
     """
     name = str(model).removeprefix("base-")
     if name in shipped_names():
         return SHIPPED / f"{name}.safetensors"
     path = Path(model)
     if not path.is_file():
-        raise InputError(f"{model}: no such model; expected a .safetensors file or one of {', '.join(shipped_names())}")
+        kind = InputError if path.suffix == ".safetensors" else UsageError
+        raise kind(f"{model}: no such model; expected a .safetensors file or one of {', '.join(shipped_names())}")
     return path
 
 

@@ -223,6 +223,16 @@ def test_files_beside_the_output(tmp_path):
     assert snapshot(batch.out) == before
 
 
+def test_facts_decide_every_output(tmp_path):
+    batch = make_batch(tmp_path / "batch", others=True)
+    batch.run()
+    batch.jobs[1] = replace(batch.jobs[1], facts="aligned to another camera")
+    result = batch.run()
+    assert (result.skipped, result.failed.keys()) == (names(0, 2, 3, 4, 5), {"01"})
+    assert batch.run(overwrite=True).done == names(1)
+    assert batch.run().skipped == ALL
+
+
 def test_a_file_beside_the_output_that_fails_is_made_by_the_next_run(tmp_path):
     batch = make_batch(tmp_path / "batch", others=True)
 

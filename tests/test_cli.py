@@ -19,8 +19,8 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 @pytest.mark.parametrize(
     ("arguments", "code", "parts"),
     [
-        (("export", "x4", "-o", "x4.bin"), 1, ["x4.bin", ".onnx, .pt2"]),
-        (("export", "x7", "-o", "x7.onnx"), 1, ["x7: no such model"]),
+        (("export", "x4", "-o", "x4.bin"), 2, ["x4.bin", ".onnx, .pt2"]),
+        (("export", "x7", "-o", "x7.onnx"), 2, ["x7: no such model"]),
         (("downsample",), 2, ["downsample"]),
         (("--nonsense",), 2, ["--nonsense"]),
         (("models", "x4"), 2, ["x4"]),

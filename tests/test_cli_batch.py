@@ -21,14 +21,28 @@ from depthup.weights import save_weights
             2,
             ["--out-unit", ".tiff file holds float metres"],
         ),
-        (("batch", "pairs", "-o", "results", "--confidence-out", "--model", "x4"), 1, ["x4: does not tell how far"]),
+        (("batch", "pairs", "-o", "results", "--confidence-out", "--model", "x4"), 2, ["x4: does not tell how far"]),
         (("batch", "pairs", "-o", "results", "--intrinsics", "9,9,4,4"), 2, ["--intrinsics are for --ply"]),
         (("batch", "box", "-o", "results"), 1, ["box", "expected"]),
         (("batch", "missing", "-o", "results"), 1, ["missing", "no such"]),
         (("batch", "rgbs", "depths"), 2, ["--out"]),
         (("batch", "pairs", "-o", "results", "--ply"), 2, ["--intrinsics"]),
         (("batch", "pairs", "-o", "results", "--mesh"), 2, ["--ply"]),
+        (("batch", "pairs", "-o", "pairs"), 2, ["pairs: is the folder of the inputs"]),
+        (("batch", "pairs", "pairs", "-o", "results"), 2, ["pairs: is given for RGB and for depth"]),
         (("batch", "pairs", "-o", "depth.png"), 1, ["depth.png", "not a folder"]),
+        (("batch", "pairs", "-o", "results", "--align", "pose.txt"), 2, ["--align needs", "--depth-intrinsics"]),
+        (
+            ("batch", "pairs", "-o", "results", "--depth-intrinsics", "9,9,4,4"),
+            2,
+            ["--depth-intrinsics is for --align"],
+        ),
+        (("batch", "pairs", "-o", "results", "--mask", "missing"), 1, ["missing: no such folder"]),
+        (("batch", "pairs", "-o", "results", "--mask", "depth.png"), 1, ["depth.png: is a file"]),
+        (("batch", "pairs", "-o", "results", "--confidence", "box"), 1, ["box: no confidence among 0 images", "names"]),
+        (("batch", "pairs", "-o", "results", "--out-scale", "-2"), 2, ["--out-scale: got -2"]),
+        (("batch", "pairs", "-o", "r", "--out-scale", "9", "--out-unit", "mm"), 2, ["--out-unit or --out-scale"]),
+        (("batch", "pairs", "-o", "r", "--out-scale", "9", "--format", "npy"), 2, ["--out-scale", ".npy file holds"]),
         (("batch", "rgbs", "depths", "-o", "results", "--format", "jpg"), 2, ["--format", "jpg"]),
     ],
     ids=command_line,
@@ -135,6 +149,90 @@ def test_batch_to_space(place, depthup_):
     assert moved.code == 1 and "was made from other inputs" in moved.err
     assert depthup_(*command, *options, "--mesh", "--overwrite").code == 0
     assert b"element face" in Path("results/1.ply").read_bytes()[:500]
+
+
+def write_maps(folder: str, *names: str, of: int = 255, below: int = 0) -> None:
+    """Maps of the depth of `place`: `of` in the right half, `below` in the left."""
+    image = np.full((8, 12), of, np.uint8)
+    image[:, :6] = below
+    for name in names:
+        Path(folder, name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(f"{folder}/{name}", image)
+
+
+def test_batch_with_masks(folders, depthup_):
+    shutil.copy("depth.png", "depths/1.png")
+    write_maps("masks", "0_mask.png", "1_mask.png", "a/3_mask.png", "stray_mask.png")
+    command = ("batch", "rgbs", "depths", "-o", "results", "--mask", "masks", "--model", "nearest")
+    result = depthup_(*command, "--json")
+    assert result.code == 3
+    facts = json.loads(result.out)
+    assert facts["failures"] == {"2": "depths/2.png: has no mask in masks; expected one of its name"}
+    assert facts["unpaired"] == ["masks/stray_mask.png"]
+    assert depthup_(*GOOD, "--model", "nearest", "--mask", "masks/0_mask.png").code == 0
+    for name in ("0", "1", "a/3"):
+        assert Path(f"results/{name}.png").read_bytes() == Path("out.png").read_bytes()
+    write_maps("masks", "2_mask.png")
+    write_maps("masks", "1_mask.png", below=1)
+    again = depthup_(*command, "--json")
+    facts = json.loads(again.out)
+    assert (facts["done"], facts["skipped"], [*facts["failures"]]) == (1, 2, ["1"])
+    assert "was made from other inputs" in facts["failures"]["1"]
+    without = depthup_("batch", "rgbs", "depths", "-o", "results", "--model", "nearest")
+    assert without.code == 1 and "results: holds results with mask given, and this run has None" in without.err
+    assert depthup_(*command, "--overwrite", "--json").code == 0
+
+
+def test_batch_with_confidence_in_place_of_the_recordings(place, depthup_):
+    """ARKitScenes, whose own confidence is low everywhere."""
+    for folder, name in (("wide", "rgb.png"), ("lowres_depth", "depth.png")):
+        (place / "scene" / folder).mkdir(parents=True)
+        shutil.copy(name, f"scene/{folder}/1_2.5.png")
+    write_maps("scene/confidence", "1_2.5.png", of=0)
+    write_maps("own", "1_2.5.png", of=2)
+    command = ("batch", "scene", "-o", "results", "--model", "nearest")
+    refused = depthup_(*command)
+    assert refused.code == 1 and "leave none of its samples" in refused.err
+    assert depthup_(*command, "--confidence", "own").code == 0
+    assert depthup_(*GOOD, "--model", "nearest", "--confidence", "own/1_2.5.png").code == 0
+    assert Path("results/1_2.5.png").read_bytes() == Path("out.png").read_bytes()
+
+
+def test_batch_in_a_scale_of_its_own(folders, depthup_):
+    shutil.copy("depth.png", "depths/1.png")
+    command = ("batch", "rgbs", "depths", "-o", "results", "--model", "nearest")
+    assert depthup_(*command, "--out-scale", "10000").code == 0
+    assert cv2.imread("results/0.png", cv2.IMREAD_UNCHANGED).max() > 50000
+    np.testing.assert_allclose(read_depth("results/0.png"), expected_result(folders, "nearest"), atol=6e-5)
+    other = depthup_(*command, "--out-scale", "9000")
+    assert other.code == 1 and "holds results with out .png 10000.0, and this run has .png 9000.0" in other.err
+
+
+def test_batch_of_a_sensor_beside_the_camera(place, depthup_):
+    pose = "1 0 0 {}\n0 1 0 0\n0 0 1 0\n0 0 0 1\n"
+    (place / "pose.txt").write_text(pose.format(0.1))
+    for name in ("color", "depth"):
+        (place / "capture" / name).mkdir(parents=True)
+    shutil.copy("rgb.png", "capture/color/1.png")
+    cv2.imwrite("capture/depth/1.png", np.full((8, 12), 2000, np.uint16))
+    align = ("--align", "pose.txt", "--depth-intrinsics", "10,10,5.5,3.5")
+    command = ("batch", "capture", "-o", "results", "--model", "nearest", *align)
+    missing = depthup_(*command)
+    assert (missing.code, missing.err.count("\n")) == (2, 1)
+    assert "--align, --ply and --normals need the camera" in missing.err
+    columns = [40, 0, 0, 0, 40, 0, 23.5, 15.5, 1]
+    (place / "capture" / "intrinsic.json").write_text(json.dumps({"intrinsic_matrix": columns}))
+    assert depthup_(*command, "--preview").code == 0
+    single = ("--intrinsics", "40,40,23.5,15.5", "--model", "nearest", *align)
+    assert depthup_("upsample", "capture/color/1.png", "capture/depth/1.png", "-o", "out.png", *single).code == 0
+    assert Path("results/1.png").read_bytes() == Path("out.png").read_bytes()
+    assert json.loads(depthup_(*command, "--preview", "--json").out)["skipped"] == 1
+    for numbers in ("41,40,23.5,15.5", "40,40,23.5,15.25"):  # the camera decides the depth and its picture, too
+        moved = depthup_(*command, "--intrinsics", numbers)
+        assert moved.code == 1 and "results/1.png: was made from other inputs or options" in moved.err
+    (place / "pose.txt").write_text(pose.format(0.1000000001))
+    moved = depthup_(*command)
+    assert moved.code == 1 and "results: holds results with alignment Camera(" in moved.err
 
 
 def test_a_warning_that_repeats_itself_is_counted(place, depthup_):

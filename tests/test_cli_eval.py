@@ -20,10 +20,10 @@ COMPARE = ("compare", "--data", "pairs", "--scale", "2,4")
         (("eval", "--data", "no-depths.mat", "--scale", "4", "--model", "bicubic"), 1, ["no-depths.mat", "depths"]),
         (("eval", "--data", "missing", "--scale", "4", "--model", "bicubic"), 1, ["missing", "no such file or folder"]),
         (("eval", "--data", "box", "--scale", "4", "--model", "bicubic"), 1, ["box", "holds no pairs"]),
-        ((*EVAL, "--model", "x2"), 1, ["x2: upsamples by 2"]),
-        ((*EVAL, "--model", "cubic"), 1, ["cubic: no such model"]),
-        ((*EVAL, "--protocol", "pac"), 1, ["no weights in the box for scale 4 under protocol pac", "--model"]),
-        ((*EVAL, "--model", "bicubic", "--split", "train"), 1, ["motorcycle", "no split train"]),
+        ((*EVAL, "--model", "x2"), 2, ["x2: upsamples by 2"]),
+        ((*EVAL, "--model", "cubic"), 2, ["cubic: no such model"]),
+        ((*EVAL, "--protocol", "pac"), 2, ["no weights in the box for scale 4 under protocol pac", "--model"]),
+        ((*EVAL, "--model", "bicubic", "--split", "train"), 2, ["motorcycle", "no split train"]),
         ((*EVAL, "--model", "bicubic", "--csv", "existing.csv"), 1, ["existing.csv", "exists already"]),
         ((*EVAL, "--model", "bicubic", "--csv", "none/scores.csv"), 1, ["none/scores.csv", "does not exist"]),
         ((*EVAL, "--model", "bicubic", "--protocol", "psnr"), 2, ["--protocol", "psnr"]),
@@ -36,22 +36,37 @@ COMPARE = ("compare", "--data", "pairs", "--scale", "2,4")
             2,
             ["got 4,4", "different integers"],
         ),
-        (("eval", "--data", "motorcycle", "--scale", "4,8"), 1, ["no weights in the box for scale 8"]),
-        (("eval", "--data", "motorcycle", "--scale", "2,4", "--model", "x4"), 1, ["x4: upsamples by 4", "factor is 2"]),
+        (("eval", "--data", "motorcycle", "--scale", "4,8"), 2, ["no weights in the box for scale 8"]),
+        (("eval", "--data", "motorcycle", "--scale", "2,4", "--model", "x4"), 2, ["x4: upsamples by 4", "factor is 2"]),
         (("eval", "--data", "pairs", "--scale", "4,16", "--model", "bicubic"), 1, ["room0", "48x48", "3x3 cells"]),
         (("eval", "--data", "pairs", "--scale", "64", "--model", "bicubic"), 1, ["room0", "smaller than one cell"]),
         ((*COMPARE, "--methods", "bicubic,,nearest"), 2, ["--methods", "bicubic,,nearest"]),
-        ((*COMPARE, "--methods", "bicubic,cubic"), 1, ["cubic: no such model"]),
-        ((*COMPARE, "--methods", "x{scale}-pac"), 1, ["x2-pac: no such model"]),
+        ((*COMPARE, "--methods", "bicubic,cubic"), 2, ["cubic: no such model"]),
+        ((*COMPARE, "--methods", "x{scale}-pac"), 2, ["x2-pac: no such model"]),
         ((*COMPARE, "--methods", "default,x{scale}"), 2, ["x2: is named twice for scale 2"]),
-        ((*COMPARE, "--protocol", "pac"), 1, ["no weights in the box for scale 2 under protocol pac"]),
+        ((*COMPARE, "--protocol", "pac"), 2, ["no weights in the box for scale 2 under protocol pac"]),
         ((*COMPARE, "--scale", "2;4"), 2, ["--scale", "got 2;4"]),
         ((*COMPARE, "--image", "room1"), 2, ["--image", "--figure"]),
         ((*COMPARE, "--image", "room7", "--figure", "f.png"), 1, ["pairs: has no pair room7", "room0"]),
         ((*COMPARE, "--figure", "existing.png"), 1, ["existing.png", "exists already"]),
-        ((*COMPARE, "--figure", "figure.jpg"), 1, ["figure.jpg", ".png"]),
+        ((*COMPARE, "--figure", "figure.jpg"), 2, ["figure.jpg", ".png"]),
         ((*COMPARE, "--csv", "existing.csv"), 1, ["existing.csv", "exists already"]),
         (("compare", "--data", "pairs"), 2, ["--scale"]),
+        (
+            (*EVAL, "--model", "bicubic", "--invalid", "65535"),
+            2,
+            ["motorcycle: --invalid is for the files of a folder"],
+        ),
+        (
+            ("compare", "--data", "no-depths.mat", "--scale", "4", "--methods", "bicubic", "--invalid", "9"),
+            2,
+            ["no-depths.mat: --invalid is for"],
+        ),
+        (
+            ("eval", "--data", "missing", "--scale", "4", "--model", "bicubic", "--invalid", "9"),
+            1,
+            ["missing", "no such file or folder"],
+        ),
         (("eval", "--scale", "4"), 2, ["--data"]),
     ],
     ids=command_line,
@@ -91,6 +106,27 @@ def test_eval_json_and_csv(place, depthup_):
     assert json.loads(again.out) == summary
     part = depthup_("eval", "--data", "pairs", "--scale", "2", "--json", "--split", "val")
     assert json.loads(part.out)["images"] == 1
+
+
+def test_eval_leaves_out_what_is_no_measurement(place, depthup_):
+    write_pairs(place / "pairs")
+    for name in SCENES:
+        depth = cv2.imread(f"pairs/{name}_depth.png", cv2.IMREAD_UNCHANGED)
+        depth[:8, :8] = 65535
+        cv2.imwrite(f"pairs/{name}_depth.png", depth)
+    command = ("eval", "--data", "pairs", "--scale", "2", "--model", "nearest")
+    warned = depthup_(*command, "--json")
+    assert warned.err.count("--invalid 65535") == len(SCENES)
+    quiet = depthup_(*command, "--json", "--invalid", "65535")
+    assert (quiet.code, quiet.err) == (0, "")
+    facts, spoilt = json.loads(quiet.out), json.loads(warned.out)
+    assert facts["data"] == "pairs, split test, without values 65535"
+    assert facts["rmse"] < spoilt["rmse"] / 5
+    assert "without values 65535" in depthup_(*command, "--invalid", "65535").out
+    both = depthup_(
+        "compare", "--data", "pairs", "--scale", "2", "--methods", "nearest", "--json", "--invalid", "65535"
+    )
+    assert json.loads(both.out) == [facts]
 
 
 def test_eval_at_several_scales(place, depthup_):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import depthup.commands.train
 import depthup.training
 import depthup.weights
 from cli_helpers import command_line, snapshot, write_pairs
@@ -28,10 +29,17 @@ TINY = ("--scale", "2", "--epochs", "4", "--batch-size", "2", "--crop-size", "32
         ((*TRAIN, "--minutes", "0"), 2, ["--minutes"]),
         ((*TRAIN, "--epochs", "1", "--scale", "3"), 2, ["scale: got 3"]),
         ((*TRAIN, "--epochs", "1", "--crop-size", "30"), 2, ["crop_size: got 30"]),
+        ((*TRAIN, "--epochs", "1", "--learning-rate", "inf"), 2, ["learning_rate: got inf"]),
+        ((*TRAIN, "--epochs", "1", "--seed", str(2**63)), 2, ["seed: got 9223372036854775808"]),
         ((*TRAIN, "--epochs", "1", "--architecture", "huge"), 2, ["--architecture", "huge"]),
         ((*TRAIN, "--resume"), 1, ["checkpoint.safetensors: no such file"]),
         (("train", "--data", "box", "--out", "run", "--epochs", "1"), 1, ["box", "holds no pairs"]),
         (("train", "--data", "motorcycle", "--out", "run", "--epochs", "1"), 2, ["motorcycle is one pair"]),
+        (
+            ("train", "--data", "synthetic", "--out", "run", "--epochs", "1", "--invalid", "65535"),
+            2,
+            ["synthetic: --invalid is for the files of a folder"],
+        ),
         ((*TRAIN[:-1], "/dev/null/run", "--epochs", "1"), 1, ["/dev/null/run", "cannot be written"]),
     ],
     ids=command_line,
@@ -108,9 +116,28 @@ def test_a_run_keeps_to_its_settings_and_ends_once(training, depthup_):
     assert snapshot(Path("run")) == before
 
 
+def test_a_run_keeps_to_what_is_no_measurement(training, depthup_, monkeypatch):
+    opened = []
+    open_dataset = depthup.commands.train.open_dataset
+    monkeypatch.setattr(
+        depthup.commands.train,
+        "open_dataset",
+        lambda data, split, invalid: opened.append(list(invalid)) or open_dataset(data, split, invalid),
+    )
+    assert depthup_(*TRAIN, *TINY, "--invalid", "65535").code == 0
+    record = read_metadata("run/model.safetensors")[1]
+    assert record["config"]["invalid"] == [65535]
+    assert record["data"]["title"] == "pairs, split train, without values 65535"
+    assert depthup_(*TRAIN, "--resume").code == 0
+    assert opened == [[65535]] * 4
+    contradiction = depthup_(*TRAIN, "--resume", "--invalid", "0.5")
+    assert contradiction.code == 2
+    assert "was started with --invalid [65535.0], and --resume keeps to it; got [0.5]" in contradiction.err
+
+
 def test_train_starts_from_given_weights(training, depthup_):
     assert depthup_(*TRAIN, *TINY, "--init", "x4").code == 0
     missing = depthup_("train", "--data", "pairs", "--out", "other", *TINY, "--init", "x5")
-    assert missing.code == 1
+    assert missing.code == 2
     assert missing.err.startswith("depthup: x5: no such model")
     assert missing.err.count("\n") == 1

@@ -42,37 +42,51 @@ from depthup.weights import save_weights
         ((*GOOD, "--out-unit", "mm", "--out-scale", "500"), 2, ["--out-unit or --out-scale, got both"]),
         ((*UPSAMPLE, "-o", "out.npy", "--out-unit", "mm"), 2, ["--out-unit", ".npy file holds float metres", ".png"]),
         ((*UPSAMPLE, "-o", "out.pfm", "--out-scale", "500"), 2, ["--out-scale", ".pfm file holds float metres"]),
-        ((*GOOD, "--confidence-out", "c.png"), 1, ["x4: does not tell how far off it is"]),
-        ((*GOOD, "--confidence-out", "c.png", "--model", "bicubic"), 1, ["bicubic: does not tell how far off it is"]),
+        ((*GOOD, "--confidence-out", "c.png"), 2, ["x4: does not tell how far off it is"]),
+        ((*GOOD, "--confidence-out", "c.png", "--model", "bicubic"), 2, ["bicubic: does not tell how far off it is"]),
         ((*GOOD, "--ply", "c.ply"), 2, ["--ply and --normals need the camera", "--intrinsics"]),
-        ((*GOOD, "--ply", "c.obj", "--intrinsics", "9,9,4,4"), 1, ["c.obj", ".ply"]),
+        ((*GOOD, "--ply", "c.obj", "--intrinsics", "9,9,4,4"), 2, ["c.obj", ".ply"]),
         ((*GOOD, "--mesh"), 2, ["--mesh needs a file", "--ply"]),
-        ((*GOOD, "--normals", "n.png", "--intrinsics", "9,9"), 1, ["holds 2 numbers", "fx,fy,cx,cy"]),
+        ((*GOOD, "--normals", "n.png", "--intrinsics", "9,9"), 2, ["holds 2 numbers", "fx,fy,cx,cy"]),
+        (
+            (*GOOD, "--align", "p.txt", "--intrinsics", "9,9,4,4", "--depth-intrinsics", "0,9,4,4"),
+            2,
+            ["--depth-intrinsics: camera: focal length fx is 0"],
+        ),
+        ((*GOOD, "--model", "none.safetensors"), 1, ["none.safetensors: no such model"]),
         ((*GOOD, "--normals", "n.png", "--intrinsics", "cam.json"), 1, ["cam.json: no such file", "fx,fy,cx,cy"]),
         ((*GOOD, "--intrinsics", "9,9,4,4"), 2, ["--intrinsics are for --ply, --normals and --align"]),
         ((*GOOD, "--align", "pose.txt", "--intrinsics", "9,9,4,4"), 2, ["--depth-intrinsics"]),
+        ((*GOOD, "--align", "pose.txt"), 2, ["--align needs the camera of DEPTH", "--depth-intrinsics"]),
         ((*GOOD, "--depth-intrinsics", "9,9,4,4"), 2, ["--depth-intrinsics is for --align"]),
+        (
+            (*GOOD, "--align", "existing.csv", "--depth-intrinsics", "9,9,4,4", "--intrinsics", "40,40,24,16"),
+            1,
+            ["existing.csv: holds text that is no number"],
+        ),
+        ((*GOOD, "--out-scale", "0"), 2, ["--out-scale: got 0", "> 0"]),
+        ((*GOOD, "--out-scale", "nan"), 2, ["--out-scale: got nan", "> 0"]),
         ((*GOOD, "--size", "0x0"), 2, ["--size: got 0x0"]),
         (
             (*GOOD, "--intrinsics", "1.5,1.5,12,10", "--normals", "n.png"),
             1,
             ["rgb.png: its camera: focal length fx is 1.5"],
         ),
-        ((*GOOD, "--device", "tpu"), 1, ["device", "tpu", "expected cpu"]),
+        ((*GOOD, "--device", "tpu"), 2, ["device", "tpu", "expected cpu"]),
         ((*GOOD, "--min-confidence", "2"), 2, ["--min-confidence", "expected --confidence"]),
         (
             (*GOOD, "--depth-kind", "disparity", "--focal", "900", "--baseline", "193"),
             2,
             ["baseline is 193 m", "are these millimetres?"],
         ),
-        ((*GOOD, "--model", "x8"), 1, ["x8: no such model", "x2, x4"]),
+        ((*GOOD, "--model", "x8"), 2, ["x8: no such model", "x2, x4"]),
         (("upsample", "rgb.png", "depth.png", "-o", "none/out.png"), 1, ["none/out.png", "does not exist"]),
         (("upsample", "rgb.png", "depth.png", "-o", "existing.png"), 1, ["existing.png", "exists already"]),
         (("upsample", "rgb.png", "depth.png", "-o", "folder.png"), 1, ["folder.png", "is a folder"]),
-        (("upsample", "rgb.png", "depth.png", "-o", "out.jpg"), 1, ["out.jpg", ".png, .tif"]),
+        (("upsample", "rgb.png", "depth.png", "-o", "out.jpg"), 2, ["out.jpg", ".png, .tif"]),
         ((*GOOD, "--preview", "existing.png"), 1, ["existing.png", "exists already"]),
         ((*GOOD, "--preview", "none/preview.png"), 1, ["none/preview.png", "does not exist"]),
-        ((*GOOD, "--preview", "preview.tiff"), 1, ["preview.tiff", ".png, .jpg"]),
+        ((*GOOD, "--preview", "preview.tiff"), 2, ["preview.tiff", ".png, .jpg"]),
         ((*GOOD, "--preview", "out.png"), 2, ["out.png", "--preview and --out are the same file"]),
         ((*GOOD, "--preview", "box/../out.png"), 2, ["same file"]),
         ((*GOOD, "--depth-unit", "m"), 1, ["out.png", "does not fit", ".npy"]),
@@ -222,14 +236,43 @@ def test_a_model_that_tells_no_error_is_refused_before_it_runs(place, depthup_, 
 
     monkeypatch.setattr(depthup.upsampling.Upsampler, "_run", never)
     result = depthup_(*GOOD, "--confidence-out", "c.png", *model)
-    assert (result.code, result.err.count("\n")) == (1, 1)
+    assert (result.code, result.err.count("\n")) == (2, 1)
     assert "does not tell how far off it is" in result.err
     write_pairs(place / "pairs")
     for name in ("0_rgb.png", "0_depth.png"):
         (place / "pairs" / name).write_bytes((place / f"{name[2:]}").read_bytes())
     result = depthup_("batch", "pairs", "-o", "results", "--confidence-out", *model)
-    assert result.code == 1
+    assert result.code == (2 if model else 1)  # without one, each pair has a network of its own ratio
     assert "does not tell how far off it is" in result.err
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried")]
+)
+def test_what_does_not_fit_into_memory(place, depthup_, monkeypatch, error):
+    def full(*arguments):
+        raise error
+
+    monkeypatch.setattr(depthup.upsampling.Upsampler, "run", full)
+    result = depthup_(*GOOD, "--size", "4000x3000")
+    assert result.code == 1
+    assert result.err == (
+        "depthup: rgb.png, depth.png: not enough memory for 4000x3000 pixels; expected a smaller size\n"
+    )
+
+
+def test_the_camera_is_asked_for_before_the_confidence(place, depthup_):
+    for name in ("rgb", "depth"):
+        (place / "pairs").mkdir(exist_ok=True)
+        (place / "pairs" / f"0_{name}.png").write_bytes((place / f"{name}.png").read_bytes())
+    options = ("--confidence-out", "--ply", "--intrinsics", "1.5,1.5,12,10")  # neither fits
+    for result in (
+        depthup_("batch", "pairs", "-o", "results", *options),
+        depthup_(*GOOD, "--confidence-out", "c.png", "--ply", "c.ply", *options[2:]),
+    ):
+        assert result.code == 1
+        assert "rgb.png: its camera: focal length fx is 1.5" in result.err
+        assert "does not tell how far off it is" not in result.err
 
 
 def test_confidence_is_computed_once(place, depthup_, monkeypatch):
@@ -260,13 +303,16 @@ def test_a_cloud_has_no_point_between_two_surfaces(place, depthup_):
     assert len(points) == count and set(points["point"][:, 2].tolist()) == {1.5, 3.0}
 
 
-def test_an_empty_cloud_is_warned_of(place, depthup_):
+def test_an_empty_cloud_or_mesh_is_warned_of(place, depthup_):
     cv2.imwrite("one.png", np.full((1, 1), 2000, np.uint16))
     cv2.imwrite("row.png", np.zeros((1, 9, 3), np.uint8))
     cloud = ("--model", "bilinear", "--intrinsics", "40,40,4,0", "--ply", "c.ply")
     result = depthup_("upsample", "row.png", "one.png", "-o", "out.png", *cloud, "--json")
     assert (result.code, result.err.count("\n")) == (0, 1)
     assert result.err.startswith("depthup: c.ply: an empty cloud")
+    result = depthup_("upsample", "row.png", "one.png", "-o", "out.png", *cloud, "--mesh", "--overwrite", "--json")
+    assert (result.code, result.err.count("\n")) == (0, 1)
+    assert result.err.startswith("depthup: c.ply: an empty mesh")
 
 
 def test_the_largest_integer_is_warned_of_unless_it_is_declared_invalid(place, depthup_):
@@ -318,6 +364,17 @@ def test_upsample_a_sensor_beside_the_camera(place, depthup_):
     result = depthup_("upsample", "rgb.png", "flat.png", "-o", "out.png", "--align", "pose.txt", *cameras)
     assert result.code == 0, result.err
     assert (cv2.imread("out.png", cv2.IMREAD_UNCHANGED) == 2000).all()
+
+
+def test_a_camera_of_another_image_names_the_image(place, depthup_):
+    (place / "pose.txt").write_text("1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\n")
+    (place / "vga.json").write_text(
+        json.dumps({"fx": 500, "fy": 500, "cx": 320, "cy": 240, "width": 640, "height": 480})
+    )
+    for own, name in ((("vga.json", "10,10,5.5,3.5"), "rgb.png"), (("40,40,23.5,15.5", "vga.json"), "depth.png")):
+        result = depthup_(*GOOD, "--align", "pose.txt", "--intrinsics", own[0], "--depth-intrinsics", own[1])
+        assert (result.code, result.err.count("\n")) == (1, 1)
+        assert result.err.startswith(f"depthup: {name}: its camera: its image is 640x480 and this one")
 
 
 def test_upsample_overwrites_when_told(place, depthup_):

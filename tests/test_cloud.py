@@ -119,12 +119,19 @@ def test_what_flies_between_two_surfaces_is_on_none():
     np.testing.assert_array_equal(surface, expected)
 
 
-def test_corners_of_the_mesh_are_on_a_surface():
-    depth = np.where(np.random.default_rng(3).random((150, 200)) < 0.3, np.nan, slanted())
-    points, _ = point_cloud(np.where(on_surface(depth, CAMERA), depth, np.nan), CAMERA, some_rgb())
-    vertices, _, faces = mesh(depth, CAMERA, some_rgb())
-    assert len(points) < len(vertices)
-    np.testing.assert_array_equal(points, vertices[np.unique(faces)])
+def test_a_mesh_holds_the_corners_of_its_faces_and_nothing_else():
+    depth = np.where(np.random.default_rng(3).random((600, 200)) < 0.3, np.nan, slanted(CAMERA.scaled_to(200, 600)))
+    camera, rgb = CAMERA.scaled_to(200, 600), some_rgb(600, 200)  # more rows than are in memory at a time
+    vertices, colours, faces = mesh(depth, camera, rgb)
+    points, point_colours = point_cloud(np.where(on_surface(depth, camera), depth, np.nan), camera, rgb)
+    assert len(vertices) < np.isfinite(depth).sum()
+    np.testing.assert_array_equal(np.unique(faces), np.arange(len(vertices)))
+    np.testing.assert_array_equal(vertices, points)
+    np.testing.assert_array_equal(colours, point_colours)
+    columns = camera.fx * vertices[faces][..., 0] / vertices[faces][..., 2] + camera.cx
+    rows = camera.fy * vertices[faces][..., 1] / vertices[faces][..., 2] + camera.cy
+    for seen in (columns, rows):
+        np.testing.assert_allclose(np.ptp(seen, axis=1), 1, atol=1e-2)  # still triangles of neighbours
 
 
 @pytest.mark.parametrize("make", [point_cloud, mesh])

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from depthup.data import InputError, PairFolder, is_validation_scene, motorcycle, open_dataset
+from depthup.data import InputError, PairFolder, UsageError, is_validation_scene, motorcycle, open_dataset
 
 H, W = 16, 24
 COLUMNS = ["set", "name", "rgb", "depth", "kind", "scale", "width", "height", "valid_fraction", "scene"]
@@ -89,6 +89,33 @@ def test_disparity_by_name(tmp_path):
     pairs = PairFolder(tmp_path)
     assert (pairs.unit, pairs[0].unit) == ("disparity", "disparity")
     np.testing.assert_array_equal(pairs[0].depth, integers(top=255))
+
+
+@pytest.mark.parametrize(("kind", "divisor"), [("depth", 1000), ("disp", 1)])
+def test_values_that_are_no_measurement(tmp_path, caplog, kind, divisor):
+    image = integers()
+    image[0, :5], image[1] = 65535, 9999
+    write(tmp_path / "x_rgb.png", colours())
+    write(tmp_path / f"x_{kind}.png", image)
+    pairs = open_dataset(tmp_path, "test", (65535, 9999.0))
+    expected = np.where(image >= 9999, np.nan, image.astype(np.float32) / divisor)
+    np.testing.assert_array_equal(pairs[0].depth, expected)
+    assert pairs.title.endswith("split test, without values 65535, 9999")
+    assert not caplog.records
+    assert np.isfinite(open_dataset(tmp_path)[0].depth).all()
+
+
+def test_values_of_a_listed_folder_are_those_of_the_file(tmp_path):
+    folder = manifest(tmp_path, "own", ["a"], ["one"], scale="5000")
+    image = integers(0)
+    expected = np.where(image == image[0, 0], np.nan, image.astype(np.float32) / 5000)
+    np.testing.assert_array_equal(PairFolder(folder, invalid=[float(image[0, 0])])[0].depth, expected)
+
+
+@pytest.mark.parametrize("data", ["none.mat", "NYU.MAT", "synthetic", "motorcycle"])
+def test_values_are_those_of_a_folder_only(data):
+    with pytest.raises(UsageError, match=rf"^{data}: --invalid is for the files of a folder of pairs; expected"):
+        open_dataset(data, "test", (65535,))
 
 
 def test_splits_of_a_plain_folder(tmp_path):

@@ -7,7 +7,17 @@ import cv2
 import numpy as np
 import pytest
 
-from depthup.data import Camera, Frame, InputError, open_recording, pair_folders, read_depth, read_rgb
+from depthup.data import (
+    Camera,
+    Frame,
+    InputError,
+    Recording,
+    open_recording,
+    pair_folders,
+    read_depth,
+    read_rgb,
+    with_maps,
+)
 from depthup.data.pairing import OUTPUT_MARK
 
 DEPTH = np.full((2, 3), 1500, np.uint16)
@@ -192,6 +202,41 @@ def test_results_inside_an_input_folder_are_no_inputs(tmp_path):
             pair_folders(tmp_path / "rgb", tmp_path / "depth", tmp_path / place)
 
 
+@pytest.mark.parametrize(
+    ("kind", "names", "left"),
+    [
+        ("mask", {"1": "0001.png", "2": "0002.npy"}, ["0003.png"]),
+        ("mask", {"1": "0001_mask.png", "2": "0002_mask.png"}, []),
+        ("confidence", {"1": "conf_0001.bin", "2": "conf_0002.bin"}, []),
+        ("confidence", {"2": "depth_0002.png"}, ["depth_9.png"]),
+    ],
+)
+def test_maps_are_paired_with_depth(tmp_path, kind, names, left):
+    make(tmp_path, *(f"rgb/r{n}.jpg" for n in (1, 2)), *(f"depth/depth_000{n}.png" for n in (1, 2)), "rgb/alone.jpg")
+    frames = [Frame(n, tmp_path / f"rgb/r{n}.jpg", tmp_path / f"depth/depth_000{n}.png") for n in "12"]
+    recording = Recording("", tuple(frames), (tmp_path / "rgb" / "alone.jpg",))
+    make(tmp_path, *(f"maps/{name}" for name in [*names.values(), *left]))
+    found = with_maps(recording, tmp_path / "maps", kind)
+    assert {f.name: getattr(f, kind).name for f in found.frames if getattr(f, kind)} == names
+    assert [path.name for path in found.unpaired] == [*left, "alone.jpg"]
+
+
+def test_maps_of_sub_folders(tmp_path):
+    make(tmp_path, *(f"{kind}/{s}/0.png" for kind in ("rgb", "depth", "masks") for s in ("s1", "s2")))
+    found = with_maps(pair_folders(tmp_path / "rgb", tmp_path / "depth"), tmp_path / "masks", "mask")
+    assert [frame.mask for frame in found.frames] == [tmp_path / "masks" / s / "0.png" for s in ("s1", "s2")]
+
+
+def test_maps_that_fit_nothing(tmp_path):
+    make(tmp_path, "rgb/1.jpg", "depth/1.png", "masks/2.png")
+    recording = pair_folders(tmp_path / "rgb", tmp_path / "depth")
+    with pytest.raises(InputError, match=r"masks: no mask among 1 images \(2.png, …\) belongs to one of 1 images"):
+        with_maps(recording, tmp_path / "masks", "mask")
+    make(tmp_path, "masks/1.png", "masks/1.npy")
+    with pytest.raises(InputError, match="both fit"):
+        with_maps(recording, tmp_path / "masks", "mask")
+
+
 TUM_RGB = "# color images\n# timestamp filename\n1.0 rgb/1.0.png\n1.1 rgb/1.1.png\n1.2 rgb/1.2.png\n"
 TUM_DEPTH = "# depth maps\n1.01 depth/1.01.png\n1.095 depth/1.095.png\n1.5 depth/1.5.png\n"
 
@@ -280,6 +325,27 @@ def test_open3d(tmp_path, place, title):
     recording = open_recording(tmp_path)
     assert recording.title == f"{title} {tmp_path}"
     assert (recording.frames[0].camera, recording.depth_unit) == (Camera(610.0, 611.0, 320.0, 240.0), "mm")
+
+
+@pytest.mark.parametrize(
+    ("names", "camera_files", "inside"),
+    [
+        (["color/{}.jpg", "depth/{}.png"], ["intrinsic.json"], "intrinsic_matrix"),
+        (["color/{}.jpg", "depth/{}.png"], ["camera_intrinsic.json"], "intrinsic_matrix"),
+        (["frame_{:05}.jpg", "depth_{:05}.png"], [f"frame_{n:05}.json" for n in range(3)], "intrinsics"),
+        (["rgb/{}.jpg", "depth/{}.exr"], ["metadata.json"], "K"),
+    ],
+)
+def test_lens_distortion_is_warned_of_once(tmp_path, caplog, names, camera_files, inside):
+    make(tmp_path, *(name.format(n) for name in names for n in range(3)))
+    camera = {inside: [610.0, 0, 0, 0, 611.0, 0, 320.0, 240.0, 1]}
+    for coefficients, count in ({"distortion": [0, 0.0]}, 0), ({"k1": 0.1, "dist": {"p2": -0.01}}, 1):
+        for name in camera_files:
+            (tmp_path / name).write_text(json.dumps(camera | coefficients))
+        assert open_recording(tmp_path).frames[2].camera == Camera(610.0, 611.0, 320.0, 240.0)
+        assert len(caplog.records) == count
+    warned = caplog.records[0].getMessage()
+    assert warned.startswith(f"{tmp_path / camera_files[0]}: has lens distortion (dist, k1), which is not applied")
 
 
 @pytest.mark.parametrize("colour", ["rgb", "color", "images"])

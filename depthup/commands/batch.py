@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -11,12 +11,12 @@ import numpy as np
 from depthup.baselines import BASELINES
 from depthup.batch import BatchProgress, BatchResult, Job, run_batch
 from depthup.commands.errors import UsageError
-from depthup.commands.outputs import BatchOutputs, check_camera, check_unit, write_output
-from depthup.data import DepthEncoding, Frame, InputError, open_recording, pair_folders, read_rgb
+from depthup.commands.outputs import BatchOutputs, check_pair, check_unit, write_output
+from depthup.data import DepthEncoding, Frame, InputError, open_recording, pair_folders, read_rgb, with_maps
 from depthup.data.planes import read_plane
 from depthup.depth_files import check_output_folder
 from depthup.journal import digest
-from depthup.pair_files import PairArrays, PairOptions, check_confidence, read_pair, upsample_pair
+from depthup.pair_files import PairArrays, PairOptions, read_pair, upsample_pair
 from depthup.upsampling import Upsampled, Upsampler
 from depthup.weights import shipped_names, weights_path
 
@@ -30,18 +30,23 @@ def batch_files(
     overwrite: bool,
     report: Callable[[str], None],
     progress: Callable[[BatchProgress], None],
+    maps: Mapping[str, Path] | None = None,
 ) -> tuple[BatchResult, tuple[Path, ...]]:
     """Upsample every pair of two folders, or of a recording (`rgb`, without `depth`), to files in the folder `out`.
+
+    `maps` are folders by what they hold for every depth map: `mask`, `confidence`, see `with_maps`.
 
     Returns:
         What became of the pairs, and the files without a partner.
 
     Raises:
         InputError: no pairs, or nothing may be written to `out`.
-        UsageError: point clouds or normals are wanted, and neither `wanted` nor the recording has a camera; or the two
-            folders look swapped.
+        UsageError: point clouds, normals or an alignment are wanted, and neither `wanted` nor the recording has a
+            camera; or the two folders look swapped.
     """
-    check_unit(wanted.suffix, wanted.unit)
+    check_unit(wanted.suffix, wanted.unit, wanted.scale)
+    maps = maps or {}
+    needs_camera = wanted.needs_camera or options.alignment is not None
     check_output_folder(out)
     recording = pair_folders(rgb, depth, out) if depth else open_recording(rgb, out)
     if depth and all(_looks_swapped(frame) for frame in recording.frames[:3]):
@@ -49,9 +54,11 @@ def batch_files(
             f"{rgb}, {depth}: look swapped: {recording.frames[0].rgb} is a depth map and {recording.frames[0].depth} a"
             " picture; expected RGB_DIR DEPTH_DIR"
         )
-    if wanted.needs_camera and not wanted.camera and not any(frame.camera for frame in recording.frames):
+    for kind, folder in maps.items():
+        recording = with_maps(recording, folder, kind, out)
+    if needs_camera and not wanted.camera and not any(frame.camera for frame in recording.frames):
         raise UsageError(
-            f"{rgb}: --ply and --normals need the camera, and no intrinsics are here; expected --intrinsics"
+            f"{rgb}: --align, --ply and --normals need the camera, and no intrinsics are here; expected --intrinsics"
         )
     upsampler = Upsampler(options.model, options.device)
     if wanted.confidence and options.model:
@@ -67,18 +74,20 @@ def batch_files(
     files = {frame.name: wanted.of(out, frame) for frame in recording.frames}
     jobs = []
     for frame in recording.frames:
-        inputs = tuple(path for path in (frame.rgb, frame.depth, frame.confidence) if path)
-        jobs.append(Job(frame.name, inputs, files[frame.name].depth, files[frame.name].others()))
+        inputs = tuple(path for path in (frame.rgb, frame.depth, frame.confidence, frame.mask) if path)
+        facts = f"aligned to {files[frame.name].camera}" if options.alignment else ""
+        jobs.append(Job(frame.name, inputs, files[frame.name].depth, files[frame.name].others(), facts))
 
     def read(job: Job) -> PairArrays:
         frame = frames[job.name]
-        if wanted.needs_camera and not files[job.name].camera:
+        if needs_camera and not files[job.name].camera:
             raise InputError(f"{frame.rgb}: the recording has no intrinsics of this image; expected --intrinsics")
-        pair = read_pair(frame.rgb, frame.depth, options, confidence=frame.confidence)
-        if wanted.needs_camera:
-            check_camera(files[job.name], pair.rgb, frame.rgb)
-        if wanted.confidence:
-            check_confidence(upsampler, pair, options)
+        for kind, folder in maps.items():
+            if getattr(frame, kind) is None:
+                raise InputError(f"{frame.depth}: has no {kind} in {folder}; expected one of its name")
+        camera = files[job.name].camera
+        pair = read_pair(frame.rgb, frame.depth, options, frame.mask, frame.confidence, camera)
+        check_pair(files[job.name], upsampler, pair, options, frame.rgb)
         return pair
 
     def compute(job: Job, pair: PairArrays) -> tuple[np.ndarray, Upsampled]:
@@ -87,7 +96,7 @@ def batch_files(
     def write(job: Job, path: Path, result: tuple[np.ndarray, Upsampled], replaces: bool) -> None:
         write_output(path, files[job.name], *result, options, replaces)
 
-    result = run_batch(jobs, out, read, compute, write, _settings(options, wanted), overwrite, progress)
+    result = run_batch(jobs, out, read, compute, write, _settings(options, wanted, maps), overwrite, progress)
     return result, recording.unpaired
 
 
@@ -101,13 +110,14 @@ def _looks_swapped(frame: Frame) -> bool:
     return plane.dtype.itemsize > 1
 
 
-def _settings(options: PairOptions, wanted: BatchOutputs) -> dict[str, str]:
+def _settings(options: PairOptions, wanted: BatchOutputs, maps: Mapping[str, Path]) -> dict[str, str]:
     """Everything that decides a result beside its inputs."""
-    settings = {name: str(value) for name, value in asdict(options).items() if name not in ("device", "model")}
+    facts = asdict(replace(options, alignment=None)) | {"alignment": options.alignment} | dict.fromkeys(maps, "given")
+    settings = {name: str(value) for name, value in facts.items() if name not in ("device", "model")}
     names = shipped_names() if options.model is None else [options.model]
     weights = [f"{name} {digest(weights_path(name))}" for name in names if name not in BASELINES]
     return settings | {
         "model": str(options.model),
         "weights": ", ".join(weights),
-        "out": f"{wanted.suffix} {wanted.unit}",
+        "out": f"{wanted.suffix} {wanted.scale or wanted.unit}",
     }

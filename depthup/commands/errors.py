@@ -1,7 +1,5 @@
-"""The error of a command whose options do not go together."""
+"""The error of a command line that is wrong by itself: exit code 2. The library's own checks raise it, too."""
 
-from depthup.data import InputError
+from depthup.data.errors import UsageError
 
-
-class UsageError(InputError):
-    """The command's options contradict each other."""
+__all__ = ["UsageError"]

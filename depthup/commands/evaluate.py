@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +19,11 @@ def default_model(scale: int, protocol: str) -> str:
     """The network in the box for a scale and a protocol.
 
     Raises:
-        InputError: there is none.
+        UsageError: there is none.
     """
     name = f"x{scale}" if protocol == "dkn" else f"x{scale}-{protocol}"
     if name not in shipped_names():
-        raise InputError(
+        raise UsageError(
             f"no weights in the box for scale {scale} under protocol {protocol}; "
             f"expected --model, or what one of these is for: {', '.join(shipped_names())}"
         )
@@ -41,8 +41,8 @@ def named_methods(names: list[str], scales: list[int], protocol: str, sensor: bo
         sensor: so does it.
 
     Raises:
-        InputError: no such model, or none for one of the scales.
-        UsageError: the same method twice.
+        InputError: no such file.
+        UsageError: no such model, or none for one of the scales; the same method twice.
     """
     methods: list[Method] = []
     for scale in scales:
@@ -68,11 +68,13 @@ def evaluate_data(
     sensor: bool = False,
     figure: Path | None = None,
     image: str | None = None,
+    invalid: Sequence[float] = (),
 ) -> list[dict]:
     """Score methods at scales (see `named_methods`); writes the CSV file and the figure if asked.
 
     Args:
         image: name of the pair that the figure shows; without it the one of median RMSE under the last method.
+        invalid: as of `open_dataset`.
 
     Returns:
         The summary of each `Evaluation`, and the split.
@@ -84,7 +86,7 @@ def evaluate_data(
     elif image:
         raise UsageError("compare: --image is for the figure; expected --figure")
     methods = named_methods(names, scales, protocol, sensor)
-    dataset = open_dataset(data, split)
+    dataset = open_dataset(data, split, invalid)
     if image is not None and image not in dataset.names:
         raise InputError(f"{data}: has no pair {image} in split {split}; expected one such as {dataset.names[0]}")
     simulated = STANDARD_SENSOR if sensor else None

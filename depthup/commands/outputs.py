@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import cv2
 import numpy as np
 
 from depthup.commands.errors import UsageError
-from depthup.data import Camera, Frame, InputError
+from depthup.data import Camera, Frame
 from depthup.depth_files import (
     DEPTH_OUTPUT_SUFFIXES,
     IMAGE_OUTPUT_SUFFIXES,
@@ -19,9 +20,9 @@ from depthup.depth_files import (
     write_depth,
     write_image,
 )
-from depthup.pair_files import PairOptions, confidence_of
+from depthup.pair_files import PairArrays, PairOptions, camera_of, check_confidence, confidence_of
 from depthup.ply import PLY_SUFFIXES, write_ply
-from depthup.upsampling import Upsampled
+from depthup.upsampling import Upsampled, Upsampler
 from depthup.visualize import colourise
 
 log = logging.getLogger("depthup")
@@ -76,7 +77,7 @@ class BatchOutputs:
     """Files that `batch_files` writes for a pair NAME: NAME.png or the like, and what else is asked for.
 
     Args:
-        suffix, unit: of the result, as of `Outputs`.
+        suffix, unit, scale: of the result, as of `Outputs`.
         preview, normals, confidence, cloud: also NAME.preview.jpg, NAME.normals.png, NAME.confidence.png, NAME.ply.
         mesh: NAME.ply is a mesh.
         camera: intrinsics of every RGB image; None = those of the recording.
@@ -90,6 +91,7 @@ class BatchOutputs:
     cloud: bool = False
     mesh: bool = False
     camera: Camera | None = None
+    scale: float | None = None
 
     @property
     def needs_camera(self) -> bool:
@@ -104,6 +106,7 @@ class BatchOutputs:
         return Outputs(
             folder / f"{frame.name}{self.suffix}",  # a name such as 1305031102.1753 has dots, so not `with_suffix`
             self.unit,
+            self.scale,
             preview=named(self.preview, ".preview.jpg"),
             normals=named(self.normals, ".normals.png"),
             confidence=named(self.confidence, ".confidence.png"),
@@ -142,19 +145,27 @@ def check_outputs(out: Outputs, inputs: list[Path], overwrite: bool) -> None:
 
 
 def check_unit(suffix: str, unit: str | None, scale: float | None = None) -> None:
-    """Refuse a unit for floats: they are metres, and not every format has room to say otherwise."""
+    """Refuse a unit for floats, which are metres, as not every format has room to say otherwise; and a bad scale."""
+    if unit and scale is not None:
+        raise UsageError("expected --out-unit or --out-scale, got both")
+    if scale is not None and not 0 < scale < math.inf:
+        raise UsageError(f"--out-scale: got {scale:g}, expected steps per metre > 0")
     if suffix.lower() != ".png" and (unit or scale):
         option = "--out-unit" if unit else "--out-scale"
         raise UsageError(f"{option}: is for the integers of a .png, and a {suffix} file holds float metres; got both")
 
 
-def check_camera(out: Outputs, rgb: np.ndarray, path: Path) -> None:
-    """Whether the camera is one of an image of this size: asked before anything is computed or written."""
-    assert out.camera is not None
-    try:
-        out.camera.of_image(rgb.shape[1], rgb.shape[0])
-    except InputError as error:
-        raise InputError(f"{path}: its {error}") from None
+def check_pair(out: Outputs, upsampler: Upsampler, pair: PairArrays, options: PairOptions, rgb: Path) -> None:
+    """Check that what was read can become every file, before anything is computed: first the camera, then confidence.
+
+    Raises:
+        InputError: the camera is that of another image, or the network for this pair does not tell its error.
+    """
+    if out.needs_camera:
+        assert out.camera is not None
+        camera_of(out.camera, pair.rgb, rgb)
+    if out.confidence:
+        check_confidence(upsampler, pair, options)
 
 
 def write_output(
@@ -188,6 +199,8 @@ def _write_geometry(path: Path, out: Outputs, rgb: np.ndarray, depth: np.ndarray
         write_image(path, colourise_normals(normals(depth, camera)), overwrite)
     elif out.mesh:
         vertices, colours, faces = mesh(depth, camera, rgb)
+        if not len(faces):
+            log.warning("%s: an empty mesh: no three neighbours of its depth are on one surface", path)
         write_ply(path, vertices, colours, faces=faces, overwrite=overwrite)
     else:
         surface = on_surface(depth, camera)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from depthup.checkpoint import load_checkpoint
@@ -31,6 +31,7 @@ def train_run(
     `given` names the settings that the user gave himself: with `resume` they must be those of the run.
     """
     batch_size = settings["batch_size"]
+    invalid = settings.get("invalid", [])
     if resume and (out / "checkpoint.safetensors").exists():
         started = load_checkpoint(out / "checkpoint.safetensors")[1]["config"]
         for name, value in ({"minutes": minutes} | settings).items():
@@ -40,10 +41,11 @@ def train_run(
                     f"{out}: was started with --{option} {started.get(name)}, and --resume keeps to it; got {value}"
                 )
         batch_size = started["batch_size"]
+        invalid = started.get("invalid", [])
     _check_sharing(batch_size, processes)
     if not resume and (minutes is None) == (epochs is None):
         raise UsageError("train: expected exactly one of --minutes, --epochs and --recipe")
-    training, validation = training_data(data, out)
+    training, validation = training_data(data, out, invalid)
     steps = -(-len(training) * epochs // settings["batch_size"]) if epochs else 0
     try:
         config = TrainConfig(minutes=minutes or 0.0, steps=steps or (0 if minutes else 1), **settings)
@@ -66,16 +68,19 @@ def train_recipe(
     """Train as weights in the box were, stage by stage; all but the last in folders of their own inside `out`."""
     if recipe not in RECIPES:
         raise UsageError(f"--recipe: got {recipe!r}, expected one of {', '.join(RECIPES)}")
-    own = sorted(given & ({"minutes", "epochs"} | set(settings) - {"seed", "precision"}))
+    own = sorted(given & ({"minutes", "epochs"} | set(settings) - {"seed", "precision", "invalid"}))
     if own:
         raise UsageError(f"train: --{own[0].replace('_', '-')} is part of a recipe; expected it without --recipe")
+    invalid = settings.get("invalid", [])
     init, stages = None, RECIPES[recipe]
     for stage in stages:
         _check_sharing(stage.get("batch_size", TrainConfig.batch_size), processes)
-    training, validation = training_data(data, out)
+    training, validation = training_data(data, out, invalid)
     for number, stage in enumerate(stages, 1):
         folder = out if number == len(stages) else out / f"stage-{number}"
-        config = TrainConfig(seed=settings["seed"], precision=settings["precision"], init=init, **stage)
+        config = TrainConfig(
+            seed=settings["seed"], precision=settings["precision"], init=init, invalid=invalid, **stage
+        )
         started = (folder / "checkpoint.safetensors").exists()
         if processes.first:
             report(f"{recipe}: stage {number} of {len(stages)}, {config.steps} steps")
@@ -93,14 +98,14 @@ def _check_sharing(batch_size: int, processes: Processes) -> None:
         )
 
 
-def training_data(data: str, out: Path) -> tuple[PairDataset, PairDataset]:
+def training_data(data: str, out: Path, invalid: Sequence[float] = ()) -> tuple[PairDataset, PairDataset]:
     """The `train` and `val` splits of `data`, once `out` is known to be a place for a run."""
     if data == "motorcycle":
         raise UsageError(
             "train: motorcycle is one pair, kept for checking; expected a .mat file, a folder or `synthetic`"
         )
     check_output_folder(out)
-    return open_dataset(data, "train"), open_dataset(data, "val")
+    return open_dataset(data, "train", invalid), open_dataset(data, "val", invalid)
 
 
 def _train_facts(result: TrainResult) -> dict:

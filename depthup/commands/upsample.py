@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from depthup.commands.errors import UsageError
-from depthup.commands.outputs import Outputs, check_camera, check_outputs, write_output
-from depthup.pair_files import PairOptions, check_confidence, read_pair, upsample_pair
+from depthup.commands.outputs import Outputs, check_outputs, check_pair, write_output
+from depthup.pair_files import PairOptions, read_pair, upsample_pair
 from depthup.upsampling import Upsampler
 
 
@@ -32,16 +32,15 @@ def upsample_files(
         UsageError: options contradict each other.
     """
     check_outputs(out, [path for path in (rgb, depth, mask, confidence) if path], overwrite)
-    if out.needs_camera and not out.camera:
-        raise UsageError("upsample: --ply and --normals need the camera; expected --intrinsics fx,fy,cx,cy or a file")
+    if (out.needs_camera or options.alignment) and not out.camera:
+        raise UsageError(
+            "upsample: --align, --ply and --normals need the camera; expected --intrinsics fx,fy,cx,cy or a file"
+        )
     upsampler = Upsampler(options.model, options.device)
     if out.confidence and options.model:
         upsampler.check_tells_error()
-    pair = read_pair(rgb, depth, options, mask, confidence)
-    if out.confidence:
-        check_confidence(upsampler, pair, options)
-    if out.needs_camera:
-        check_camera(out, pair.rgb, rgb)
+    pair = read_pair(rgb, depth, options, mask, confidence, out.camera)
+    check_pair(out, upsampler, pair, options, rgb)
     upsampler.warm_up(pair.rgb, pair.depth, options.size)  # loading is not part of the time
     began = time.perf_counter()
     run = upsample_pair(upsampler, pair, options, f"{rgb}, {depth}")
