@@ -151,7 +151,11 @@ def with_maps(recording: Recording, folder: str | Path, kind: str, out: str | Pa
         )
     found = {image.path for image in maps}
     unpaired = (set(recording.unpaired) | found) - set(partners.values())
-    frames = (replace(frame, **{kind: partners.get(frame.depth)}) for frame in recording.frames)
+    found_maps = [(frame, partners.get(frame.depth)) for frame in recording.frames]
+    if kind == "mask":
+        frames = [replace(frame, mask=path) for frame, path in found_maps]
+    else:
+        frames = [replace(frame, confidence=path) for frame, path in found_maps]
     return replace(recording, frames=tuple(frames), unpaired=tuple(sorted(unpaired)))
 
 

@@ -44,6 +44,8 @@ class Architecture(StrEnum):
     fast = "fast"
     large = "large"
     paper = "paper"
+    pac_net = "pac-net"
+    djf = "djf"
 
 
 class Precision(StrEnum):
@@ -543,8 +545,8 @@ def compare(
     methods: Annotated[
         str,
         typer.Option(
-            help="What to compare, with commas between: names as of --model of eval; {scale} in a name is the scale, "
-            "and default the network in the box for scale and protocol."
+            help="What to compare, with commas between: names as of --model of eval, so also .safetensors files of "
+            "depthup train; {scale} in a name is the scale, and default the network in the box for scale and protocol."
         ),
     ] = "default,bicubic,guided-filter",
     protocol: ProtocolOption = Protocol.dkn,
@@ -615,7 +617,10 @@ def train(
     ] = False,
     seed: Annotated[int, typer.Option(help="Of the initial weights and every crop.", min=0)] = 0,
     architecture: Annotated[
-        Architecture, typer.Option(help="base, fast, large: ours; paper: as published.")
+        Architecture,
+        typer.Option(
+            help="base, fast, large: ours; paper: DDF-Up-Net as published; pac-net, djf: other methods, to compare."
+        ),
     ] = Architecture.base,
     sensor: Annotated[
         bool, typer.Option("--sensor", help="Learn from simulated sensors: holes, noise, flying pixels.")
@@ -639,7 +644,7 @@ def train(
     ] = 1,
     as_json: JsonFlag = False,
 ) -> None:
-    """Train a DDF-Up-Net; Ctrl-C saves, --resume goes on."""
+    """Train a DDF-Up-Net, or another method to compare with; Ctrl-C saves, --resume goes on."""
     from depthup.commands.train import train_recipe, train_run
     from depthup.processes import joined_processes
 

@@ -2,7 +2,8 @@
 
 Named configurations of one family (`NAMED`): `paper` follows Zhou et al. (CVPR 2021, section 4.3) with PAC-Net's widths
 (Su et al., CVPR 2019, section 5.1) where the paper is silent; `fast`, `base` and `large` are ours, one network in three
-sizes. Weights of `base` and `fast` are shipped.
+sizes; `pac-net` and `djf` are what others published (`depthup.rivals`), to be compared with. Weights of `base` and
+`fast` are shipped.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from depthup.layers import DDFUp
+from depthup.rivals import DJF, PACNet
 from depthup.upsamplers import ALTERNATIVES, make_upsampler
 
 SCALES = (2, 4, 8, 16)
@@ -27,8 +29,15 @@ NAMED: dict[str, dict[str, Any]] = {
     "fast": {"width": 40, "trunk_blocks": 4},
     "base": {},
     "large": {"width": 128, "trunk_blocks": 16},
+    "pac-net": {"architecture": "pac-net", "width": 32, "trunk_blocks": 0, "kernel_size": 5},
+    "djf": {"architecture": "djf", "width": 96, "trunk_blocks": 0, "kernel_size": 9},
 }
 """Name -> what differs from the defaults of `DDFUpNetConfig`."""
+
+ARCHITECTURES = ("paper", "base", "pac-net", "djf")
+
+ONLY_IN_BASE = {"trunk_blocks": 0, "sensor": False, "upsampler": "ddf_up"}
+"""Field of a configuration that `base` alone has -> its value everywhere else."""
 
 LOG_ERROR_START = -5.0
 """Where the logarithm of the expected error starts: 0.7 % of the depth range."""
@@ -43,14 +52,15 @@ Means = dict[int, Tensor]
 
 @dataclass(frozen=True)
 class DDFUpNetConfig:
-    """What makes a DDF-Up-Net.
+    """What makes a DDF-Up-Net, or a network that it is compared with. `named` fits all of it to an architecture.
 
     Args:
-        architecture: `"paper"` or `"base"`, which `fast` and `large` are other sizes of.
+        architecture: one of `ARCHITECTURES`; `fast` and `large` are other sizes of `"base"`.
         scale: up-sampling factor: 2, 4, 8 or 16.
-        width: channels of the features at the coarsest levels of `base` (finer levels have fewer); 32 in `paper`.
-        trunk_blocks: residual blocks at low resolution, `base` only.
-        kernel_size: k of the DDF-Up layers; 5 in `paper`, as in PAC-Net.
+        width: channels of the features at the coarsest levels of `base` (finer levels have fewer), 32 in `paper` and
+            `pac-net`; of the first layers of `djf` (later ones have fewer), 96.
+        trunk_blocks: residual blocks at low resolution, `base` only; 0 elsewhere.
+        kernel_size: k of the DDF-Up layers, 5 in `paper`; of the PAC layers, 5; of the first layers of `djf`, 9.
         sensor: `base` only; whether the network also sees which samples are valid, and also tells how far off it
             expects to be.
         upsampler: `base` only; `"ddf_up"`, or one of `ALTERNATIVES`, which it is compared with.
@@ -65,16 +75,20 @@ class DDFUpNetConfig:
     upsampler: str = "ddf_up"
 
     def __post_init__(self):
-        if self.architecture not in ("paper", "base"):
-            raise ValueError(f"architecture: got {self.architecture!r}, expected 'paper' or 'base'")
+        if self.architecture not in ARCHITECTURES:
+            raise ValueError(f"architecture: got {self.architecture!r}, expected one of {', '.join(ARCHITECTURES)}")
         if self.scale not in SCALES:
             raise ValueError(f"scale: got {self.scale}, expected one of {SCALES}")
         if self.upsampler not in ("ddf_up", *ALTERNATIVES):
             raise ValueError(
                 f"upsampler: got {self.upsampler!r}, expected 'ddf_up' or one of {', '.join(ALTERNATIVES)}"
             )
-        if self.sensor and self.architecture != "base":
-            raise ValueError(f"sensor: architecture {self.architecture!r} has no input for validity; expected 'base'")
+        for name, elsewhere in ONLY_IN_BASE.items():
+            if self.architecture != "base" and getattr(self, name) != elsewhere:
+                raise ValueError(
+                    f"{name}: got {getattr(self, name)!r}, which architecture {self.architecture!r} does not have; "
+                    f"expected {elsewhere!r}, or architecture 'base'"
+                )
 
     @property
     def octaves(self) -> int:
@@ -258,7 +272,7 @@ class BaseNet(nn.Module):
 
 
 class DDFUpNet(nn.Module):
-    """DDF-Up-Net of either configuration.
+    """DDF-Up-Net of either configuration, or a network of `depthup.rivals` in its place.
 
     `forward` is strict: normalised depth in, normalised depth out, no missing value, sizes that fit. `depthup.upsample`
     does the rest for a pair of a user.
@@ -267,7 +281,13 @@ class DDFUpNet(nn.Module):
     def __init__(self, config: DDFUpNetConfig):
         super().__init__()
         self.config = config
-        self.net = PaperNet(config) if config.architecture == "paper" else BaseNet(config)
+        self.net: nn.Module
+        if config.architecture == "pac-net":
+            self.net = PACNet(config.width, config.kernel_size, config.octaves)
+        elif config.architecture == "djf":
+            self.net = DJF(config.width, config.kernel_size)
+        else:
+            self.net = PaperNet(config) if config.architecture == "paper" else BaseNet(config)
 
     def forward(self, low: Tensor, rgb: Tensor, valid: Tensor | None = None) -> Tensor:
         """Low-resolution depth and RGB to full-resolution depth.
@@ -300,10 +320,15 @@ class DDFUpNet(nn.Module):
         Args:
             low, rgb, valid: as of `forward`.
             means: for a level, the mean over the whole image of the features that its DDF-Up gets, `[B, C]`.
-            until: a level at which to stop and return these features, `[B, C, h', w']`, `h' = h * 2^(octaves - until)`;
-                levels count down from `octaves` to 1. 0 = go to the end.
+            until: one of `mean_levels` at which to stop and return these features, `[B, C, h', w']`,
+                `h' = h * 2^(octaves - until)`. 0 = go to the end.
         """
         return self.net(low, rgb, valid, means or {}, until)
+
+    @property
+    def mean_levels(self) -> range:
+        """Levels whose DDF-Up takes means over the whole image, in order: from `octaves` down to 1, or none."""
+        return range(0) if self.config.architecture in ("pac-net", "djf") else range(self.config.octaves, 0, -1)
 
     def parameter_count(self) -> int:
         return sum(p.numel() for p in self.parameters())

@@ -120,7 +120,7 @@ def _start_others(count: int, command: Sequence[str]) -> tuple[str, list[tuple[s
     """Where all meet, and the processes of rank 1 and above with the files that take their stderr."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    others = []
+    others: list[tuple[subprocess.Popen, IO[bytes]]] = []
     for rank in range(1, count):
         own = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         environment = os.environ | {name: str(value) for name, value in own.items()}

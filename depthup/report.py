@@ -63,6 +63,7 @@ def models_lines(models: dict[str, dict]) -> Iterator[str]:
         rows.append(row)
     yield from _table(rows, texts=("model", "protocol", "for", "network", "trained on"))
     yield "RMSE: mean over the images of scenes that training never saw; of networks for sensors, on simulated ones"
+    yield "not in the box: PAC-Net and DJF, reimplemented; depthup train --architecture pac-net (or djf) makes weights"
 
 
 def _definitions(result: dict) -> Iterator[str]:

@@ -13,8 +13,11 @@ from torch import Tensor
 
 from depthup.models import DDFUpNet
 
-BYTES_PER_PIXEL = 620
-"""Memory that a network takes for every pixel of its result; measured with `benchmarks/upsampling.py`."""
+BYTES_PER_PIXEL = {"base": 620, "paper": 750, "pac-net": 1200, "djf": 800}
+"""Memory that a network of an architecture takes for every pixel of its result.
+
+`base` was measured with `benchmarks/upsampling.py`, the others alike without what surrounds the network.
+"""
 
 WHOLE_LIMIT = 2.0e9
 """Images that take more bytes are done in tiles, even where there is more memory.
@@ -34,8 +37,9 @@ log = logging.getLogger("depthup")
 def run_network(net: DDFUpNet, low: Tensor, rgb: Tensor, valid: Tensor) -> Tensor:
     """The network over a whole image, in tiles where memory asks for them.
 
-    Channel filters depend on means over the whole image, so tiles take one pass more per octave; then they give what
-    the whole would (0.1 % of the depth range is not exceeded; see `tests/test_tiles.py`).
+    Channel filters depend on means over the whole image, so tiles take one pass more per octave (one in all for the
+    networks of `depthup.rivals`, which have none); then they give what the whole would (0.1 % of the depth range is not
+    exceeded; see `tests/test_tiles.py`).
 
     Args:
         net: in evaluation mode.
@@ -49,11 +53,12 @@ def run_network(net: DDFUpNet, low: Tensor, rgb: Tensor, valid: Tensor) -> Tenso
     Raises:
         MemoryError: not even small tiles fit into memory.
     """
-    needed = BYTES_PER_PIXEL * rgb.shape[2] * rgb.shape[3]
+    bytes_per_pixel = BYTES_PER_PIXEL[net.config.architecture]
+    needed = bytes_per_pixel * rgb.shape[2] * rgb.shape[3]
     free = 0.7 * _available(low.device)
     tile_bytes = needed if needed <= min(WHOLE_LIMIT, free) else min(TILE_BYTES, free)
     while True:
-        cells = int((tile_bytes / BYTES_PER_PIXEL) ** 0.5 / net.config.scale)
+        cells = int((tile_bytes / bytes_per_pixel) ** 0.5 / net.config.scale)
         try:
             with torch.inference_mode():
                 if tile_bytes >= needed:
@@ -125,7 +130,7 @@ def _tiled(net: DDFUpNet, low: Tensor, rgb: Tensor, valid: Tensor, cells: int) -
                 yield y, x, net.forward_part(low[inside], image, valid[inside], means, until)
 
     means: dict[int, Tensor] = {}
-    for level in range(octaves, 0, -1):
+    for level in net.mean_levels:
         factor, total = 2 ** (octaves - level), torch.zeros((), dtype=torch.float64)
         for y, x, features in parts(means, level):
             total = total + features[..., y.kept(factor), x.kept(factor)].sum((2, 3), dtype=torch.float64)

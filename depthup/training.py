@@ -1,4 +1,4 @@
-"""Training of a DDF-Up-Net: one loop that reads from top to bottom, and can be stopped and resumed anywhere."""
+"""Training of a network: one loop that reads from top to bottom, and can be stopped and resumed anywhere."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ from depthup.weights import load_model, read_metadata, save_weights
 
 CENTIMETRES = 100.0
 
-AT_THE_RIM = re.compile(r"\b(depth|depth_encoder\.0|result|decoder\.2|spatial)\.weight$")
+AT_THE_RIM = re.compile(
+    r"\b(depth|depth_encoder\.0|result|decoder\.2|spatial|depth_branch\.[04]|guidance_branch\.4|joint\.[04])\.weight$"
+)
 """Four-dimensional parameters that are not filters between features."""
 
 UNSUPPORTED_WEIGHT = 0.25
@@ -42,7 +44,7 @@ class TrainConfig:
 
     Args:
         scale, protocol: what is learned: the factor, and how low-resolution depth is made (`dkn` or `pac`).
-        architecture: a name of `models.NAMED`: `base`, `fast`, `large` or `paper`.
+        architecture: a name of `models.NAMED`: `base`, `fast`, `large`, `paper`, `pac-net` or `djf`.
         network: what differs from it, fields of `DDFUpNetConfig`.
         sensor: learn from simulated sensors (holes, noise, flying pixels ...) instead of the protocol's clean depth,
             and how far off the result is; scored with `STANDARD_SENSOR`.
@@ -143,7 +145,7 @@ def train(
     progress: Callable[[str, float], None] | None = None,
     processes: Processes = ALONE,
 ) -> TrainResult:
-    """Train a DDF-Up-Net and write it to the folder `out`.
+    """Train a network and write it to the folder `out`.
 
     `out` receives `model.safetensors` (the averaged weights), `checkpoint.safetensors`, `metrics.csv`, and TensorBoard
     files where TensorBoard is installed. Validation scenes are never trained on. Ctrl-C (SIGINT) or SIGTERM finishes
@@ -296,7 +298,12 @@ def _start(config: TrainConfig, device: torch.device = ALONE.device) -> TrainSta
     torch.manual_seed(config.seed)
     model = DDFUpNet(config.network_config())
     if config.init:
-        copy_fitting(load_model(config.init), model)
+        source = load_model(config.init)
+        if not copy_fitting(source, model):
+            raise InputError(
+                f"{config.init}: none of its tensors fits into architecture {config.architecture}; expected weights of "
+                f"that, not of {source.config.architecture}"
+            )
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     ema = {name: t.detach().clone() for name, t in model.state_dict().items()}
     return TrainState(model, make_optimisers(model, config), ema)
@@ -319,13 +326,21 @@ def make_optimisers(model: DDFUpNet, config: TrainConfig) -> dict[str, torch.opt
     return optimisers
 
 
-def copy_fitting(source: DDFUpNet, target: DDFUpNet) -> None:
+def copy_fitting(source: DDFUpNet, target: DDFUpNet) -> int:
     """Copy every tensor that both have in the same shape, such as the octaves that two scales share.
 
-    A network for sensors takes over what another has: its further input and output start at zero.
+    A network for sensors takes over what another has: its further input and output start at zero. Further blocks of the
+    trunk start as the identity, so that a longer trunk does what the shorter one did.
+
+    Returns:
+        How many tensors were copied.
     """
-    state = target.state_dict()
-    for name, t in source.state_dict().items():
+    state, copied = target.state_dict(), 0
+    known = source.state_dict()
+    for name, t in state.items():
+        if re.fullmatch(r"net\.trunk\.\d+\.second\.(weight|bias)", name) and name not in known:
+            t.zero_()
+    for name, t in known.items():
         if name not in state:
             continue
         if state[name].shape == t.shape:
@@ -333,7 +348,11 @@ def copy_fitting(source: DDFUpNet, target: DDFUpNet) -> None:
         elif name in ("net.depth.weight", "net.result.weight", "net.result.bias") and not source.config.sensor:
             state[name] = torch.zeros_like(state[name])
             state[name][tuple(slice(n) for n in t.shape)] = t
+        else:
+            continue
+        copied += 1
     target.load_state_dict(state)
+    return copied
 
 
 def _restore(checkpoint: Path, device: torch.device) -> tuple[TrainConfig, TrainState]:

@@ -32,6 +32,8 @@ TINY = ("--scale", "2", "--epochs", "4", "--batch-size", "2", "--crop-size", "32
         ((*TRAIN, "--epochs", "1", "--learning-rate", "inf"), 2, ["learning_rate: got inf"]),
         ((*TRAIN, "--epochs", "1", "--seed", str(2**63)), 2, ["seed: got 9223372036854775808"]),
         ((*TRAIN, "--epochs", "1", "--architecture", "huge"), 2, ["--architecture", "huge"]),
+        ((*TRAIN, "--epochs", "1", "--architecture", "djf", "--sensor"), 2, ["sensor: got True", "'djf'"]),
+        ((*TRAIN, "--epochs", "1", "--architecture", "djf", "--init", "x4"), 1, ["x4: none of its tensors fits"]),
         ((*TRAIN, "--resume"), 1, ["checkpoint.safetensors: no such file"]),
         (("train", "--data", "box", "--out", "run", "--epochs", "1"), 1, ["box", "holds no pairs"]),
         (("train", "--data", "motorcycle", "--out", "run", "--epochs", "1"), 2, ["motorcycle is one pair"]),
@@ -52,7 +54,7 @@ def test_every_mistake_is_one_line_and_leaves_nothing_behind(check_mistake, argu
 def training(place, monkeypatch) -> Path:
     """Pairs to train on, and networks small enough for it."""
     write_pairs(place / "pairs")
-    small = classmethod(lambda cls, name, scale, sensor=False: cls(name, scale, 16, 1, sensor=sensor))
+    small = classmethod(lambda cls, name, scale, sensor=False: cls(name, scale, 16, int(name == "base"), sensor=sensor))
     monkeypatch.setattr(DDFUpNetConfig, "named", small)
     return place
 

@@ -22,7 +22,9 @@ ROOT = Path(__file__).parents[1]
 NETWORKS = {
     "base": DDFUpNetConfig("base", 4, width=16, trunk_blocks=1),
     "sensor": DDFUpNetConfig("base", 4, width=16, trunk_blocks=1, sensor=True),
-    "paper": DDFUpNetConfig("paper", 4, width=16, trunk_blocks=1),
+    "paper": DDFUpNetConfig("paper", 4, width=16, trunk_blocks=0),
+    "pac-net": DDFUpNetConfig("pac-net", 4, width=8, trunk_blocks=0),
+    "djf": DDFUpNetConfig("djf", 4, width=12, trunk_blocks=0, kernel_size=5),
     "base-x8": DDFUpNetConfig("base", 8, width=16, trunk_blocks=1),
 }
 SIZES = ((1, 3, 3), (2, 5, 11), (1, 16, 8))
@@ -32,8 +34,9 @@ def small_net(config: DDFUpNetConfig) -> DDFUpNet:
     """A network whose result is not its bicubic start."""
     torch.manual_seed(0)
     net = DDFUpNet(config)
-    if config.architecture == "base":
-        torch.nn.init.normal_(net.net.result.weight, std=0.5)
+    last = {"base": "result", "pac-net": "decoder.2", "djf": "joint.4"}.get(config.architecture)
+    if last:
+        torch.nn.init.normal_(net.get_parameter(f"net.{last}.weight"), std=0.5)
     return net.eval().requires_grad_(False)
 
 

@@ -61,7 +61,7 @@ def test_vectors_are_refused():
         Muon([torch.nn.Parameter(torch.zeros(3))])
 
 
-@pytest.mark.parametrize("architecture", ["base", "paper"])
+@pytest.mark.parametrize("architecture", ["base", "paper", "pac-net", "djf"])
 def test_every_parameter_has_one_optimiser(architecture):
     model = DDFUpNet(DDFUpNetConfig.named(architecture, 4))
     for name in ("muon", "adamw"):

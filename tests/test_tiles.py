@@ -28,7 +28,11 @@ def inputs(h: int, w: int, scale: int) -> tuple[torch.Tensor, torch.Tensor, torc
 def small_tiles(monkeypatch):
     """Every image is done in tiles of about 48 cells at x4."""
     monkeypatch.setattr(tiles, "WHOLE_LIMIT", 1.0)
-    return lambda cells, scale: monkeypatch.setattr(tiles, "TILE_BYTES", tiles.BYTES_PER_PIXEL * (cells * scale) ** 2)
+
+    def set_cells(cells: int, scale: int, architecture: str = "base") -> None:
+        monkeypatch.setattr(tiles, "TILE_BYTES", tiles.BYTES_PER_PIXEL[architecture] * (cells * scale) ** 2)
+
+    return set_cells
 
 
 @pytest.mark.parametrize("name", ["x4", "x8"])
@@ -51,19 +55,20 @@ def test_no_seam_can_be_found(name, small_tiles, monkeypatch):
     assert (result - expected).abs().max() * span < 1e-3  # metres
 
 
-@pytest.mark.parametrize("architecture", ["base", "paper"])
-@pytest.mark.parametrize("sensor", [False, True])
+@pytest.mark.parametrize(
+    ("architecture", "sensor"), [("base", False), ("base", True), ("paper", False), ("pac-net", False), ("djf", False)]
+)
 def test_tiles_that_see_enough_give_the_whole_to_rounding(architecture, sensor, small_tiles, monkeypatch):
-    if sensor and architecture == "paper":
-        return
     torch.manual_seed(0)
-    net = DDFUpNet(DDFUpNetConfig(architecture, 4, width=16, trunk_blocks=1, sensor=sensor)).eval()
-    if architecture == "base":
-        torch.nn.init.normal_(net.net.result.weight, std=0.5)
+    trunk_blocks = 1 if architecture == "base" else 0
+    net = DDFUpNet(DDFUpNetConfig(architecture, 4, width=16, trunk_blocks=trunk_blocks, sensor=sensor)).eval()
+    last = {"base": "result", "pac-net": "decoder.2", "djf": "joint.4"}.get(architecture)
+    if last:
+        torch.nn.init.normal_(net.get_parameter(f"net.{last}.weight"), std=0.5)
     low, rgb, valid = inputs(90, 31, 4)
     with torch.inference_mode():
         expected = net(low, rgb.float() / 255, valid)
-    small_tiles(64, 4)
+    small_tiles(64, 4, architecture)
     monkeypatch.setattr(tiles, "MARGIN", 16)
     torch.testing.assert_close(run_network(net, low, rgb, valid), expected, rtol=0, atol=2e-5)
 

@@ -58,7 +58,7 @@ def folder(tmp_path_factory) -> Path:
 
 def make_small(patch: pytest.MonkeyPatch) -> None:
     """Networks of 10,000 parameters, and no TensorBoard, which takes seconds to import."""
-    small = classmethod(lambda cls, name, scale, sensor=False: cls(name, scale, 16, 1, sensor=sensor))
+    small = classmethod(lambda cls, name, scale, sensor=False: cls(name, scale, 16, int(name == "base"), sensor=sensor))
     patch.setattr(DDFUpNetConfig, "named", small)
     patch.setitem(sys.modules, "torch.utils.tensorboard", None)
 

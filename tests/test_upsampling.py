@@ -22,7 +22,7 @@ from depthup.weights import load_model, save_weights
 def small_net(scale: int = 4, architecture: str = "base", seed: int = 0) -> DDFUpNet:
     """A network whose result is not its bicubic start."""
     torch.manual_seed(seed)
-    net = DDFUpNet(DDFUpNetConfig(architecture, scale, width=16, trunk_blocks=1))
+    net = DDFUpNet(DDFUpNetConfig(architecture, scale, width=16, trunk_blocks=1 if architecture == "base" else 0))
     if architecture == "base":
         torch.nn.init.normal_(net.net.result.weight, std=0.5)
         torch.nn.init.normal_(net.net.result.bias, std=0.5)
