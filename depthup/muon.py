@@ -16,14 +16,23 @@ RMS_OF_ADAM = 0.2
 
 
 def orthogonalise(matrices: Tensor, iterations: int = 5) -> Tensor:
-    """`[N, m, n]` to matrices of the same singular vectors whose singular values are all between about 0.7 and 1.2."""
+    """`[N, m, n]` to matrices of the same singular vectors whose singular values are all between about 0.7 and 1.2.
+
+    A step of Newton and Schulz takes x to `(a + b x x^T + c (x x^T)^2) x`. All steps are made on `x x^T`, which is smaller
+    than the x of a filter bank, and their product is applied to x at the end.
+    """
     a, b, c = NEWTON_SCHULZ
     wide = matrices.shape[1] <= matrices.shape[2]
     x = matrices if wide else matrices.mT
     x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
+    square = x @ x.mT
+    one = torch.eye(square.shape[1], dtype=x.dtype, device=x.device)
+    product = one.expand_as(square)
     for _ in range(iterations):
-        square = x @ x.mT
-        x = a * x + (b * square + c * square @ square) @ x
+        step = torch.baddbmm(a * one + b * square, square, square, alpha=c)
+        product = step @ product
+        square = step @ square @ step
+    x = product @ x
     return x if wide else x.mT
 
 
