@@ -18,8 +18,8 @@ RMS_OF_ADAM = 0.2
 def orthogonalise(matrices: Tensor, iterations: int = 5) -> Tensor:
     """`[N, m, n]` to matrices of the same singular vectors whose singular values are all between about 0.7 and 1.2.
 
-    A step of Newton and Schulz takes x to `(a + b x x^T + c (x x^T)^2) x`. All steps are made on `x x^T`, which is smaller
-    than the x of a filter bank, and their product is applied to x at the end.
+    A step of Newton and Schulz takes x to `(a + b x x^T + c (x x^T)^2) x`. All steps are made on `x x^T`, which is
+    smaller than the x of a filter bank, and their product is applied to x at the end.
     """
     a, b, c = NEWTON_SCHULZ
     wide = matrices.shape[1] <= matrices.shape[2]
