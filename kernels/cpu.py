@@ -183,4 +183,4 @@ def backward(
     if by_spatial.stride() != spatial_filter.stride():
         by_spatial = torch.empty_like(spatial_filter, dtype=dtype).copy_(by_spatial)
     by_x = by_x.to(dtype).contiguous(memory_format=memory_format)
-    return by_x, by_channel.reshape(filter_shape).to(dtype), by_spatial
+    return by_x, by_channel.reshape(filter_shape).to(dtype).contiguous(), by_spatial

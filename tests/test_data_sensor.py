@@ -131,5 +131,5 @@ def test_crops_of_sensors_depend_on_seed_and_step_alone():
 def test_sensors_are_for_metres():
     pairs = CachedPairs(Scenes())
     pairs.unit = "disparity"
-    with pytest.raises(ValueError, match="measures metres, and scenes holds disparity"):
+    with pytest.raises(ValueError, match="scenes: holds disparity, expected metres, which a simulated sensor measures"):
         CropSampler(pairs, 64, 4, "dkn", 4, seed=1, sensor=True)

@@ -294,8 +294,9 @@ def test_channels_last_stays_channels_last(case, dtype, layout):
         inputs = [image_layout(x), channel_filter, layout(spatial_filter), grad_out]
         actual = with_gradients(case, inputs, "cpu")
         assert_near(actual, exact(case, inputs), EXACT[dtype])
-        out, grad_x, _, grad_spatial = actual
+        out, grad_x, grad_channel, grad_spatial = actual
         memory_format = torch.channels_last if image_layout is channels_last else torch.contiguous_format
+        assert grad_channel.is_contiguous()  # as torch.compile was told
         assert out.is_contiguous(memory_format=memory_format) and grad_x.is_contiguous(memory_format=memory_format)
         assert grad_spatial.stride() == inputs[2].stride()
 
