@@ -458,7 +458,9 @@ def batch(
             counts = f"{state.done} done, {state.skipped} skipped, {state.failed} failed of {state.total}"
             bar(counts, handled / state.total)
 
-        result, unpaired = batch_files(rgb, depth, out, wanted, options, overwrite, say, progress, maps)
+        result, unpaired = batch_files(
+            rgb, depth, out, wanted, options, overwrite, say, progress, maps, min_confidence is not None
+        )
     for name, reason in result.failed.items():
         say(f"depthup: {name}: {reason}")
     counts = {"done": len(result.done), "skipped": len(result.skipped), "failed": len(result.failed)}
@@ -761,8 +763,9 @@ def main() -> None:
             sys.exit(2)
         from depthup.commands.errors import UsageError  # here, because it imports torch, which `--help` must not
         from depthup.data import InputError
+        from depthup.kernels import BackendError
 
-        if not isinstance(error, InputError | OSError | MemoryError):
+        if not isinstance(error, InputError | BackendError | OSError | MemoryError):
             raise
         say(f"depthup: {' '.join(str(error).split()) or 'not enough memory'}")
         sys.exit(2 if isinstance(error, UsageError) else 1)

@@ -14,6 +14,10 @@ BACKENDS = ("reference", "cpu", "cuda")
 _log = logging.getLogger("depthup.kernels")
 
 
+class BackendError(RuntimeError):
+    """The backend that `DEPTHUP_BACKEND` or `use_backend` named is unknown or cannot run here; it says why."""
+
+
 def _check_name(name: str) -> str:
     if name not in BACKENDS:
         raise ValueError(f"backend {name!r}: expected one of {', '.join(BACKENDS)}")
@@ -28,7 +32,7 @@ def use_backend(name: str) -> Iterator[None]:
     """Run every DDF operation inside the block by the backend `name`: `reference`, `cpu` or `cuda`.
 
     It holds for the whole process, like torch's own backend switches, and goes before the environment variable
-    `DEPTHUP_BACKEND`. A named backend that cannot run raises RuntimeError and says why; it is never replaced.
+    `DEPTHUP_BACKEND`. A named backend that cannot run raises BackendError and says why; it is never replaced.
     """
     global _named
     before, _named = _named, _check_name(name)
@@ -54,12 +58,14 @@ def why_not(backend: str, device: torch.device) -> str | None:
 def choose_backend(device: torch.device) -> str:
     """The backend for tensors on `device`: the named one, else the device's own, else `reference`.
 
-    Raises ValueError for a name that is not in `BACKENDS`, RuntimeError if a named backend cannot run.
+    Raises BackendError if the named one is not in `BACKENDS` or cannot run.
     """
     if _named is not None:
-        reason = why_not(_check_name(_named), device)
+        if _named not in BACKENDS:
+            raise BackendError(f"DEPTHUP_BACKEND: got {_named!r}, expected one of {', '.join(BACKENDS)}")
+        reason = why_not(_named, device)
         if reason:
-            raise RuntimeError(reason)
+            raise BackendError(reason)
         return _named
     if device.type not in BACKENDS:
         return "reference"

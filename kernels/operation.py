@@ -197,7 +197,7 @@ def ddf(
 
     Raises:
         ValueError, TypeError: a shape, type or device does not fit; says which argument, what came, what was expected.
-        RuntimeError: a backend was named by `use_backend` or `DEPTHUP_BACKEND` and cannot run here.
+        BackendError: a backend was named by `use_backend` or `DEPTHUP_BACKEND` and is unknown or cannot run here.
     """
     _check_options(kernel_size, combine, dilation=dilation, stride=stride)
     _check_4d(x)
@@ -238,7 +238,7 @@ def ddf_up(
         `[B, C, scale*H, scale*W]` in the type of `x` (the widest of the three under autocast).
 
     Raises:
-        ValueError, TypeError, RuntimeError: as `ddf`.
+        ValueError, TypeError, BackendError: as `ddf`.
     """
     _check_options(kernel_size, combine, scale=scale, dilation=dilation)
     _check_4d(x)

@@ -40,6 +40,7 @@ from depthup.weights import save_weights
         (("batch", "pairs", "-o", "results", "--mask", "missing"), 1, ["missing: no such folder"]),
         (("batch", "pairs", "-o", "results", "--mask", "depth.png"), 1, ["depth.png: is a file"]),
         (("batch", "pairs", "-o", "results", "--confidence", "box"), 1, ["box: no confidence among 0 images", "names"]),
+        (("batch", "pairs", "-o", "results", "--min-confidence", "2"), 2, ["--min-confidence is for", "--confidence"]),
         (("batch", "pairs", "-o", "results", "--out-scale", "-2"), 2, ["--out-scale: got -2"]),
         (("batch", "pairs", "-o", "r", "--out-scale", "9", "--out-unit", "mm"), 2, ["--out-unit or --out-scale"]),
         (("batch", "pairs", "-o", "r", "--out-scale", "9", "--format", "npy"), 2, ["--out-scale", ".npy file holds"]),

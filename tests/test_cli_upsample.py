@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import depthup.commands.outputs
+import depthup.kernels.backend
 import depthup.upsampling
 from cli_helpers import GOOD, RECORD, SCALE, UPSAMPLE, command_line, expected_result, sensor_net, small_net, write_pairs
 from depthup.data import read_depth
@@ -108,6 +109,12 @@ def depth_of(depthup_, *options: str) -> float:
     result = depthup_(*UPSAMPLE, "-o", f"known{''.join(options)}.png", "--json", *options)
     assert result.code == 0, result.err
     return json.loads(result.out)["known"]
+
+
+@pytest.mark.parametrize(("named", "part"), [("gpu", "DEPTHUP_BACKEND: got 'gpu'"), ("cuda", "works on cuda tensors")])
+def test_a_backend_that_cannot_run(check_mistake, monkeypatch, named, part):
+    monkeypatch.setattr(depthup.kernels.backend, "_named", named)
+    check_mistake(GOOD, 1, [part])
 
 
 def test_upsample_a_png(place, depthup_):

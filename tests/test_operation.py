@@ -617,7 +617,7 @@ import torch
 from depthup.kernels import choose_backend, use_backend
 try:
     print(choose_backend(torch.device("cpu")))
-except (RuntimeError, ValueError) as error:
+except RuntimeError as error:
     print(type(error).__name__, error)
 with use_backend("cpu"):
     print(choose_backend(torch.device("cpu")))
@@ -629,8 +629,8 @@ with use_backend("cpu"):
     [
         ("", "cpu"),
         ("reference", "reference"),
-        ("cuda", "RuntimeError backend 'cuda' works on cuda tensors, and these are on cpu"),
-        ("nonsense", "ValueError backend 'nonsense': expected one of reference, cpu, cuda"),
+        ("cuda", "BackendError backend 'cuda' works on cuda tensors, and these are on cpu"),
+        ("nonsense", "BackendError DEPTHUP_BACKEND: got 'nonsense', expected one of reference, cpu, cuda"),
     ],
 )
 def test_environment_names_a_backend(named, first):

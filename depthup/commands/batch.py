@@ -31,10 +31,12 @@ def batch_files(
     report: Callable[[str], None],
     progress: Callable[[BatchProgress], None],
     maps: Mapping[str, Path] | None = None,
+    needs_confidence: bool = False,
 ) -> tuple[BatchResult, tuple[Path, ...]]:
     """Upsample every pair of two folders, or of a recording (`rgb`, without `depth`), to files in the folder `out`.
 
-    `maps` are folders by what they hold for every depth map: `mask`, `confidence`, see `with_maps`.
+    `maps` are folders by what they hold for every depth map: `mask`, `confidence`, see `with_maps`; with
+    `needs_confidence` the latter must come from there or from the recording.
 
     Returns:
         What became of the pairs, and the files without a partner.
@@ -42,7 +44,7 @@ def batch_files(
     Raises:
         InputError: no pairs, or nothing may be written to `out`.
         UsageError: point clouds, normals or an alignment are wanted, and neither `wanted` nor the recording has a
-            camera; or the two folders look swapped.
+            camera; `needs_confidence`, and there is none; or the two folders look swapped.
     """
     check_unit(wanted.suffix, wanted.unit, wanted.scale)
     maps = maps or {}
@@ -56,6 +58,8 @@ def batch_files(
         )
     for kind, folder in maps.items():
         recording = with_maps(recording, folder, kind, out)
+    if needs_confidence and not any(frame.confidence for frame in recording.frames):
+        raise UsageError(f"{rgb}: --min-confidence is for confidence maps, and none are here; expected --confidence")
     if needs_camera and not wanted.camera and not any(frame.camera for frame in recording.frames):
         raise UsageError(
             f"{rgb}: --align, --ply and --normals need the camera, and no intrinsics are here; expected --intrinsics"
