@@ -13,11 +13,13 @@ Stage = dict[str, Any]
 _ADAMW: Stage = {"optimiser": "adamw", "learning_rate": 1.5e-3}
 _MUON: Stage = {"batch_size": 4, "ema_decay": 0.998}
 _LARGE_CROPS: Stage = {"batch_size": 4, "crop_size": 192}
+_LONG: Stage = {"batch_size": 4, "rescale": 0.3}
 
 _X4 = _ADAMW | {"scale": 4, "steps": 9516}
 _X8_FIRST = _ADAMW | _LARGE_CROPS | {"scale": 8, "steps": 2155}
 _X8_SECOND = _X8_FIRST | {"learning_rate": 7e-4, "steps": 1267}
 _X8 = (_X4, _X8_FIRST, _X8_SECOND, _MUON | _LARGE_CROPS | {"scale": 8, "steps": 1800})
+_X8_LONG = _LONG | _LARGE_CROPS | {"scale": 8, "network": {"trunk_blocks": 8}, "steps": 16000}
 _X16 = (_X4, _X8_FIRST, _X8_FIRST | {"scale": 16, "steps": 3146})
 
 _SENSOR_X4 = _ADAMW | {"scale": 4, "sensor": True}
@@ -30,7 +32,7 @@ _FAST_X16 = _FAST_X8 | {"scale": 16, "steps": 800}
 
 RECIPES: dict[str, tuple[Stage, ...]] = {
     "x4": (_X4,),
-    "x8": _X8,
+    "x8": (*_X8, _X8_LONG),
     "x16": _X16,
     "x4-pac": (_X4, _X4 | {"protocol": "pac", "steps": 2557}),
     "x8-pac": (*_X8, _MUON | _LARGE_CROPS | {"scale": 8, "protocol": "pac", "steps": 700}),
