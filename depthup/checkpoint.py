@@ -16,8 +16,11 @@ from depthup.data import InputError
 FORMAT = "depthup-checkpoint-2"
 
 
-def save_checkpoint(path: Path, state: Any, config: dict) -> None:
-    """Write weights, averaged weights, optimisers, random state and position of a `TrainState`."""
+def save_checkpoint(path: Path, state: Any, config: dict, data: dict) -> None:
+    """Write weights, averaged weights, optimisers, random state and position of a `TrainState`.
+
+    `config` and `data` say what the run does and which pairs it trains on; they are among the facts that come back.
+    """
     optimisers = {name: optimiser.state_dict() for name, optimiser in state.optimisers.items()}
     tensors = {f"model/{name}": t for name, t in state.model.state_dict().items()}
     tensors |= {f"ema/{name}": t for name, t in state.ema.items()}
@@ -27,6 +30,7 @@ def save_checkpoint(path: Path, state: Any, config: dict) -> None:
     tensors["random/cpu"] = torch.get_rng_state()
     facts = {
         "config": config,
+        "data": data,
         "step": state.step,
         "seconds": state.seconds,
         "losses": state.losses,

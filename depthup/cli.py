@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import re
+import shlex
 import sys
 import time
 from collections import Counter
@@ -478,7 +479,12 @@ def batch(
 DataOption = Annotated[str, typer.Option(help=DATA_HELP)]
 ScalesOption = Annotated[str, typer.Option(help="Up-sampling factors, 2 to 64: 4, or several as in 4,8,16.")]
 ProtocolOption = Annotated[Protocol, typer.Option(help="How low-resolution depth is made.")]
-SplitOption = Annotated[Split, typer.Option(help="Which part of the data.")]
+SplitOption = Annotated[
+    Split,
+    typer.Option(
+        help="Which part of the data: val is what train holds out; test is all of a folder that says nothing else."
+    ),
+]
 SensorFlag = Annotated[
     bool, typer.Option("--sensor", help="Measure with a simulated sensor: a fifth missing in blobs, and noise.")
 ]
@@ -647,7 +653,7 @@ def train(
     as_json: JsonFlag = False,
 ) -> None:
     """Train a DDF-Up-Net, or another method to compare with; Ctrl-C saves, --resume goes on."""
-    from depthup.commands.train import train_recipe, train_run
+    from depthup.commands.train import is_recipe, train_recipe, train_run
     from depthup.processes import joined_processes
 
     settings = {
@@ -669,7 +675,7 @@ def train(
     given = {name for name, source in sources.items() if source and source.name == "COMMANDLINE"}
     command = ["-m", "depthup", *sys.argv[1:]]
     with joined_processes(processes, command) as together, progress_bar() as progress:
-        if recipe is None:
+        if recipe is None and not (resume and is_recipe(out)):
             result = train_run(data, out, minutes, epochs, resume, settings, given, say, progress, together)
         else:
             result = train_recipe(data, out, recipe, resume, settings, given, say, progress, together)
@@ -681,9 +687,8 @@ def train(
         for name, value in result.items():
             print(f"{name.replace('_', ' '):15} {f'{value:.3f}' if name == 'held_out_rmse' else value}")
     if not result["finished"]:
-        again = f" --recipe {recipe}{''.join(f' --invalid {v:.10g}' for v in invalid or ())}" if recipe else ""
-        again += f" --processes {processes}" if processes > 1 else ""
-        say(f"depthup: stopped and saved; go on with: depthup train --data {data} --out {out}{again} --resume")
+        again = ["--data", data, "--out", str(out), *(["--processes", str(processes)] if processes > 1 else [])]
+        say(f"depthup: stopped and saved; go on with: depthup train {shlex.join(again)} --resume")
         raise typer.Exit(130)
 
 

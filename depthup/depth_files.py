@@ -202,6 +202,7 @@ def _range_fault(metres: np.ndarray, extreme: float, count: int, number: float, 
         f"depth {extreme:.6g} m does not fit ({count} such pixels): a 16-bit PNG in"
         f" {f'unit {unit}' if unit else f'scale {number:g}'} holds {1 / number:.6g} to {_LARGEST / number:.6g} m; use"
         f" {units}a .tiff, .exr, .pfm, .npy or .npz file, or another scale"
+        f"{'; was the depth given in mm, which --depth-unit mm says?' if extreme > 1000 else ''}"
     )
 
 

@@ -84,7 +84,8 @@ def read_pair(
         valid &= read_confidence(confidence, values.shape) >= options.min_confidence
     if not valid.any():
         reason = " and ".join(str(path) for path in (mask, confidence) if path)
-        raise InputError(f"{depth}: {reason} leave none of its samples; expected at least one")
+        leaves = "leave" if mask and confidence else "leaves"
+        raise InputError(f"{depth}: {reason} {leaves} none of its samples; expected at least one")
     values = np.where(valid, values, np.float32(np.nan))
     if options.alignment:
         from depthup.alignment import align  # compiles

@@ -6,6 +6,7 @@ import csv
 import math
 import re
 import time
+import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -176,15 +177,18 @@ def train(
     if not processes.first:
         report, tick = (lambda line: None), (lambda what, fraction: None)
 
+    data = {"images": len(training), "names": zlib.crc32("\n".join(training.names).encode())}
     if resume:
-        config, state = _restore(checkpoint, processes.device)
+        config, state = _restore(checkpoint, processes.device, data)
         report(f"resumed {out} at step {state.step} after {state.seconds / 60:.1f} minutes")
     else:
         state = _start(config, processes.device)
     weights = out / "model.safetensors"
     if resume and _done(config, state) >= 1 and weights.exists():
-        report(f"{out}: this run is finished; nothing to do")
-        return TrainResult(True, state.step, state.seconds / 60, read_metadata(weights)[1]["validation"], weights)
+        final = read_metadata(weights)[1]
+        if final["steps"] == state.step and final["validation"]:  # else it was stopped while it validated
+            report(f"{out}: this run is finished; nothing to do")
+            return TrainResult(True, state.step, state.seconds / 60, final["validation"], weights)
     pairs = CachedPairs(training, lambda done, total: tick("reading pairs", done / total))
     sampler = make_sampler(pairs, config)
     held_out = _Some(CachedPairs(validation), config.validation_images)
@@ -214,8 +218,9 @@ def train(
             if log and state.step % config.checkpoint_every == 0:
                 mean = sum(state.losses) / len(state.losses)
                 log.write(state, loss=mean, learning_rate=rate)
+                report(f"step {state.step}: loss {mean:.2f} cm, {_minutes(state)}")
                 state.losses.clear()
-                save_checkpoint(checkpoint, state, asdict(config))
+                save_checkpoint(checkpoint, state, asdict(config), data)
             if log and state.step % config.validation_every == 0:
                 rmse = _validate(state, held_out, config).rmse
                 log.write(state, validation_rmse=rmse)
@@ -224,7 +229,7 @@ def train(
     finished = processes.agree(_done(config, state))[0] >= 1
     summary = None
     if log:
-        save_checkpoint(checkpoint, state, asdict(config))
+        save_checkpoint(checkpoint, state, asdict(config), data)
         if finished:
             tick("validating", 1.0)
             summary = _validate(state, held_out.all, config).summary()
@@ -355,8 +360,13 @@ def copy_fitting(source: DDFUpNet, target: DDFUpNet) -> int:
     return copied
 
 
-def _restore(checkpoint: Path, device: torch.device) -> tuple[TrainConfig, TrainState]:
+def _restore(checkpoint: Path, device: torch.device, data: dict) -> tuple[TrainConfig, TrainState]:
     tensors, facts = load_checkpoint(checkpoint)
+    if facts.get("data", data) != data:
+        raise InputError(
+            f"{checkpoint}: was made on {facts['data']['images']} other pairs, got {data['images']}; expected --data of"
+            " the run, to which --resume keeps"
+        )
     try:
         config = TrainConfig(**facts["config"])
         state = _start(replace(config, init=None), device)  # the file it started from may be gone

@@ -284,7 +284,10 @@ def _draw(figure: Figure, layout: _Layout, column: int, panel: _Panel, box: tupl
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= _MOST_LETTERS else name[: _MOST_LETTERS - 1] + "…"
+    """A name of at most `_MOST_LETTERS`: of a file its folder and itself, cut in the middle where that is too long."""
+    name = "/".join(Path(name).parts[-2:]) if len(name) > _MOST_LETTERS else name
+    half = _MOST_LETTERS // 2
+    return name if len(name) <= _MOST_LETTERS else f"{name[: half - 1]}…{name[-half:]}"
 
 
 def _outline(axes: Axes, box: tuple[slice, slice]) -> None:

@@ -193,7 +193,7 @@ def test_batch_with_confidence_in_place_of_the_recordings(place, depthup_):
     write_maps("own", "1_2.5.png", of=2)
     command = ("batch", "scene", "-o", "results", "--model", "nearest")
     refused = depthup_(*command)
-    assert refused.code == 1 and "leave none of its samples" in refused.err
+    assert refused.code == 1 and "leaves none of its samples" in refused.err
     assert depthup_(*command, "--confidence", "own").code == 0
     assert depthup_(*GOOD, "--model", "nearest", "--confidence", "own/1_2.5.png").code == 0
     assert Path("results/1_2.5.png").read_bytes() == Path("out.png").read_bytes()

@@ -35,7 +35,7 @@ from depthup.weights import save_weights
         ((*GOOD, "--size", "11x20"), 1, ["rgb.png, depth.png", "got 11x20", "12x8"]),
         ((*GOOD, "--fill", "some"), 2, ["--fill", "some", "near"]),
         ((*GOOD, "--mask", "missing.png"), 1, ["missing.png", "no such file"]),
-        ((*GOOD, "--mask", "nothing8.png"), 1, ["depth.png: nothing8.png leave none of its samples"]),
+        ((*GOOD, "--mask", "nothing8.png"), 1, ["depth.png: nothing8.png leaves none of its samples"]),
         ((*GOOD, "--confidence", "eight.png"), 1, ["eight.png", "0 low, 1 medium or 2 high"]),
         ((*GOOD, "--depth-unit", "mm", "--depth-scale", "5"), 2, ["unit mm and scale 5", "--depth-scale"]),
         ((*GOOD, "--depth-scale", "-1"), 2, ["scale is -1.0", "> 0"]),

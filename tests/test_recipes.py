@@ -11,6 +11,7 @@ import torch
 
 from depthup.commands.errors import UsageError
 from depthup.commands.train import train_recipe
+from depthup.data import InputError
 from depthup.models import DDFUpNetConfig
 from depthup.processes import ALONE
 from depthup.recipes import RECIPES
@@ -42,9 +43,9 @@ def folder(tmp_path, monkeypatch) -> Path:
     return pairs
 
 
-def run(folder: Path, out: Path, resume: bool = False, progress=quiet, given: frozenset = frozenset()) -> dict:
-    settings = {"scale": 4, "seed": 7, "precision": "float32"}
-    return train_recipe(str(folder), out, "tiny", resume, settings, given, quiet, progress, ALONE)
+def run(folder: Path, out: Path, resume: bool = False, progress=quiet, given=(), recipe="tiny", seed=7) -> dict:
+    settings = {"scale": 4, "seed": seed, "precision": "float32", "invalid": []}
+    return train_recipe(str(folder), out, recipe, resume, settings, set(given), quiet, progress, ALONE)
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -83,15 +84,40 @@ def test_interrupted_in_any_stage_and_resumed(folder, tmp_path, stage):
 
     stopped = run(folder, tmp_path / "run", progress=interrupt)
     assert not stopped["finished"]
-    assert run(folder, tmp_path / "run", resume=True)["finished"]
+    assert run(folder, tmp_path / "run", resume=True, recipe=None, seed=0)["finished"]  # it remembers both
     run(folder, tmp_path / "whole")
     runs = [load_model(tmp_path / name / "model.safetensors").state_dict() for name in ("run", "whole")]
     assert all(torch.equal(t, runs[1][name]) for name, t in runs[0].items())
 
 
 def test_what_a_recipe_refuses(folder, tmp_path):
+    out = tmp_path / "run"
     with pytest.raises(UsageError, match="--recipe: got 'no', expected one of x4"):
-        train_recipe(str(folder), tmp_path / "run", "no", False, {}, set(), quiet, quiet, ALONE)
+        run(folder, out, recipe="no")
     with pytest.raises(UsageError, match="--scale is part of a recipe"):
-        run(folder, tmp_path / "run", given=frozenset({"scale", "seed"}))
-    assert not (tmp_path / "run").exists()
+        run(folder, out, given={"scale", "seed"})
+    with pytest.raises(InputError, match=r"recipe\.json: no such file; expected a run of a recipe to resume"):
+        run(folder, out, resume=True)
+    assert not out.exists()
+
+
+def test_a_run_of_a_recipe_keeps_to_it(folder, tmp_path):
+    out = tmp_path / "run"
+    run(folder, out)
+    with pytest.raises(InputError, match="run: holds a run already; expected --resume"):
+        run(folder, out)
+    with pytest.raises(UsageError, match="was started with --recipe tiny, and --resume keeps to it; got x4"):
+        run(folder, out, resume=True, recipe="x4", given={"recipe"})
+    with pytest.raises(UsageError, match="was started with --seed 7, and --resume keeps to it; got 8"):
+        run(folder, out, resume=True, seed=8, given={"seed"})
+    (out / "recipe.json").write_text("[]")
+    with pytest.raises(InputError, match=r"recipe\.json: does not say which recipe this is"):
+        run(folder, out, resume=True)
+
+
+def test_a_recipe_leaves_another_run_alone(folder, tmp_path):
+    before = run(folder, tmp_path / "run")
+    (tmp_path / "run" / "recipe.json").unlink()
+    with pytest.raises(InputError, match="holds a run already"):
+        run(folder, tmp_path / "run")
+    assert read_metadata(tmp_path / "run/model.safetensors")[1]["steps"] == before["steps"]

@@ -2,6 +2,7 @@
 
 import csv
 import math
+import shutil
 import signal
 import sys
 from dataclasses import asdict, replace
@@ -269,6 +270,15 @@ def test_start_from_weights_of_another_scale(folder, tmp_path):
     assert all(torch.equal(found[name], start[name]) for name in set(found) - set(fitting))
 
 
+def test_a_longer_trunk_starts_as_the_shorter_one():
+    torch.manual_seed(0)
+    short, long = (DDFUpNet(DDFUpNetConfig(scale=4, width=16, trunk_blocks=n)) for n in (1, 3))
+    torch.nn.init.normal_(short.net.result.weight)
+    assert copy_fitting(short, long) == len(short.state_dict())
+    inputs = torch.rand(1, 1, 9, 8), torch.rand(1, 3, 36, 32)
+    assert torch.equal(short(*inputs), long(*inputs))
+
+
 def test_resuming_needs_no_weights_that_it_started_from(folder, tmp_path):
     source = tmp_path / "source.safetensors"
     save_weights(source, DDFUpNet(DDFUpNetConfig(scale=2, width=16, trunk_blocks=1)), {})
@@ -283,6 +293,23 @@ def test_a_folder_with_a_run_is_not_overwritten(folder, finished):
     with pytest.raises(InputError, match="holds a run already; expected --resume"):
         run(folder, finished)
     assert {path: path.read_bytes() for path in finished.iterdir()} == before
+
+
+def test_a_run_that_was_killed_while_it_validated_validates_again(folder, finished, tmp_path):
+    run(folder, tmp_path, CONFIG, progress=Signals(2, signal.SIGINT))  # leaves the weights of step 2
+    shutil.copy(finished / "checkpoint.safetensors", tmp_path)  # as saved after the last step
+    result = run(folder, tmp_path, resume=True)
+    assert result.validation == read_metadata(finished / "model.safetensors")[1]["validation"]
+    assert all(torch.equal(t, tensors(finished)[name]) for name, t in tensors(tmp_path).items())
+
+
+def test_other_pairs_are_refused(folder, tmp_path):
+    run(folder, tmp_path / "run", CONFIG, progress=Signals(1, signal.SIGINT))
+    some = shutil.copytree(folder, tmp_path / "some")
+    for path in sorted(some.iterdir())[:2]:
+        path.unlink()
+    with pytest.raises(InputError, match=r"was made on \d+ other pairs, got \d+; expected --data of the run"):
+        run(some, tmp_path / "run", resume=True)
 
 
 def test_nothing_to_resume(folder, tmp_path):

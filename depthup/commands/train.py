@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from depthup.atomic import write_beside
 from depthup.checkpoint import load_checkpoint
 from depthup.commands.errors import UsageError
-from depthup.data import PairDataset, open_dataset
+from depthup.data import InputError, PairDataset, open_dataset
 from depthup.depth_files import check_output_folder
 from depthup.processes import Processes
 from depthup.recipes import RECIPES
 from depthup.training import TrainConfig, TrainResult, train
+
+RECIPE_FILE = "recipe.json"
+_FREE = ("seed", "precision", "invalid")
+"""Settings that a recipe leaves to the user."""
 
 
 def train_run(
@@ -36,10 +42,7 @@ def train_run(
         started = load_checkpoint(out / "checkpoint.safetensors")[1]["config"]
         for name, value in ({"minutes": minutes} | settings).items():
             if name in given and started.get(name) != value:
-                option = name.replace("_", "-")
-                raise UsageError(
-                    f"{out}: was started with --{option} {started.get(name)}, and --resume keeps to it; got {value}"
-                )
+                raise _contradiction(out, name, started.get(name), value)
         batch_size = started["batch_size"]
         invalid = started.get("invalid", [])
     _check_sharing(batch_size, processes)
@@ -54,10 +57,15 @@ def train_run(
     return _train_facts(train(training, validation, config, out, resume, report, progress, processes))
 
 
+def is_recipe(out: Path) -> bool:
+    """Whether a folder holds a run of a recipe."""
+    return (out / RECIPE_FILE).exists()
+
+
 def train_recipe(
     data: str,
     out: Path,
-    recipe: str,
+    recipe: str | None,
     resume: bool,
     settings: dict,
     given: set[str],
@@ -65,22 +73,33 @@ def train_recipe(
     progress: Callable[[str, float], None],
     processes: Processes,
 ) -> dict:
-    """Train as weights in the box were, stage by stage; all but the last in folders of their own inside `out`."""
+    """Train as weights in the box were, stage by stage; all but the last in folders of their own inside `out`.
+
+    `out` also remembers which recipe it is, and the settings that are not part of it: with `resume` they are kept to,
+    and `recipe` may be None.
+    """
+    wanted = {"recipe": recipe} | {name: settings[name] for name in _FREE}
+    if resume:
+        wanted = _remembered(out, wanted, given)
+    recipe = wanted.pop("recipe")
     if recipe not in RECIPES:
         raise UsageError(f"--recipe: got {recipe!r}, expected one of {', '.join(RECIPES)}")
-    own = sorted(given & ({"minutes", "epochs"} | set(settings) - {"seed", "precision", "invalid"}))
+    own = sorted(given & ({"minutes", "epochs"} | set(settings) - set(_FREE)))
     if own:
         raise UsageError(f"train: --{own[0].replace('_', '-')} is part of a recipe; expected it without --recipe")
-    invalid = settings.get("invalid", [])
     init, stages = None, RECIPES[recipe]
     for stage in stages:
         _check_sharing(stage.get("batch_size", TrainConfig.batch_size), processes)
-    training, validation = training_data(data, out, invalid)
+    if processes.first and not resume and (is_recipe(out) or (out / "checkpoint.safetensors").exists()):
+        raise InputError(f"{out}: holds a run already; expected --resume to go on with it, or another folder")
+    training, validation = training_data(data, out, wanted["invalid"])
+    if processes.first and not resume:
+        out.mkdir(parents=True, exist_ok=True)
+        with write_beside(out / RECIPE_FILE) as file:
+            file.write_text(json.dumps({"recipe": recipe} | wanted))
     for number, stage in enumerate(stages, 1):
         folder = out if number == len(stages) else out / f"stage-{number}"
-        config = TrainConfig(
-            seed=settings["seed"], precision=settings["precision"], init=init, invalid=invalid, **stage
-        )
+        config = TrainConfig(init=init, **wanted, **stage)
         started = (folder / "checkpoint.safetensors").exists()
         if processes.first:
             report(f"{recipe}: stage {number} of {len(stages)}, {config.steps} steps")
@@ -91,10 +110,32 @@ def train_recipe(
     return _train_facts(result)
 
 
+def _remembered(out: Path, wanted: dict, given: set[str]) -> dict:
+    """What a run of a recipe was started with, which must be what the user now asks for."""
+    place = out / RECIPE_FILE
+    try:
+        started = json.loads(place.read_bytes())
+        started = {name: started[name] for name in wanted}
+    except FileNotFoundError:
+        raise InputError(f"{place}: no such file; expected a run of a recipe to resume") from None
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{place}: does not say which recipe this is; expected what train wrote there") from None
+    for name, value in wanted.items():
+        if name in given and started[name] != value:
+            raise _contradiction(out, name, started[name], value)
+    return started
+
+
+def _contradiction(out: Path, name: str, started: object, value: object) -> UsageError:
+    option = name.replace("_", "-")
+    return UsageError(f"{out}: was started with --{option} {started}, and --resume keeps to it; got {value}")
+
+
 def _check_sharing(batch_size: int, processes: Processes) -> None:
     if batch_size % processes.count:
         raise UsageError(
-            f"--processes: got {processes.count}, expected a number that divides the batch of {batch_size} crops"
+            f"--processes (or of torchrun): got {processes.count}, expected a number that divides the batch of"
+            f" {batch_size} crops"
         )
 
 
