@@ -16,6 +16,7 @@ _LARGE_CROPS: Stage = {"batch_size": 4, "crop_size": 192}
 _LONG: Stage = {"batch_size": 4, "rescale": 0.3}
 
 _X4 = _ADAMW | {"scale": 4, "steps": 9516}
+_X4_LONG = _LONG | {"scale": 4, "network": {"trunk_blocks": 11}, "steps": 40000}
 _X8_FIRST = _ADAMW | _LARGE_CROPS | {"scale": 8, "steps": 2155}
 _X8_SECOND = _X8_FIRST | {"learning_rate": 7e-4, "steps": 1267}
 _X8 = (_X4, _X8_FIRST, _X8_SECOND, _MUON | _LARGE_CROPS | {"scale": 8, "steps": 1800})
@@ -31,7 +32,7 @@ _FAST_X8 = _MUON | _LARGE_CROPS | {"architecture": "fast", "scale": 8, "steps": 
 _FAST_X16 = _FAST_X8 | {"scale": 16, "steps": 800}
 
 RECIPES: dict[str, tuple[Stage, ...]] = {
-    "x4": (_X4,),
+    "x4": (_X4, _X4_LONG),
     "x8": (*_X8, _X8_LONG),
     "x16": _X16,
     "x4-pac": (_X4, _X4 | {"protocol": "pac", "steps": 2557}),
