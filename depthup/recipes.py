@@ -21,7 +21,9 @@ _X8_FIRST = _ADAMW | _LARGE_CROPS | {"scale": 8, "steps": 2155}
 _X8_SECOND = _X8_FIRST | {"learning_rate": 7e-4, "steps": 1267}
 _X8 = (_X4, _X8_FIRST, _X8_SECOND, _MUON | _LARGE_CROPS | {"scale": 8, "steps": 1800})
 _X8_LONG = _LONG | _LARGE_CROPS | {"scale": 8, "network": {"trunk_blocks": 8}, "steps": 16000}
-_X16 = (_X4, _X8_FIRST, _X8_FIRST | {"scale": 16, "steps": 3146})
+_X16_LONG = _LONG | _LARGE_CROPS | {"scale": 16, "network": {"trunk_blocks": 5}, "steps": 7000}
+_X16 = (*_X8, _X8_LONG, _X8_LONG | {"steps": 5000}, _X16_LONG)
+_X16_FIRST = (_X4, _X8_FIRST, _X8_FIRST | {"scale": 16, "steps": 3146})
 
 _SENSOR_X4 = _ADAMW | {"scale": 4, "sensor": True}
 _SENSOR_X8 = _ADAMW | _LARGE_CROPS | {"scale": 8, "sensor": True, "learning_rate": 1e-3, "steps": 1588}
@@ -37,6 +39,7 @@ RECIPES: dict[str, tuple[Stage, ...]] = {
     "x16": _X16,
     "x4-pac": (_X4, _X4 | {"protocol": "pac", "steps": 2557}),
     "x8-pac": (*_X8, _MUON | _LARGE_CROPS | {"scale": 8, "protocol": "pac", "steps": 700}),
+    "x16-pac": (*_X16, _X16_LONG | {"protocol": "pac", "steps": 1000}),
     "fast-x4": (_FAST_X4,),
     "fast-x8": (_FAST_X4, _FAST_X8),
     "fast-x16": (_FAST_X4, _FAST_X8, _FAST_X16),
@@ -50,6 +53,6 @@ RECIPES: dict[str, tuple[Stage, ...]] = {
         _SENSOR_X4 | {"learning_rate": 1.2e-3, "steps": 4885},
     ),
     "sensor-x8": (_X4, _X8_FIRST, _X8_SECOND, _SENSOR_X8),
-    "sensor-x16": (*_X16, _SENSOR_X16, _SENSOR_X16 | {"steps": 1284}),
+    "sensor-x16": (*_X16_FIRST, _SENSOR_X16, _SENSOR_X16 | {"steps": 1284}),
 }
 """Name of weights -> stages."""
