@@ -37,7 +37,7 @@ RECIPES: dict[str, tuple[Stage, ...]] = {
     "x4": (_X4, _X4_LONG),
     "x8": (*_X8, _X8_LONG),
     "x16": _X16,
-    "x4-pac": (_X4, _X4 | {"protocol": "pac", "steps": 2557}),
+    "x4-pac": (_X4, _X4_LONG, _X4_LONG | {"protocol": "pac", "steps": 2500}),
     "x8-pac": (*_X8, _X8_LONG, _X8_LONG | {"steps": 5000}, _X8_LONG | {"protocol": "pac", "steps": 1500}),
     "x16-pac": (*_X16, _X16_LONG | {"protocol": "pac", "steps": 1000}),
     "fast-x4": (_FAST_X4,),
