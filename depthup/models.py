@@ -15,14 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from depthup.blocks import RESIDUAL_SCALE, bicubic, conv, convolutions
 from depthup.layers import DDFUp
 from depthup.rivals import DJF, PACNet
 from depthup.upsamplers import ALTERNATIVES, make_upsampler
 
 SCALES = (2, 4, 8, 16)
-
-RESIDUAL_SCALE = 0.05
-"""What the last convolution of `base` gives is a correction in this fraction of the depth range: of the order of 1."""
 
 NAMED: dict[str, dict[str, Any]] = {
     "paper": {"architecture": "paper", "width": 32, "trunk_blocks": 0, "kernel_size": 5},
@@ -105,10 +103,6 @@ class DDFUpNetConfig:
         return asdict(self)
 
 
-def conv(inputs: int, outputs: int, kernel_size: int = 3) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, kernel_size, padding=kernel_size // 2)
-
-
 def extrapolate(x: Tensor, n: int) -> Tensor:
     """`[B, C, H, W]` with `n` more pixels on every side, by point reflection, so that a plane stays one."""
     for dim in (2, 3):
@@ -161,20 +155,15 @@ class PaperNet(nn.Module):
         super().__init__()
         width, octaves = config.width, config.octaves
         self.guidance_channels = 16
-        relu = nn.ReLU
-        self.depth_encoder = nn.Sequential(
-            conv(1, width, 5), relu(), conv(width, width, 5), relu(), conv(width, width, 5), relu()
-        )
-        self.guidance_encoder = nn.Sequential(
-            conv(3, 32, 5), relu(), conv(32, 32, 5), relu(), conv(32, self.guidance_channels * octaves, 5)
-        )
+        self.depth_encoder = convolutions([1, width, width, width], [5, 5, 5])
+        self.guidance_encoder = convolutions([3, 32, 32, self.guidance_channels * octaves], [5, 5, 5])
         self.ups = nn.ModuleList(
             DDFUp(width, self.guidance_channels, kernel_size=config.kernel_size) for _ in range(octaves)
         )
-        self.decoder = nn.Sequential(conv(width, width, 5), relu(), conv(width, 1, 5))
+        self.decoder = convolutions([width, width, 1], [5, 5])
 
     def forward(self, low: Tensor, rgb: Tensor, valid: Tensor | None, means: Means, until: int) -> Tensor:
-        x = self.depth_encoder(low)
+        x = F.relu(self.depth_encoder(low))
         guidances = self.guidance_encoder(rgb).split(self.guidance_channels, 1)
         for level, up, guidance in zip(range(len(self.ups), 0, -1), self.ups, guidances, strict=True):
             if level == until:
@@ -261,11 +250,11 @@ class BaseNet(nn.Module):
             if level > 1:
                 x = self.block[name](x)
         if self.sensor:
-            bicubic = F.pixel_shuffle(F.conv2d(around, self.cubic_taps.to(low.dtype)), self.scale)
+            start = F.pixel_shuffle(F.conv2d(around, self.cubic_taps.to(low.dtype)), self.scale)
         else:
-            bicubic = F.interpolate(low, rgb.shape[-2:], mode="bicubic", align_corners=False)
+            start = bicubic(low, rgb)
         result = self.result(x)
-        depth = bicubic + RESIDUAL_SCALE * result[:, :1]
+        depth = start + RESIDUAL_SCALE * result[:, :1]
         if not self.sensor:
             return depth
         return torch.cat([depth, result[:, 1:] + LOG_ERROR_START], 1)

@@ -19,10 +19,11 @@ _X4 = _ADAMW | {"scale": 4, "steps": 9516}
 _X4_LONG = _LONG | {"scale": 4, "network": {"trunk_blocks": 11}, "steps": 40000}
 _X8_FIRST = _ADAMW | _LARGE_CROPS | {"scale": 8, "steps": 2155}
 _X8_SECOND = _X8_FIRST | {"learning_rate": 7e-4, "steps": 1267}
-_X8 = (_X4, _X8_FIRST, _X8_SECOND, _MUON | _LARGE_CROPS | {"scale": 8, "steps": 1800})
 _X8_LONG = _LONG | _LARGE_CROPS | {"scale": 8, "network": {"trunk_blocks": 8}, "steps": 16000}
+_X8 = (_X4, _X8_FIRST, _X8_SECOND, _MUON | _LARGE_CROPS | {"scale": 8, "steps": 1800}, _X8_LONG)
+_X8_AGAIN = (*_X8, _X8_LONG | {"steps": 5000})
 _X16_LONG = _LONG | _LARGE_CROPS | {"scale": 16, "network": {"trunk_blocks": 5}, "steps": 7000}
-_X16 = (*_X8, _X8_LONG, _X8_LONG | {"steps": 5000}, _X16_LONG)
+_X16 = (*_X8_AGAIN, _X16_LONG)
 _X16_FIRST = (_X4, _X8_FIRST, _X8_FIRST | {"scale": 16, "steps": 3146})
 
 _SENSOR_X4 = _ADAMW | {"scale": 4, "sensor": True}
@@ -35,10 +36,10 @@ _FAST_X16 = _FAST_X8 | {"scale": 16, "steps": 800}
 
 RECIPES: dict[str, tuple[Stage, ...]] = {
     "x4": (_X4, _X4_LONG),
-    "x8": (*_X8, _X8_LONG),
+    "x8": _X8,
     "x16": _X16,
     "x4-pac": (_X4, _X4_LONG, _X4_LONG | {"protocol": "pac", "steps": 2500}),
-    "x8-pac": (*_X8, _X8_LONG, _X8_LONG | {"steps": 5000}, _X8_LONG | {"protocol": "pac", "steps": 1500}),
+    "x8-pac": (*_X8_AGAIN, _X8_LONG | {"protocol": "pac", "steps": 1500}),
     "x16-pac": (*_X16, _X16_LONG | {"protocol": "pac", "steps": 1000}),
     "fast-x4": (_FAST_X4,),
     "fast-x8": (_FAST_X4, _FAST_X8),

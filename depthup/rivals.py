@@ -15,22 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from depthup.blocks import RESIDUAL_SCALE, bicubic, convolutions
+
 GUIDANCE_CHANNELS = 16
 """Channels of guidance for each octave of PAC-Net."""
 
-RESIDUAL_SCALE = 0.05
-"""Fraction of the depth range that the last convolution's result is in, as in `base`."""
-
 DETAIL_GAIN = 8.0
 """What the first filters of depth start multiplied with, as `base` multiplies contrast."""
-
-
-def convolutions(channels: list[int], kernel_sizes: list[int]) -> nn.Sequential:
-    """Convolutions that keep the size of the image, by zeros around it, with a ReLU between each and the next."""
-    layers: list[nn.Module] = []
-    for inputs, outputs, k in zip(channels[:-1], channels[1:], kernel_sizes, strict=True):
-        layers += [nn.Conv2d(inputs, outputs, k, padding=k // 2), nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
 
 
 @torch.no_grad()
@@ -40,11 +31,6 @@ def start_as_correction(depth: nn.Sequential, result: nn.Sequential) -> None:
     first.copy_(DETAIL_GAIN * (first - first.mean((2, 3), keepdim=True)))
     for parameter in result[-1].parameters():
         nn.init.zeros_(parameter)
-
-
-def bicubic(low: Tensor, rgb: Tensor) -> Tensor:
-    """Depth at the size of RGB, as the baseline of that name."""
-    return F.interpolate(low, rgb.shape[-2:], mode="bicubic", align_corners=False)
 
 
 class PACTranspose(nn.Module):

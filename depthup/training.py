@@ -180,7 +180,7 @@ def train(
     data = {"images": len(training), "names": zlib.crc32("\n".join(training.names).encode())}
     if resume:
         config, state = _restore(checkpoint, processes.device, data)
-        report(f"resumed {out} at step {state.step} after {state.seconds / 60:.1f} minutes")
+        report(f"resumed {out} at step {state.step} after {_minutes(state)}")
     else:
         state = _start(config, processes.device)
     weights = out / "model.safetensors"

@@ -15,13 +15,7 @@ _log = logging.getLogger("depthup.kernels")
 
 
 class BackendError(RuntimeError):
-    """The backend that `DEPTHUP_BACKEND` or `use_backend` named is unknown or cannot run here; it says why."""
-
-
-def _check_name(name: str) -> str:
-    if name not in BACKENDS:
-        raise ValueError(f"backend {name!r}: expected one of {', '.join(BACKENDS)}")
-    return name
+    """The named backend cannot run here, or `DEPTHUP_BACKEND` names none that there is; it says why."""
 
 
 _named: str | None = os.environ.get("DEPTHUP_BACKEND") or None
@@ -35,7 +29,9 @@ def use_backend(name: str) -> Iterator[None]:
     `DEPTHUP_BACKEND`. A named backend that cannot run raises BackendError and says why; it is never replaced.
     """
     global _named
-    before, _named = _named, _check_name(name)
+    if name not in BACKENDS:
+        raise ValueError(f"backend {name!r}: expected one of {', '.join(BACKENDS)}")
+    before, _named = _named, name
     try:
         yield
     finally:

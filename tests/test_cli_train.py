@@ -81,6 +81,15 @@ def test_train(training, depthup_):
     assert snapshot(training) == before
 
 
+def test_a_folder_of_a_recipe_takes_no_other_run(training, depthup_):
+    Path("run").mkdir()
+    Path("run/recipe.json").write_text("{}")
+    before = snapshot(training)
+    refused = depthup_(*TRAIN, *TINY)
+    assert refused.code == 1 and refused.err.startswith("depthup: run: holds a run already")
+    assert snapshot(training) == before
+
+
 def test_train_is_interrupted_and_resumed(training, depthup_, monkeypatch):
     step = depthup.training.train_step
     calls = []

@@ -48,6 +48,8 @@ def train_run(
     _check_sharing(batch_size, processes)
     if not resume and (minutes is None) == (epochs is None):
         raise UsageError("train: expected exactly one of --minutes, --epochs and --recipe")
+    if not resume:
+        _check_no_run(out, processes)
     training, validation = training_data(data, out, invalid)
     steps = -(-len(training) * epochs // settings["batch_size"]) if epochs else 0
     try:
@@ -90,8 +92,8 @@ def train_recipe(
     init, stages = None, RECIPES[recipe]
     for stage in stages:
         _check_sharing(stage.get("batch_size", TrainConfig.batch_size), processes)
-    if processes.first and not resume and (is_recipe(out) or (out / "checkpoint.safetensors").exists()):
-        raise InputError(f"{out}: holds a run already; expected --resume to go on with it, or another folder")
+    if not resume:
+        _check_no_run(out, processes)
     training, validation = training_data(data, out, wanted["invalid"])
     if processes.first and not resume:
         out.mkdir(parents=True, exist_ok=True)
@@ -108,6 +110,12 @@ def train_recipe(
             break
         init = str(result.weights)
     return _train_facts(result)
+
+
+def _check_no_run(out: Path, processes: Processes) -> None:
+    """Raises InputError where a run lies, of a recipe or not; only the first process looks, and then writes there."""
+    if processes.first and (is_recipe(out) or (out / "checkpoint.safetensors").exists()):
+        raise InputError(f"{out}: holds a run already; expected --resume to go on with it, or another folder")
 
 
 def _remembered(out: Path, wanted: dict, given: set[str]) -> dict:
