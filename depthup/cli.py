@@ -54,6 +54,11 @@ class Precision(StrEnum):
     bf16 = "bf16"
 
 
+class Augmentation(StrEnum):
+    standard = "standard"
+    strong = "strong"
+
+
 class Optimiser(StrEnum):
     muon = "muon"
     adamw = "adamw"
@@ -488,6 +493,13 @@ SplitOption = Annotated[
 SensorFlag = Annotated[
     bool, typer.Option("--sensor", help="Measure with a simulated sensor: a fifth missing in blobs, and noise.")
 ]
+NoiseOption = Annotated[
+    tuple[float, float] | None,
+    typer.Option(
+        help="Of the simulated sensor: A B for a standard deviation of A + B z^2 mm at z metres; its own is 1 1.5.",
+        metavar="A B",
+    ),
+]
 DataInvalidOption = Annotated[
     list[float] | None,
     typer.Option("--invalid", help="For a folder: a value of its depth files that is no measurement; repeatable."),
@@ -517,13 +529,14 @@ def evaluate(
     ] = "default",
     split: SplitOption = Split.test,
     sensor: SensorFlag = False,
+    noise: NoiseOption = None,
     invalid: DataInvalidOption = None,
     as_json: JsonFlag = False,
     table: CsvOption = None,
     overwrite: OverwriteFlag = False,
 ) -> None:
     """Score a model or a baseline under a protocol that is printed with the numbers."""
-    from depthup.commands.evaluate import evaluate_data
+    from depthup.commands.evaluate import evaluate_data, simulated_sensor
 
     scales = _scales(scale)
     with progress_bar() as progress:
@@ -536,7 +549,7 @@ def evaluate(
             table,
             overwrite,
             progress,
-            sensor,
+            simulated_sensor(sensor, noise),
             invalid=invalid or (),
         )
     one = len(results) == 1
@@ -560,6 +573,7 @@ def compare(
     protocol: ProtocolOption = Protocol.dkn,
     split: SplitOption = Split.test,
     sensor: SensorFlag = False,
+    noise: NoiseOption = None,
     invalid: DataInvalidOption = None,
     as_json: JsonFlag = False,
     table: CsvOption = None,
@@ -574,7 +588,7 @@ def compare(
 ) -> None:
     """Score several methods at several scales, side by side in a table, a CSV file and a figure."""
     from depthup.commands.errors import UsageError
-    from depthup.commands.evaluate import evaluate_data
+    from depthup.commands.evaluate import evaluate_data, simulated_sensor
 
     names = [name.strip() for name in methods.split(",")]
     if not all(names):
@@ -589,7 +603,7 @@ def compare(
             table,
             overwrite,
             progress,
-            sensor,
+            simulated_sensor(sensor, noise),
             figure,
             image,
             invalid or (),
@@ -644,6 +658,10 @@ def train(
     rescale: Annotated[
         float, typer.Option(help="How often a crop is a larger part of an image, reduced.", min=0.0, max=1.0)
     ] = 0.0,
+    augmentation: Annotated[
+        Augmentation, typer.Option(help="strong: transposed crops, and colours that vary more, also in hue.")
+    ] = Augmentation.standard,
+    weight_decay: Annotated[float, typer.Option(help="Decoupled, times the learning rate.", min=0.0)] = 1e-4,
     precision: Annotated[
         Precision, typer.Option(help="bf16 is faster where the processor has it.")
     ] = Precision.float32,
@@ -669,6 +687,8 @@ def train(
         "optimiser": optimiser.value,
         "learning_rate": learning_rate,
         "rescale": rescale,
+        "augmentation": augmentation.value,
+        "weight_decay": weight_decay,
         "precision": precision.value,
     }
     sources = {name: context.get_parameter_source(name) for name in context.params}

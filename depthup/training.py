@@ -19,7 +19,16 @@ from torch import Tensor
 
 from depthup import __version__
 from depthup.checkpoint import load_checkpoint, save_checkpoint
-from depthup.data import STANDARD_SENSOR, CachedPairs, CropSampler, InputError, Pair, PairDataset, prefetch
+from depthup.data import (
+    AUGMENTATIONS,
+    STANDARD_SENSOR,
+    CachedPairs,
+    CropSampler,
+    InputError,
+    Pair,
+    PairDataset,
+    prefetch,
+)
 from depthup.evaluation import Evaluation, evaluate
 from depthup.models import DDFUpNet, DDFUpNetConfig, denormalise, normalise
 from depthup.muon import Muon
@@ -59,6 +68,7 @@ class TrainConfig:
         rmse_weight: weight of the mean RMSE of the crops beside the mean absolute error, both in centimetres.
         ema_decay: of the averaged weights, which are the result.
         rescale: how often, 0..1, a crop is a larger part of an image, reduced by 0.5 to 1.
+        augmentation: how much crops are varied: `standard` or `strong`, see `CropSampler`.
         precision: `float32` or `bf16` (autocast).
         seed: of the initial weights and of every crop.
         init: weights to start from, a name or a file; tensors that do not fit are left at their random start.
@@ -84,6 +94,7 @@ class TrainConfig:
     rmse_weight: float = 1.0
     ema_decay: float = 0.999
     rescale: float = 0.0
+    augmentation: str = "standard"
     precision: str = "float32"
     seed: int = 0
     init: str | None = None
@@ -104,6 +115,8 @@ class TrainConfig:
             raise ValueError(f"learning_rate: got {self.learning_rate}, expected a number >= 0")
         if not 0 <= self.rescale <= 1:
             raise ValueError(f"rescale: got {self.rescale}, expected a probability from 0 to 1")
+        if self.augmentation not in AUGMENTATIONS:
+            raise ValueError(f"augmentation: got {self.augmentation!r}, expected one of {', '.join(AUGMENTATIONS)}")
         if self.optimiser not in ("muon", "adamw"):
             raise ValueError(f"optimiser: got {self.optimiser!r}, expected 'muon' or 'adamw'")
         if self.precision not in ("float32", "bf16"):
@@ -254,6 +267,7 @@ def make_sampler(pairs: CachedPairs, config: TrainConfig) -> CropSampler:
         config.seed,
         sensor=config.sensor,
         rescale=config.rescale,
+        augmentation=config.augmentation,
     )
 
 

@@ -68,6 +68,10 @@ COMPARE = ("compare", "--data", "pairs", "--scale", "2,4")
             ["missing", "no such file or folder"],
         ),
         (("eval", "--scale", "4"), 2, ["--data"]),
+        ((*EVAL, "--model", "bicubic", "--noise", "1", "0.5"), 2, ["--noise", "expected --sensor"]),
+        ((*EVAL, "--model", "bicubic", "--sensor", "--noise", "1", "-2"), 2, ["--noise: got 1 -2", "from 0 up"]),
+        ((*EVAL, "--model", "bicubic", "--sensor", "--noise", "nan", "0"), 2, ["--noise: got nan 0"]),
+        ((*COMPARE, "--methods", "bicubic", "--noise", "0", "0"), 2, ["--noise", "expected --sensor"]),
     ],
     ids=command_line,
 )
@@ -106,6 +110,29 @@ def test_eval_json_and_csv(place, depthup_):
     assert json.loads(again.out) == summary
     part = depthup_("eval", "--data", "pairs", "--scale", "2", "--json", "--split", "val")
     assert json.loads(part.out)["images"] == 1
+
+
+def test_noise_of_the_simulated_sensor(place, depthup_):
+    write_pairs(place / "pairs")
+    command = ("eval", "--data", "pairs", "--scale", "4", "--model", "nearest", "--sensor", "--json")
+
+    def scored(*noise: str) -> dict:
+        result = depthup_(*command, *noise)
+        assert (result.code, result.err) == (0, "")
+        return json.loads(result.out)
+
+    usual = scored()
+    assert scored("--noise", "1", "1.5")["rmse"] == usual["rmse"]
+    assert scored("--noise", "0", "0")["rmse"] < usual["rmse"] < scored("--noise", "1", "6")["rmse"]
+    assert "noise_floor=0.0, noise_square=0.0005" in scored("--noise", "0", "0.5")["degradation"]
+
+
+def test_a_network_of_another_protocol_is_told_of(place, depthup_):
+    write_pairs(place / "pairs")
+    other = depthup_("eval", "--data", "pairs", "--scale", "4", "--model", "x4", "--protocol", "pac")
+    assert other.code == 0
+    assert "x4: learned from protocol dkn, is scored under pac" in other.err and other.err.count("\n") == 1
+    assert depthup_("eval", "--data", "pairs", "--scale", "4", "--model", "x4").err == ""
 
 
 def test_eval_leaves_out_what_is_no_measurement(place, depthup_):

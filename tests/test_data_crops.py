@@ -281,7 +281,36 @@ def test_rescaling_is_limited_by_the_image(cached):
     assert same(sampler(cached).batch(3), sampler(cached, rescale=0.0).batch(3))
 
 
+@pytest.mark.parametrize("protocol", ["dkn", "pac"])
+def test_strong_augmentation_transposes_colours_and_depth_together(protocol):
+    crops = CropSampler(CachedPairs(Slope()), 64, 4, protocol, 8, seed=0, augmentation="strong")
+    transposed, exact, colours = 0, 0, []
+    for step in range(8):
+        batch = crops.batch(step)
+        colours.append(batch["rgb"].mean((2, 3)))
+        for rgb, depth, low in zip(*(batch[name].numpy() for name in ("rgb", "depth", "low")), strict=True):
+            depth, low = depth[0], low[0]
+            steep = abs(depth[0, 1] - depth[0, 0]) > 0.015  # 0.02 along what was a column, 0.01 along what was a row
+            transposed += steep
+            cells = depth.reshape(16, 4, 16, 4).mean((1, 3)) if protocol == "dkn" else depth[1::4, 1::4]
+            np.testing.assert_allclose(low[2:-2, 2:-2], cells[2:-2, 2:-2], atol=2e-4)
+            expected = 1 + 0.01 * 255 * rgb[0] + 0.02 * 255 * rgb[1]
+            exact += float(np.abs(expected - depth).max()) < 1e-3
+    assert 20 <= transposed <= 44 and 5 <= exact <= 25  # of 64: every other, and those whose colours stay
+    grey = torch.cat(colours)
+    assert float((grey[:, 0] - grey[:, 2]).abs().max()) > 0.05  # red and blue, equal in the image, are told apart
+    assert float(batch["rgb"].min()) >= 0 and float(batch["rgb"].max()) <= 1
+
+
+def test_standard_augmentation_is_the_default(cached):
+    assert same(sampler(cached).batch(3), sampler(cached, augmentation="standard").batch(3))
+    assert not same(sampler(cached).batch(3), sampler(cached, augmentation="strong").batch(3))
+    assert same(sampler(cached, augmentation="strong").batch(3), sampler(cached, augmentation="strong").batch(3))
+
+
 def test_bad_arguments(cached):
+    with pytest.raises(ValueError, match="augmentation: got 'wild', expected one of standard, strong"):
+        sampler(cached, augmentation="wild")
     with pytest.raises(ValueError, match=r"rescale: got 1\.5, expected a probability from 0 to 1"):
         sampler(cached, rescale=1.5)
     with pytest.raises(ValueError, match="crop size 30 is not a multiple of scale 4"):

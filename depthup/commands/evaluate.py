@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from depthup.baselines import BASELINES
 from depthup.commands.errors import UsageError
 from depthup.data import STANDARD_SENSOR, InputError, PairDataset, Sensor, open_dataset
 from depthup.depth_files import check_output
 from depthup.evaluation import Evaluation, Method, evaluate_methods, predict, resolve_method, write_csv
 from depthup.visualize import ScaleRow, methods_figure
-from depthup.weights import shipped_names
+from depthup.weights import read_metadata, shipped_names
+
+log = logging.getLogger("depthup")
 
 
 def default_model(scale: int, protocol: str) -> str:
@@ -53,7 +58,34 @@ def named_methods(names: list[str], scales: list[int], protocol: str, sensor: bo
             if any((model, scale) == (other.name, other.scale) for other in methods):
                 raise UsageError(f"{model}: is named twice for scale {scale}; expected each method once")
             methods.append(resolve_method(Method(model, scale, model)))
+            _warn_of_protocol(model, protocol)
     return methods
+
+
+def simulated_sensor(wanted: bool, noise: tuple[float, float] | None = None) -> Sensor | None:
+    """What `--sensor` measures with, its noise a + b z^2 mm at z metres if (a, b) are given; None without `--sensor`.
+
+    Raises:
+        UsageError: noise without a sensor; a number that is negative or not finite.
+    """
+    if noise is None:
+        return STANDARD_SENSOR if wanted else None
+    if not wanted:
+        raise UsageError("--noise: is that of the simulated sensor; expected --sensor too")
+    if not (np.isfinite(noise).all() and min(noise) >= 0):
+        raise UsageError(f"--noise: got {noise[0]:g} {noise[1]:g}, expected two numbers from 0 up, such as 1 0.5")
+    return replace(STANDARD_SENSOR, noise_floor=noise[0] / 1000, noise_square=noise[1] / 1000)
+
+
+def _warn_of_protocol(model: str, protocol: str) -> None:
+    if model in BASELINES:
+        return
+    config, training = read_metadata(model)
+    learned = training.get("config", {}).get("protocol", protocol)
+    if learned != protocol and not config.sensor:
+        log.warning(
+            "%s: learned from protocol %s, is scored under %s: not what it can do at its best", model, learned, protocol
+        )
 
 
 def evaluate_data(
@@ -65,7 +97,7 @@ def evaluate_data(
     table: Path | None,
     overwrite: bool,
     progress: Callable[[str, float], None],
-    sensor: bool = False,
+    sensor: Sensor | None = None,
     figure: Path | None = None,
     image: str | None = None,
     invalid: Sequence[float] = (),
@@ -73,6 +105,7 @@ def evaluate_data(
     """Score methods at scales (see `named_methods`); writes the CSV file and the figure if asked.
 
     Args:
+        sensor: what measures the low-resolution depth, instead of the protocol alone.
         image: name of the pair that the figure shows; without it the one of median RMSE under the last method.
         invalid: as of `open_dataset`.
 
@@ -85,18 +118,17 @@ def evaluate_data(
         check_output(figure, overwrite, (".png",))
     elif image:
         raise UsageError("compare: --image is for the figure; expected --figure")
-    methods = named_methods(names, scales, protocol, sensor)
+    methods = named_methods(names, scales, protocol, sensor is not None)
     dataset = open_dataset(data, split, invalid)
     if image is not None and image not in dataset.names:
         raise InputError(f"{data}: has no pair {image} in split {split}; expected one such as {dataset.names[0]}")
-    simulated = STANDARD_SENSOR if sensor else None
     runs = evaluate_methods(
-        dataset, methods, protocol, lambda done, total: progress("evaluating", done / total), simulated
+        dataset, methods, protocol, lambda done, total: progress("evaluating", done / total), sensor
     )
     if table:
         write_csv(table, runs)
     if figure:
-        _draw_methods(figure, dataset, runs, methods, simulated, image)
+        _draw_methods(figure, dataset, runs, methods, sensor, image)
     return [run.summary() | {"split": split} for run in runs]
 
 
