@@ -3,21 +3,56 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 import re
 import shlex
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from depthup.console import progress_bar, say, warnings_on_stderr
+from depthup.options import (
+    MODEL_HELP,
+    AlignOption,
+    Architecture,
+    Augmentation,
+    BaselineOption,
+    CsvOption,
+    DataInvalidOption,
+    DataOption,
+    DepthIntrinsicsOption,
+    DeviceOption,
+    DoffsOption,
+    Fill,
+    FillOption,
+    FocalOption,
+    InvalidOption,
+    JsonFlag,
+    Kind,
+    KindOption,
+    MinConfidenceOption,
+    ModelOption,
+    NoiseOption,
+    Optimiser,
+    OutFormat,
+    OutScaleOption,
+    OutUnitOption,
+    OverwriteFlag,
+    Precision,
+    Protocol,
+    ProtocolOption,
+    ScaleOption,
+    ScalesOption,
+    SensorFlag,
+    SizeOption,
+    Split,
+    SplitOption,
+    Unit,
+    UnitOption,
+)
 from depthup.report import comparison_lines, evaluation_lines, models_lines
 
 app = typer.Typer(
@@ -28,151 +63,8 @@ app = typer.Typer(
 )
 
 
-class Protocol(StrEnum):
-    dkn = "dkn"
-    pac = "pac"
-
-
-class Split(StrEnum):
-    all = "all"
-    train = "train"
-    val = "val"
-    test = "test"
-
-
-class Architecture(StrEnum):
-    base = "base"
-    fast = "fast"
-    large = "large"
-    paper = "paper"
-    pac_net = "pac-net"
-    djf = "djf"
-
-
-class Precision(StrEnum):
-    float32 = "float32"
-    bf16 = "bf16"
-
-
-class Augmentation(StrEnum):
-    standard = "standard"
-    strong = "strong"
-
-
-class Optimiser(StrEnum):
-    muon = "muon"
-    adamw = "adamw"
-
-
-class Unit(StrEnum):
-    auto = "auto"
-    mm = "mm"
-    m = "m"
-    tum = "tum"
-    kitti = "kitti"
-
-
-class Kind(StrEnum):
-    depth = "depth"
-    inverse = "inverse"
-    disparity = "disparity"
-
-
-class Fill(StrEnum):
-    none = "none"
-    near = "near"
-    all = "all"
-
-
-class OutFormat(StrEnum):
-    png = "png"
-    tiff = "tiff"
-    exr = "exr"
-    pfm = "pfm"
-    npy = "npy"
-    npz = "npz"
-
-
-class OutUnit(StrEnum):
-    mm = "mm"
-    tum = "tum"
-    kitti = "kitti"
-
-
-MODEL_HELP = (
-    "A name in the box (see `depthup models`), a .safetensors file, or nearest, bilinear, bicubic, joint-bilateral, "
-    "guided-filter."
-)
 LARGEST_SCALE = 64
 SUSPICIOUS_ASPECT = 1.15
-MOST_WARNINGS = 5
-DATA_HELP = "An NYUv2 .mat file, a folder of pairs, `synthetic` (rendered rooms), or `motorcycle`."
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
-
-
-def say(line: str) -> None:
-    print(line, file=sys.stderr)
-
-
-class _Warnings(logging.Handler):
-    """What the library warns of as lines on stderr; of a kind that repeats itself the first few, then a count."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.counts: Counter[str] = Counter()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.counts[record.msg] += 1
-        if self.counts[record.msg] <= MOST_WARNINGS:
-            say(f"depthup: {' '.join(record.getMessage().split())}")
-
-    def say_the_rest(self) -> None:
-        for count in self.counts.values():
-            if count > MOST_WARNINGS:
-                say(f"depthup: ... and {count - MOST_WARNINGS} more warnings like these")
-
-
-@contextmanager
-def warnings_on_stderr() -> Iterator[None]:
-    handler, log = _Warnings(), logging.getLogger("depthup")
-    log.addHandler(handler)
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
-        handler.say_the_rest()
-
-
-@contextmanager
-def progress_bar(delay: float = 2.0) -> Iterator[Callable[[str, float], None]]:
-    """A bar on stderr for what takes longer than `delay` seconds; gives a function of what and the fraction done."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TimeRemainingColumn(),
-    )
-    console = Console(stderr=True)
-    bar = Progress(*columns, console=console, transient=True)
-    began = time.monotonic()
-    tasks: dict[str, TaskID] = {}
-
-    def update(what: str, fraction: float) -> None:
-        if not tasks:
-            if not console.is_terminal or time.monotonic() - began < delay:
-                return
-            bar.start()
-            tasks["only"] = bar.add_task(what, total=1.0)
-        bar.update(tasks["only"], description=what, completed=fraction)
-
-    try:
-        yield update
-    finally:
-        if tasks:  # stopping one that was not started prints an empty line
-            bar.stop()
 
 
 def _print_version(asked: bool) -> None:
@@ -190,55 +82,6 @@ def options(
     ] = False,
 ) -> None:
     """Guided depth upsampling with Decoupled Dynamic Filters (DDF-Up)."""
-
-
-ModelOption = Annotated[
-    str | None, typer.Option(help=MODEL_HELP + " Default: the network for sensors nearest to the pair's ratio.")
-]
-DeviceOption = Annotated[str | None, typer.Option(help="Where networks run, such as cuda. Default: the CPU.")]
-UnitOption = Annotated[
-    Unit,
-    typer.Option(
-        help="Unit of DEPTH: mm, m, tum (5000 per m), kitti (256 per m). auto: as depthup recorded in the file; else "
-        "mm for integers, m for floats."
-    ),
-]
-ScaleOption = Annotated[
-    float | None, typer.Option(help="In place of a unit: what divides the values of DEPTH to give metres.")
-]
-KindOption = Annotated[
-    Kind, typer.Option(help="What DEPTH holds. inverse: 1/m; disparity: px, needs --focal and --baseline.")
-]
-FocalOption = Annotated[float | None, typer.Option(help="Focal length of the disparity's camera, in pixels.")]
-BaselineOption = Annotated[float | None, typer.Option(help="Distance of the disparity's two cameras, in metres.")]
-DoffsOption = Annotated[float, typer.Option(help="Difference of their principal points, in pixels.")]
-InvalidOption = Annotated[
-    list[float] | None, typer.Option(help="A value of DEPTH that is no measurement, beside 0 and NaN; repeatable.")
-]
-MinConfidenceOption = Annotated[
-    int | None,
-    typer.Option(help="Samples of lower confidence are not used: 0 low, 1 medium (default), 2 high.", min=0, max=2),
-]
-SizeOption = Annotated[str | None, typer.Option(help="Size of the result, WxH. Default: that of RGB.")]
-FillOption = Annotated[
-    Fill,
-    typer.Option(
-        help="What is known in the result. none: cells of valid samples; near: 2 samples beyond them; all: everything."
-    ),
-]
-OutUnitOption = Annotated[
-    OutUnit | None,
-    typer.Option(help="Unit of a .png result; others are float metres. Default: that of DEPTH, or mm where that is m."),
-]
-OutScaleOption = Annotated[float | None, typer.Option(help="In place of a unit: steps per metre of a .png result.")]
-AlignOption = Annotated[
-    Path | None,
-    typer.Option(help="DEPTH is from another place: its pose, depth camera to RGB camera (4x4 in metres, a file)."),
-]
-DepthIntrinsicsOption = Annotated[
-    str | None, typer.Option(help="Of DEPTH, for --align: fx,fy,cx,cy in pixels, or a file.")
-]
-OverwriteFlag = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
 
 
 def _pair_options(
@@ -479,32 +322,6 @@ def batch(
         if result.stopped:
             say("depthup: stopped; the same command goes on")
     raise typer.Exit(result.exit_code)
-
-
-DataOption = Annotated[str, typer.Option(help=DATA_HELP)]
-ScalesOption = Annotated[str, typer.Option(help="Up-sampling factors, 2 to 64: 4, or several as in 4,8,16.")]
-ProtocolOption = Annotated[Protocol, typer.Option(help="How low-resolution depth is made.")]
-SplitOption = Annotated[
-    Split,
-    typer.Option(
-        help="Which part of the data: val is what train holds out; test is all of a folder that says nothing else."
-    ),
-]
-SensorFlag = Annotated[
-    bool, typer.Option("--sensor", help="Measure with a simulated sensor: a fifth missing in blobs, and noise.")
-]
-NoiseOption = Annotated[
-    tuple[float, float] | None,
-    typer.Option(
-        help="Of the simulated sensor: A B for a standard deviation of A + B z^2 mm at z metres; its own is 1 1.5.",
-        metavar="A B",
-    ),
-]
-DataInvalidOption = Annotated[
-    list[float] | None,
-    typer.Option("--invalid", help="For a folder: a value of its depth files that is no measurement; repeatable."),
-]
-CsvOption = Annotated[Path | None, typer.Option("--csv", help="Also write the errors of every image.")]
 
 
 def _scales(text: str) -> list[int]:

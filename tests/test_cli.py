@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from cli_helpers import GOOD, RECORD, command_line, small_net
-from depthup.cli import main, progress_bar
+from depthup.cli import main
+from depthup.console import progress_bar
 from depthup.data import read_depth, read_rgb
 from depthup.weights import save_weights
 

@@ -1,0 +1,77 @@
+"""What commands say on stderr: lines, warnings of the library, and a bar for what takes long."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+MOST_WARNINGS = 5
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+class _Warnings(logging.Handler):
+    """What the library warns of as lines on stderr; of a kind that repeats itself the first few, then a count."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.counts: Counter[str] = Counter()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.counts[record.msg] += 1
+        if self.counts[record.msg] <= MOST_WARNINGS:
+            say(f"depthup: {' '.join(record.getMessage().split())}")
+
+    def say_the_rest(self) -> None:
+        for count in self.counts.values():
+            if count > MOST_WARNINGS:
+                say(f"depthup: ... and {count - MOST_WARNINGS} more warnings like these")
+
+
+@contextmanager
+def warnings_on_stderr() -> Iterator[None]:
+    handler, log = _Warnings(), logging.getLogger("depthup")
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        handler.say_the_rest()
+
+
+@contextmanager
+def progress_bar(delay: float = 2.0) -> Iterator[Callable[[str, float], None]]:
+    """A bar on stderr for what takes longer than `delay` seconds; gives a function of what and the fraction done."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    bar = Progress(*columns, console=console, transient=True)
+    began = time.monotonic()
+    tasks: dict[str, TaskID] = {}
+
+    def update(what: str, fraction: float) -> None:
+        if not tasks:
+            if not console.is_terminal or time.monotonic() - began < delay:
+                return
+            bar.start()
+            tasks["only"] = bar.add_task(what, total=1.0)
+        bar.update(tasks["only"], description=what, completed=fraction)
+
+    try:
+        yield update
+    finally:
+        if tasks:  # stopping one that was not started prints an empty line
+            bar.stop()
