@@ -25,6 +25,9 @@ HARDEST_PROBABILITY = 0.75
 WHITE_FRAME = 8
 """Outer pixels of an NYUv2 RGB image that are a white frame."""
 
+RIM = 8
+"""With strong augmentation one crop in about ten lies at each rim of the image: one of RIM + 2."""
+
 SUPPORT_CELLS = 2
 """Low-resolution cells around a crop that its bicubic cells see: a = -0.5 reaches 1.5 cells beyond its own."""
 
@@ -141,8 +144,8 @@ class CropSampler:
         sensor: whether low-resolution depth is what a random `Sensor` measures, holes and all, instead of the
             protocol's; RGB is then sometimes softened too, and depth sometimes a plane.
         rescale: how often, 0..1, a crop is a larger part of the image, reduced by 0.5 to 1: scale augmentation.
-        augmentation: one of `AUGMENTATIONS`; with `strong` every other crop is transposed, and colours vary more, and
-            in hue and white balance too.
+        augmentation: one of `AUGMENTATIONS`; with `strong` every other crop is transposed, colours vary more, and in
+            hue and white balance too, and crops reach the image's rim, white frame and all, where many of them lie.
 
     Raises:
         ValueError: `crop_size` is not a multiple of `scale`, the protocol is unknown, or `sensor` for data that are not
@@ -179,7 +182,7 @@ class CropSampler:
         self.pairs, self.crop_size, self.scale, self.protocol = pairs, crop_size, scale, protocol
         self.batch_size, self.seed, self.candidates, self.sensor = batch_size, seed, candidates, sensor
         self.rescale, self.strong = rescale, augmentation == "strong"
-        self.margin = -(-max(WHITE_FRAME, pairs.border) // scale) * scale if pairs.border else 0
+        self.margin = -(-max(WHITE_FRAME, pairs.border) // scale) * scale if pairs.border and not self.strong else 0
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
         with ThreadPoolExecutor(workers) as pool:
             self._facts = list(pool.map(self._measure, range(len(pairs))))
@@ -229,7 +232,9 @@ class CropSampler:
         """Top and left of a square window, on the grid of low-resolution cells."""
         height, width = self._size(index)
         free = np.array([height, width]) - side - 2 * self.margin
-        places = rng.integers(0, free // self.scale + 1, (self.candidates, 2)) * self.scale + self.margin
+        last = free // self.scale
+        beyond = last // RIM if self.strong else np.zeros_like(last)
+        places = rng.integers(-beyond, last + beyond + 1, (self.candidates, 2)).clip(0, last) * self.scale + self.margin
         chosen = 0
         if rng.random() < HARDEST_PROBABILITY:
             chosen = int(np.argmax(_window_sums(self._facts[index].error, places, side)))

@@ -302,6 +302,18 @@ def test_strong_augmentation_transposes_colours_and_depth_together(protocol):
     assert float(batch["rgb"].min()) >= 0 and float(batch["rgb"].max()) <= 1
 
 
+def test_strong_augmentation_reaches_the_rim_of_the_image():
+    seen = {}
+    for augmentation in ("standard", "strong"):
+        crops = CropSampler(CachedPairs(Slope()), 64, 4, "dkn", 8, seed=0, augmentation=augmentation)
+        depth = torch.cat([crops.batch(step)["depth"] for step in range(12)])
+        low, high = depth.amin((1, 2, 3)), depth.amax((1, 2, 3))
+        corner, opposite = 1.0, 1 + 0.01 * 199 + 0.02 * 159
+        seen[augmentation] = int((low == corner).sum()), int(((high - opposite).abs() < 1e-5).sum())
+    assert seen["standard"] == (0, 0)
+    assert min(seen["strong"]) >= 1  # in a corner, which one crop in about a hundred is anyway
+
+
 def test_standard_augmentation_is_the_default(cached):
     assert same(sampler(cached).batch(3), sampler(cached, augmentation="standard").batch(3))
     assert not same(sampler(cached).batch(3), sampler(cached, augmentation="strong").batch(3))
