@@ -26,8 +26,10 @@ _X16_LONG = _LONG | _LARGE_CROPS | {"scale": 16, "network": {"trunk_blocks": 5},
 _STRONG: Stage = {"rescale": 0.5, "augmentation": "strong", "weight_decay": 0.05, "ema_decay": 0.9995}
 _X8_STRONG = _X8_LONG | _STRONG | {"steps": 12000}
 _X16_STRONG = _X16_LONG | _STRONG | {"steps": 12000}
-_X16 = (*_X8_AGAIN, _X16_LONG, _X16_STRONG, _X16_STRONG | {"steps": 6000})
+_X16 = (*_X8_AGAIN, _X16_LONG, _X16_STRONG)
 
+_X16_FIRST = (_X4, _X8_FIRST, _X8_FIRST | {"scale": 16, "steps": 3146})
+_SENSOR_X16 = _ADAMW | _LARGE_CROPS | {"scale": 16, "sensor": True, "learning_rate": 1e-3, "steps": 1585}
 _SENSOR = _STRONG | {"sensor": True, "rescale": 0.3, "weight_decay": 0.01}
 
 _FAST_X4 = _MUON | {"architecture": "fast", "scale": 4, "steps": 3200}
@@ -36,11 +38,11 @@ _FAST_X16 = _FAST_X8 | {"scale": 16, "steps": 800}
 
 RECIPES: dict[str, tuple[Stage, ...]] = {
     "x4": (_X4, _X4_LONG),
-    "x8": (*_X8, _X8_STRONG),
+    "x8": _X8,
     "x16": _X16,
-    "x4-pac": (_X4, _X4_LONG, _X4_LONG | _STRONG | {"protocol": "pac", "steps": 10000}),
-    "x8-pac": (*_X8, _X8_STRONG | {"protocol": "pac", "steps": 6000}),
-    "x16-pac": (*_X16, _X16_STRONG | {"protocol": "pac", "steps": 4000}),
+    "x4-pac": (_X4, _X4_LONG, _X4_LONG | {"protocol": "pac", "steps": 2500}),
+    "x8-pac": (*_X8_AGAIN, _X8_LONG | {"protocol": "pac", "steps": 1500}),
+    "x16-pac": (*_X8_AGAIN, _X16_LONG, _X16_LONG | {"protocol": "pac", "steps": 1000}),
     "fast-x4": (_FAST_X4,),
     "fast-x8": (_FAST_X4, _FAST_X8),
     "fast-x16": (_FAST_X4, _FAST_X8, _FAST_X16),
@@ -49,6 +51,6 @@ RECIPES: dict[str, tuple[Stage, ...]] = {
     "fast-x16-pac": (_FAST_X4, _FAST_X8, _FAST_X16, _FAST_X16 | {"protocol": "pac"}),
     "sensor-x4": (_X4, _X4_LONG, _X4_LONG | _SENSOR | {"steps": 24000}),
     "sensor-x8": (*_X8, _X8_LONG | _SENSOR | {"steps": 8000}),
-    "sensor-x16": (*_X16, _X16_LONG | _SENSOR | {"steps": 4000}),
+    "sensor-x16": (*_X16_FIRST, _SENSOR_X16, _SENSOR_X16 | {"steps": 1284}),
 }
 """Name of weights -> stages."""
