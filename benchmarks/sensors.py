@@ -1,7 +1,8 @@
 """What the networks for sensors do where a sensor has faults: errors, how well they know them, and planes.
 
 python benchmarks/sensors.py FOLDER [--scales 4,8,16] [--images 22], where FOLDER holds NYUv2 pairs, of whose held-out
-images as many are taken, evenly spread. Every part is printed and written to benchmarks/results/sensors.json.
+images as many are taken, evenly spread. Every part is printed and written to benchmarks/results/sensors.json, where
+what other scales gave is kept.
 """
 
 from __future__ import annotations
@@ -99,13 +100,13 @@ def plane_error(ratio: float | tuple[float, float]) -> dict:
 
 def main(options: argparse.Namespace) -> None:
     pairs = _Some(CachedPairs(open_dataset(options.folder, "val")), options.images)
-    results: dict = {"machine": machine(), "images": len(pairs), "errors": [], "tenths": {}}
-    for scale in map(int, options.scales.split(",")):
-        rows = errors(pairs, scale)
+    results = json.loads(PATH.read_text()) if PATH.exists() else {"scales": {}}
+    results |= {"machine": machine(), "images": len(pairs)}
+    for scale in options.scales.split(","):
+        rows, parts = errors(pairs, int(scale)), tenths(_Some(pairs, 8), int(scale))
+        results["scales"][scale] = {"errors": rows, "tenths": parts}
         print_table(rows, list(rows[0]))
-        results["errors"] += rows
-        results["tenths"][scale] = tenths(_Some(pairs, 8), scale)
-        print(f"x{scale}, mean absolute error by tenths of expected error [cm]: {results['tenths'][scale]}", flush=True)
+        print(f"x{scale}, mean absolute error by tenths of expected error [cm]: {parts}", flush=True)
     results["planes"] = [plane_error(ratio) for ratio in RATIOS]
     print_table(results["planes"], ["ratio", "rms", "largest"])
     PATH.write_text(json.dumps(results, indent=1) + "\n")

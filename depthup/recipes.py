@@ -26,7 +26,7 @@ _X16_LONG = _LONG | _LARGE_CROPS | {"scale": 16, "network": {"trunk_blocks": 5},
 _STRONG: Stage = {"rescale": 0.5, "augmentation": "strong", "weight_decay": 0.05, "ema_decay": 0.9995}
 _X8_STRONG = _X8_LONG | _STRONG | {"steps": 12000}
 _X16_STRONG = _X16_LONG | _STRONG | {"steps": 12000}
-_X16 = (*_X8_AGAIN, _X16_LONG, _X16_STRONG)
+_X16 = (*_X8_AGAIN, _X16_LONG, _X16_STRONG, _X16_STRONG | {"steps": 6000})
 
 _X16_FIRST = (_X4, _X8_FIRST, _X8_FIRST | {"scale": 16, "steps": 3146})
 _SENSOR_X16 = _ADAMW | _LARGE_CROPS | {"scale": 16, "sensor": True, "learning_rate": 1e-3, "steps": 1585}
