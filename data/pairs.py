@@ -100,7 +100,9 @@ def _by_scene(source: Path, positions: Iterable[int], scenes: list[str], split: 
     chosen = [n for n in positions if is_validation_scene(scenes[n]) == (split == "val")]
     if not chosen:
         count = len({scenes[n] for n in positions})
-        raise InputError(f"{source}: no pair for split {split} in {count} scenes, expected more; use --split all")
+        raise InputError(
+            f"{source}: none of its scenes ({count}) is for split {split}, expected more, or `eval --split all`"
+        )
     return chosen
 
 

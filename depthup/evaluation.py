@@ -119,10 +119,10 @@ class Evaluation:
 def write_csv(path: str | Path, evaluations: list[Evaluation]) -> None:
     """One line per image, method and scale, with every field of `Score`; an empty cell is undefined."""
     with write_beside(path) as temporary, temporary.open("w", newline="") as file:
-        table = csv.DictWriter(file, ["method", "scale", "protocol", *(f.name for f in fields(Score))])
+        table = csv.DictWriter(file, ["method", "scale", "protocol", "degradation", *(f.name for f in fields(Score))])
         table.writeheader()
         for run in evaluations:
-            facts = {"method": run.method, "scale": run.scale, "protocol": run.protocol}
+            facts = {name: getattr(run, name) for name in ("method", "scale", "protocol", "degradation")}
             table.writerows(facts | asdict(score) for score in run.scores)
 
 

@@ -249,15 +249,20 @@ class BaseNet(nn.Module):
             x = F.relu(self.join[name](torch.cat([up.to(finer.dtype), finer], 1)))
             if level > 1:
                 x = self.block[name](x)
-        if self.sensor:
-            start = F.pixel_shuffle(F.conv2d(around, self.cubic_taps.to(low.dtype)), self.scale)
-        else:
-            start = bicubic(low, rgb)
+        start = self._continued_bicubic(around) if self.sensor else bicubic(low, rgb)
         result = self.result(x)
         depth = start + RESIDUAL_SCALE * result[:, :1]
         if not self.sensor:
             return depth
         return torch.cat([depth, result[:, 1:] + LOG_ERROR_START], 1)
+
+    def _continued_bicubic(self, around: Tensor) -> Tensor:
+        """Bicubic start of a network for sensors; autocast would make it in bf16, which is off by millimetres."""
+        taps, kind = self.cubic_taps.to(around.dtype), around.device.type
+        if not torch.is_autocast_enabled(kind):  # exporters do not know the context below
+            return F.pixel_shuffle(F.conv2d(around, taps), self.scale)
+        with torch.autocast(kind, enabled=False):
+            return F.pixel_shuffle(F.conv2d(around, taps), self.scale)
 
 
 class DDFUpNet(nn.Module):

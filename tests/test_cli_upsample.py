@@ -117,6 +117,14 @@ def test_a_backend_that_cannot_run(check_mistake, monkeypatch, named, part):
     check_mistake(GOOD, 1, [part])
 
 
+@pytest.mark.parametrize("unit", ["m", "kitti"])
+def test_a_depth_that_cannot_be_is_doubted(place, depthup_, unit):
+    result = depthup_(*UPSAMPLE, "-o", "out.npy", "--depth-unit", unit)
+    assert result.code == 0
+    doubted = "depth.png: its median is " in result.err and "are --depth-unit and --depth-scale right?" in result.err
+    assert doubted == (unit == "m")  # thousands of metres; 3 to 23 of them are nothing to doubt
+
+
 def test_upsample_a_png(place, depthup_):
     result = depthup_(*GOOD)
     assert (result.code, result.out) == (0, "")

@@ -140,7 +140,7 @@ def test_empty_split(tmp_path):
     assert not is_validation_scene("a")
     write(tmp_path / "a_rgb.png", colours())
     write(tmp_path / "a_depth.png", integers())
-    refused(tmp_path, str(tmp_path), "no pair for split val in 1 scenes", split="val")
+    refused(tmp_path, str(tmp_path), "none of its scenes (1) is for split val", split="val")
 
 
 def test_folders_without_pairs(tmp_path):

@@ -190,7 +190,7 @@ def test_csv_has_a_line_per_image(tmp_path):
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     names = [f.name for f in fields(Score)]
-    assert list(rows[0]) == ["method", "scale", "protocol", *names]
+    assert list(rows[0]) == ["method", "scale", "protocol", "degradation", *names]
     assert set(METRICS) < set(names)
     assert [(row["method"], row["scale"], row["protocol"]) for row in rows] == [
         ("plain", "2", "pac") if n < 3 else ("cubic", "4", "pac") for n in range(6)

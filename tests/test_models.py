@@ -170,6 +170,16 @@ def test_autocast_is_near_float32(architecture):
     assert (out.float() - expected).abs().max() < 0.1 * expected.abs().max()
 
 
+def test_the_bicubic_start_of_a_network_for_sensors_keeps_its_precision_under_autocast():
+    torch.manual_seed(0)
+    net = DDFUpNet(DDFUpNetConfig(scale=4, width=16, trunk_blocks=1, sensor=True))  # untrained: it corrects nothing
+    low, rgb = torch.rand(1, 1, 9, 11), torch.rand(1, 3, 36, 44)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        halved = net(low, rgb)[:, :1]
+    assert halved.dtype == torch.float32
+    torch.testing.assert_close(halved, net(low, rgb)[:, :1], rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("scale", [4, 8])
 def test_a_larger_scale_can_start_from_a_smaller_one(scale):
     smaller = DDFUpNet(DDFUpNetConfig(scale=scale)).state_dict()

@@ -149,6 +149,9 @@ def _draw_methods(
         row = rows.setdefault(method.scale, ScaleRow(method.scale, made.rgb, made.low, made.truth, {}, {}))
         row.results[method.name] = made.result
         row.rmse[method.name] = run.scores[index].rmse
-    measured = f"protocol {runs[0].protocol}{', simulated sensor' if sensor else ''}"
-    title = f"{dataset.title}, image {pair.name}\n{measured}; RMSE of the whole image"
+    measured = f"protocol {runs[0].protocol}; RMSE of the whole image"
+    if sensor:
+        noise = f"{1000 * sensor.noise_floor:g} mm + {1000 * sensor.noise_square:g} mm z²"
+        measured = f"protocol {runs[0].protocol}, simulated sensor, noise {noise}; RMSE where samples are valid"
+    title = f"{dataset.title}, image {pair.name}\n{measured}"
     methods_figure(figure, list(rows.values()), pair.unit, title)
