@@ -38,7 +38,7 @@ _FAST_X16 = _FAST_X8 | {"scale": 16, "steps": 800}
 
 RECIPES: dict[str, tuple[Stage, ...]] = {
     "x4": (_X4, _X4_LONG),
-    "x8": _X8,
+    "x8": (*_X8, _X8_STRONG),
     "x16": _X16,
     "x4-pac": (_X4, _X4_LONG, _X4_LONG | {"protocol": "pac", "steps": 2500}),
     "x8-pac": (*_X8_AGAIN, _X8_LONG | {"protocol": "pac", "steps": 1500}),
