@@ -51,7 +51,7 @@ RECIPES: dict[str, tuple[Stage, ...]] = {
     "fast-x8-pac": (_FAST_X4, _FAST_X8, _FAST_X8 | {"protocol": "pac", "steps": 800}),
     "fast-x16-pac": (_FAST_X4, _FAST_X8, _FAST_X16, _FAST_X16 | {"protocol": "pac"}),
     "sensor-x4": (_X4, _X4_LONG, _X4_LONG | _SENSOR | {"steps": 24000}, _X4_LONG | _SENSOR_AGAIN | {"steps": 3000}),
-    "sensor-x8": (*_X8, _X8_LONG | _SENSOR | {"steps": 8000}),
+    "sensor-x8": (*_X8, _X8_LONG | _SENSOR | {"steps": 8000}, _X8_LONG | _SENSOR_AGAIN | {"steps": 2000}),
     "sensor-x16": (*_X16_FIRST, _SENSOR_X16, _SENSOR_X16 | {"steps": 1284}),
 }
 """Name of weights -> stages."""
