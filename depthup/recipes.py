@@ -28,8 +28,6 @@ _X8_STRONG = _X8_LONG | _STRONG | {"steps": 12000}
 _X16_STRONG = _X16_LONG | _STRONG | {"steps": 12000}
 _X16 = (*_X8_AGAIN, _X16_LONG, _X16_STRONG, _X16_STRONG | {"steps": 6000})
 
-_X16_FIRST = (_X4, _X8_FIRST, _X8_FIRST | {"scale": 16, "steps": 3146})
-_SENSOR_X16 = _ADAMW | _LARGE_CROPS | {"scale": 16, "sensor": True, "learning_rate": 1e-3, "steps": 1585}
 _SENSOR = _STRONG | {"sensor": True, "rescale": 0.3, "weight_decay": 0.01}
 _SENSOR_AGAIN = _SENSOR | {"learning_rate": 1e-3, "ema_decay": 0.998}
 
@@ -52,6 +50,6 @@ RECIPES: dict[str, tuple[Stage, ...]] = {
     "fast-x16-pac": (_FAST_X4, _FAST_X8, _FAST_X16, _FAST_X16 | {"protocol": "pac"}),
     "sensor-x4": (_X4, _X4_LONG, _X4_LONG | _SENSOR | {"steps": 24000}, _X4_LONG | _SENSOR_AGAIN | {"steps": 3000}),
     "sensor-x8": (*_X8, _X8_LONG | _SENSOR | {"steps": 8000}, _X8_LONG | _SENSOR_AGAIN | {"steps": 2000}),
-    "sensor-x16": (*_X16_FIRST, _SENSOR_X16, _SENSOR_X16 | {"steps": 1284}),
+    "sensor-x16": (*_X16, _X16_LONG | _SENSOR | {"steps": 4000}, _X16_LONG | _SENSOR_AGAIN | {"steps": 1500}),
 }
 """Name of weights -> stages."""
