@@ -41,7 +41,7 @@ RECIPES: dict[str, tuple[Stage, ...]] = {
     "x16": _X16,
     "x4-pac": (_X4, _X4_LONG, _X4_LONG | {"protocol": "pac", "steps": 2500}),
     "x8-pac": (*_X8, _X8_STRONG | {"protocol": "pac", "steps": 6000}),
-    "x16-pac": (*_X8_AGAIN, _X16_LONG, _X16_LONG | {"protocol": "pac", "steps": 1000}),
+    "x16-pac": (*_X16, _X16_STRONG | {"protocol": "pac", "steps": 2000}),
     "fast-x4": (_FAST_X4,),
     "fast-x8": (_FAST_X4, _FAST_X8),
     "fast-x16": (_FAST_X4, _FAST_X8, _FAST_X16),
