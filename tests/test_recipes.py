@@ -54,7 +54,8 @@ def test_a_recipe_ends_with_the_network_in_the_box(name):
     config, record = read_metadata(name)
     *before, last = (TrainConfig(**stage) for stage in RECIPES[name])
     assert last.network_config() == config
-    for field in ("protocol", "sensor", "batch_size", "crop_size", "learning_rate", "ema_decay"):
+    fields = ("protocol", "sensor", "batch_size", "crop_size", "learning_rate", "ema_decay", "rescale", "weight_decay")
+    for field in (*fields, "augmentation", "optimiser"):
         before_it_existed = getattr(TrainConfig(scale=4, steps=1), field)
         assert record["config"].get(field, before_it_existed) == getattr(last, field), field
     assert record["steps"] == last.steps
