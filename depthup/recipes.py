@@ -39,7 +39,12 @@ RECIPES: dict[str, tuple[Stage, ...]] = {
     "x4": (_X4, _X4_LONG),
     "x8": (*_X8, _X8_STRONG),
     "x16": _X16,
-    "x4-pac": (_X4, _X4_LONG, _X4_LONG | {"protocol": "pac", "steps": 2500}),
+    "x4-pac": (
+        _X4,
+        _X4_LONG,
+        _X4_LONG | {"protocol": "pac", "steps": 2500},
+        _X4_LONG | _STRONG | {"protocol": "pac", "steps": 3000, "ema_decay": 0.998},
+    ),
     "x8-pac": (*_X8, _X8_STRONG | {"protocol": "pac", "steps": 6000}),
     "x16-pac": (*_X16, _X16_STRONG | {"protocol": "pac", "steps": 2000}),
     "fast-x4": (_FAST_X4,),
