@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,9 +17,9 @@ import numpy as np
 from timing import RESULTS, machine, print_table
 
 from depthup import Upsampler, upsample
-from depthup.data import STANDARD_SENSOR, CachedPairs, PairDataset, crop_to_multiple, open_dataset
+from depthup.data import STANDARD_SENSOR, CachedPairs, PairDataset, open_dataset
 from depthup.data.motorcycle import motorcycle
-from depthup.evaluation import Method, evaluate_methods
+from depthup.evaluation import Method, evaluate_methods, predict
 from depthup.training import _Some
 
 PATH = RESULTS / "sensors.json"
@@ -72,13 +71,11 @@ def tenths(pairs: PairDataset, scale: int) -> list[float]:
     upsampler = Upsampler(f"sensor-x{scale}")
     expected, made = [], []
     for n in range(len(pairs)):
-        pair = pairs[n]
-        rgb, truth = crop_to_multiple(pair.rgb, scale), crop_to_multiple(pair.depth, scale)
-        low = STANDARD_SENSOR.measure(truth, scale, np.random.default_rng([zlib.crc32(pair.name.encode()), scale]))
-        run = upsampler.run(rgb, low, fill="all")
-        known = np.isfinite(truth)
+        scene = predict(pairs[n], Method("nearest", scale, "nearest"), "dkn", STANDARD_SENSOR)
+        run = upsampler.run(scene.rgb, scene.low, fill="all")
+        known = np.isfinite(scene.truth)
         expected.append(run.expected_error[known])
-        made.append(100 * np.abs(run.depth - truth)[known])
+        made.append(100 * np.abs(run.depth - scene.truth)[known])
     order = np.argsort(np.concatenate(expected), kind="stable")
     return [round(float(part.mean()), 2) for part in np.array_split(np.concatenate(made)[order], 10)]
 

@@ -364,6 +364,11 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _CROSS = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]])
 
 
+def _tones(gamma: float, contrast: float, brightness: float) -> np.ndarray:
+    """float32 [256]: what every 8-bit value becomes, 0..1."""
+    return np.clip((_IDENTITY**gamma - 0.5) * contrast + 0.5 + brightness, 0, 1).astype(np.float32)
+
+
 def _jitter(colours: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """float32 [3, h, w] in 0..1 of uint8 [h, w, 3]: every other time with another exposure, contrast and saturation."""
     planes = np.ascontiguousarray(colours.transpose(2, 0, 1))
@@ -371,8 +376,7 @@ def _jitter(colours: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         return _IDENTITY[planes]
     gamma, contrast, saturation = np.exp(rng.uniform(-0.25, 0.25, 3))
     brightness = rng.uniform(-0.1, 0.1)
-    table = np.clip((_IDENTITY**gamma - 0.5) * contrast + 0.5 + brightness, 0, 1).astype(np.float32)
-    values = table[planes]
+    values = _tones(gamma, contrast, brightness)[planes]
     grey = np.tensordot(_LUMA, values, 1)
     return np.clip(grey + (values - grey) * np.float32(saturation), 0, 1)
 
@@ -384,10 +388,10 @@ def _jitter_strongly(colours: np.ndarray, rng: np.random.Generator) -> np.ndarra
         return _IDENTITY[planes]
     gamma, contrast = np.exp(rng.uniform(-0.4, 0.4, 2))
     saturation, angle = rng.uniform(0, 1.5), rng.uniform(-1, 1)
-    table = (_IDENTITY**gamma - 0.5) * contrast + 0.5 + rng.uniform(-0.15, 0.15)
+    brightness = rng.uniform(-0.15, 0.15)
     turned = np.cos(angle) * (np.eye(3) - 1 / 3) + np.sin(angle) / np.sqrt(3) * _CROSS  # about the axis of greys
     mixed = (np.exp(rng.uniform(-0.15, 0.15, 3))[:, None] * (saturation * turned + 1 / 3)).astype(np.float32)
-    values = np.clip(table, 0, 1).astype(np.float32)[planes]
+    values = _tones(gamma, contrast, brightness)[planes]
     return np.clip(mixed @ values.reshape(3, -1), 0, 1).reshape(values.shape)
 
 

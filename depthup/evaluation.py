@@ -118,11 +118,12 @@ class Evaluation:
 
 def write_csv(path: str | Path, evaluations: list[Evaluation]) -> None:
     """One line per image, method and scale, with every field of `Score`; an empty cell is undefined."""
+    named = ("method", "scale", "protocol", "degradation")
     with write_beside(path) as temporary, temporary.open("w", newline="") as file:
-        table = csv.DictWriter(file, ["method", "scale", "protocol", "degradation", *(f.name for f in fields(Score))])
+        table = csv.DictWriter(file, [*named, *(f.name for f in fields(Score))])
         table.writeheader()
         for run in evaluations:
-            facts = {name: getattr(run, name) for name in ("method", "scale", "protocol", "degradation")}
+            facts = {name: getattr(run, name) for name in named}
             table.writerows(facts | asdict(score) for score in run.scores)
 
 
