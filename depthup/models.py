@@ -34,7 +34,7 @@ NAMED: dict[str, dict[str, Any]] = {
 
 ARCHITECTURES = ("paper", "base", "pac-net", "djf")
 
-ONLY_IN_BASE = {"trunk_blocks": 0, "sensor": False, "upsampler": "ddf_up"}
+ONLY_IN_BASE = {"trunk_blocks": 0, "fine_blocks": 0, "sensor": False, "upsampler": "ddf_up"}
 """Field of a configuration that `base` alone has -> its value everywhere else."""
 
 LOG_ERROR_START = -5.0
@@ -58,6 +58,7 @@ class DDFUpNetConfig:
         width: channels of the features at the coarsest levels of `base` (finer levels have fewer), 32 in `paper` and
             `pac-net`; of the first layers of `djf` (later ones have fewer), 96.
         trunk_blocks: residual blocks at low resolution, `base` only; 0 elsewhere.
+        fine_blocks: residual blocks at half of the full resolution beside the one that is always there, `base` only.
         kernel_size: k of the DDF-Up layers, 5 in `paper`; of the PAC layers, 5; of the first layers of `djf`, 9.
         sensor: `base` only; whether the network also sees which samples are valid, and also tells how far off it
             expects to be.
@@ -68,6 +69,7 @@ class DDFUpNetConfig:
     scale: int = 4
     width: int = 64
     trunk_blocks: int = 6
+    fine_blocks: int = 0
     kernel_size: int = 3
     sensor: bool = False
     upsampler: str = "ddf_up"
@@ -81,6 +83,8 @@ class DDFUpNetConfig:
             raise ValueError(
                 f"upsampler: got {self.upsampler!r}, expected 'ddf_up' or one of {', '.join(ALTERNATIVES)}"
             )
+        if self.scale == 2 and self.fine_blocks:
+            raise ValueError(f"fine_blocks: got {self.fine_blocks} at scale 2, which has none; expected 0")
         for name, elsewhere in ONLY_IN_BASE.items():
             if self.architecture != "base" and getattr(self, name) != elsewhere:
                 raise ValueError(
@@ -217,6 +221,8 @@ class BaseNet(nn.Module):
             self.join[name] = conv(finer + guidance[level - 1], finer, 1 if level > 1 else 3)
             if level > 1:
                 self.block[name] = ResidualBlock(finer)
+            if level == 2:
+                self.fine = nn.Sequential(*(ResidualBlock(finer) for _ in range(config.fine_blocks)))
         self.result = conv(width[0], 2 if config.sensor else 1)
         for parameter in self.result.parameters():
             nn.init.zeros_(parameter)
@@ -249,6 +255,8 @@ class BaseNet(nn.Module):
             x = F.relu(self.join[name](torch.cat([up.to(finer.dtype), finer], 1)))
             if level > 1:
                 x = self.block[name](x)
+            if level == 2:
+                x = self.fine(x)
         start = self._continued_bicubic(around) if self.sensor else bicubic(low, rgb)
         result = self.result(x)
         depth = start + RESIDUAL_SCALE * result[:, :1]

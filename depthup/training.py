@@ -348,8 +348,8 @@ def make_optimisers(model: DDFUpNet, config: TrainConfig) -> dict[str, torch.opt
 def copy_fitting(source: DDFUpNet, target: DDFUpNet) -> int:
     """Copy every tensor that both have in the same shape, such as the octaves that two scales share.
 
-    A network for sensors takes over what another has: its further input and output start at zero. Further blocks of the
-    trunk start as the identity, so that a longer trunk does what the shorter one did.
+    A network for sensors takes over what another has: its further input and output start at zero. Further residual
+    blocks start as the identity, so that a longer network does what the shorter one did.
 
     Returns:
         How many tensors were copied.
@@ -357,7 +357,7 @@ def copy_fitting(source: DDFUpNet, target: DDFUpNet) -> int:
     state, copied = target.state_dict(), 0
     known = source.state_dict()
     for name, t in state.items():
-        if re.fullmatch(r"net\.trunk\.\d+\.second\.(weight|bias)", name) and name not in known:
+        if re.fullmatch(r"net\.(trunk|fine)\.\d+\.second\.(weight|bias)", name) and name not in known:
             t.zero_()
     for name, t in known.items():
         if name not in state:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 
 import pytest
 import torch
@@ -207,12 +207,13 @@ def test_configuration():
         ({"architecture": "unet"}, "architecture: got 'unet', expected one of paper, base, pac-net, djf"),
         ({"scale": 3}, "scale: got 3, expected one of"),
         ({"scale": 32}, "scale: got 32, expected one of"),
+        ({"scale": 2, "fine_blocks": 1}, "fine_blocks: got 1 at scale 2, which has none; expected 0"),
         ({"architecture": "paper"}, "trunk_blocks: got 6, which architecture 'paper' does not have; expected 0, or"),
         *(
             ({"architecture": name, "trunk_blocks": 0} | option, f"{next(iter(option))}: got .* '{name}' does not have")
             for name in ARCHITECTURES
             if name != "base"
-            for option in ({"sensor": True}, {"upsampler": "carafe"}, {"trunk_blocks": 2})
+            for option in ({"sensor": True}, {"upsampler": "carafe"}, {"trunk_blocks": 2}, {"fine_blocks": 1})
         ),
     ],
 )
@@ -226,6 +227,20 @@ def test_what_is_named_can_be_made(name):
     config = DDFUpNetConfig.named(name, 4)
     assert DDFUpNetConfig(**config.to_dict()) == config
     assert list(DDFUpNet(config).mean_levels) == ([] if name in ("pac-net", "djf") else [2, 1])
+
+
+@pytest.mark.parametrize("scale", [4, 8, 16])
+def test_fine_blocks_are_part_of_the_network(scale):
+    torch.manual_seed(0)
+    config = DDFUpNetConfig(scale=scale, width=16, trunk_blocks=1, fine_blocks=2)
+    net = DDFUpNet(config)
+    one = 2 * (8 * 8 * 9 + 8)  # two convolutions of 8 channels, which is what half resolution has
+    assert net.parameter_count() == DDFUpNet(replace(config, fine_blocks=0)).parameter_count() + 2 * one
+    nn.init.normal_(net.net.result.weight)
+    inputs = random_pair(scale)
+    before = net(*inputs)
+    nn.init.normal_(net.net.fine[1].second.weight)
+    assert not torch.equal(net(*inputs), before)
 
 
 def test_other_widths_and_kernels():

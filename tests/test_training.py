@@ -270,9 +270,11 @@ def test_start_from_weights_of_another_scale(folder, tmp_path):
     assert all(torch.equal(found[name], start[name]) for name in set(found) - set(fitting))
 
 
-def test_a_longer_trunk_starts_as_the_shorter_one():
+@pytest.mark.parametrize("more", [{"trunk_blocks": 3}, {"fine_blocks": 2}])
+def test_a_longer_network_starts_as_the_shorter_one(more):
     torch.manual_seed(0)
-    short, long = (DDFUpNet(DDFUpNetConfig(scale=4, width=16, trunk_blocks=n)) for n in (1, 3))
+    config = DDFUpNetConfig(scale=4, width=16, trunk_blocks=1)
+    short, long = DDFUpNet(config), DDFUpNet(replace(config, **more))
     torch.nn.init.normal_(short.net.result.weight)
     assert copy_fitting(short, long) == len(short.state_dict())
     inputs = torch.rand(1, 1, 9, 8), torch.rand(1, 3, 36, 32)
