@@ -30,6 +30,7 @@ from depthup.weights import read_metadata
 UPSAMPLERS = ("ddf_up", *ALTERNATIVES)
 WIDTH_STEP = 8  # what widths are multiples of
 SIZE = (240, 320)  # of the image whose time is taken
+NETWORK = {"trunk_blocks": 6, "fine_blocks": 0}  # shallower than `base` in the box, for short trainings
 
 
 def milliseconds(configs: dict[str, DDFUpNetConfig]) -> dict[str, float]:
@@ -57,9 +58,8 @@ def gflops(config: DDFUpNetConfig) -> float:
     return counter.get_total_flops() / 1e9
 
 
-def equally_fast(architecture: str, scale: int) -> dict[str, int]:
+def equally_fast(ours: DDFUpNetConfig) -> dict[str, int]:
     """Width of every up-sampler's network for the time of the DDF-Up network."""
-    ours = DDFUpNetConfig.named(architecture, scale)
     configs = {"ddf_up": ours}
     for name in ALTERNATIVES:
         for width in range(ours.width // 2, ours.width * 3 // 2 + 1, WIDTH_STEP):
@@ -74,12 +74,12 @@ def equally_fast(architecture: str, scale: int) -> dict[str, int]:
 
 
 def main(options: argparse.Namespace) -> None:
+    ours = DDFUpNetConfig.named("base", options.scale, **NETWORK)
     place = Path("runs/ablation") / f"x{options.scale}-{options.steps}-{options.equal}"
     place.mkdir(parents=True, exist_ok=True)
     chosen = place / "widths.json"
     if not chosen.exists():
-        alike = dict.fromkeys(UPSAMPLERS, DDFUpNetConfig.named(options.architecture, options.scale).width)
-        widths = equally_fast(options.architecture, options.scale) if options.equal == "latency" else alike
+        widths = equally_fast(ours) if options.equal == "latency" else dict.fromkeys(UPSAMPLERS, ours.width)
         chosen.write_text(json.dumps(widths))
     widths = json.loads(chosen.read_text())
     training, validation = (CachedPairs(open_dataset(options.folder, split)) for split in ("train", "val"))
@@ -90,8 +90,7 @@ def main(options: argparse.Namespace) -> None:
             weights = out / "model.safetensors"
             config = TrainConfig(
                 scale=options.scale,
-                architecture=options.architecture,
-                network={"upsampler": name, "width": widths[name]},
+                network=NETWORK | {"upsampler": name, "width": widths[name]},
                 steps=options.steps,
                 batch_size=options.batch_size,
                 ema_decay=0.99,  # these runs are short
@@ -103,10 +102,7 @@ def main(options: argparse.Namespace) -> None:
                     sys.exit("stopped; the same command goes on")
             scores[name].append(read_metadata(weights)[1]["validation"]["rmse"])
             print(f"{name:14} seed {seed} {scores[name][-1]:.3f} cm", file=sys.stderr, flush=True)
-    configs = {
-        name: DDFUpNetConfig.named(options.architecture, options.scale, upsampler=name, width=widths[name])
-        for name in UPSAMPLERS
-    }
+    configs = {name: replace(ours, upsampler=name, width=widths[name]) for name in UPSAMPLERS}
     times = milliseconds(configs)
     rows = [
         {
@@ -135,6 +131,5 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=4)
-    parser.add_argument("--architecture", default="base")
     parser.add_argument("--equal", choices=("latency", "steps"), default="latency")
     main(parser.parse_args())

@@ -30,7 +30,15 @@ NAMED: dict[str, dict[str, Any]] = {
     "pac-net": {"architecture": "pac-net", "width": 32, "trunk_blocks": 0, "kernel_size": 5},
     "djf": {"architecture": "djf", "width": 96, "trunk_blocks": 0, "kernel_size": 9},
 }
-"""Name -> what differs from the defaults of `DDFUpNetConfig`."""
+"""Name -> what differs from the defaults of `DDFUpNetConfig`; of `base` see `BLOCKS_OF_BASE`."""
+
+BLOCKS_OF_BASE: dict[int, dict[str, int]] = {
+    2: {"trunk_blocks": 11},
+    4: {"trunk_blocks": 11, "fine_blocks": 2},
+    8: {"trunk_blocks": 8},
+    16: {"trunk_blocks": 5},
+}
+"""Scale -> residual blocks of the configuration `base`: as many as a million parameters allow."""
 
 ARCHITECTURES = ("paper", "base", "pac-net", "djf")
 
@@ -101,7 +109,8 @@ class DDFUpNetConfig:
         """A configuration of `NAMED` for a scale, with changes."""
         if name not in NAMED:
             raise ValueError(f"architecture: got {name!r}, expected one of {', '.join(NAMED)}")
-        return cls(**(NAMED[name] | {"scale": scale, "sensor": sensor} | changes))
+        size = BLOCKS_OF_BASE.get(scale, {}) if name == "base" else NAMED[name]
+        return cls(**(size | {"scale": scale, "sensor": sensor} | changes))
 
     def to_dict(self) -> dict:
         return asdict(self)

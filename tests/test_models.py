@@ -193,7 +193,7 @@ def test_a_larger_scale_can_start_from_a_smaller_one(scale):
 def test_configuration():
     config = DDFUpNetConfig.named("paper", 8)
     assert (config.width, config.kernel_size, config.octaves) == (32, 5, 3)
-    assert DDFUpNetConfig.named("base", 16) == DDFUpNetConfig(scale=16)
+    assert DDFUpNetConfig.named("base", 16) == DDFUpNetConfig(scale=16, trunk_blocks=5)
     for each in (config, DDFUpNetConfig(scale=16, width=32, trunk_blocks=2, kernel_size=5)):
         assert DDFUpNetConfig(**each.to_dict()) == each
     with pytest.raises(FrozenInstanceError):
@@ -312,6 +312,11 @@ def test_pixel_shuffle_and_bilinear_do_not_see_the_guidance():
     for up in (PixelShuffleUp(3, 4), BilinearUp(3, 4)):
         assert torch.equal(up(x, guidance), up(x, 1 - guidance))
         assert up(x, guidance).shape == (1, 3, 8, 10)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_base_has_at_most_a_million_parameters(scale):
+    assert 0.7e6 < DDFUpNet(DDFUpNetConfig.named("base", scale)).parameter_count() <= 1e6
 
 
 def test_sizes_of_the_family():
