@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +14,11 @@ from depthup.upsampling import Upsampled, Upsampler, fill_from_nearest, mean_rat
 
 HALF_CONFIDENCE = 0.01
 """Expected error, relative to depth, whose confidence is a half."""
+
+PLAUSIBLE = 0.05, 100.0
+"""Median depth in metres, outside of which the unit is doubted."""
+
+log = logging.getLogger("depthup")
 
 
 @dataclass(frozen=True)
@@ -98,6 +104,13 @@ def read_pair(
                 f"{depth}: none of its samples is seen by the RGB camera; expected cameras that look alike"
             )
     return PairArrays(image, values)
+
+
+def doubt_unit(pair: PairArrays, path: Path) -> None:
+    """Warn of a median depth that no sensor measures, as comes of a wrong unit; `path` is the depth file's."""
+    median = float(np.nanmedian(pair.depth))
+    if not PLAUSIBLE[0] <= median <= PLAUSIBLE[1]:
+        log.warning("%s: its median is %.3g m; are --depth-unit and --depth-scale right?", path, median)
 
 
 def camera_of(camera: Camera, image: np.ndarray, path: Path) -> Camera:

@@ -236,6 +236,12 @@ def test_batch_of_a_sensor_beside_the_camera(place, depthup_):
     assert moved.code == 1 and "results: holds results with alignment Camera(" in moved.err
 
 
+def test_a_depth_that_cannot_be_is_doubted(folders, depthup_):
+    result = depthup_("batch", "rgbs", "depths", "-o", "results", "--depth-unit", "m", "--format", "npy")
+    doubted = [line for line in result.err.splitlines() if "are --depth-unit and --depth-scale right?" in line]
+    assert len(doubted) == 3 and all("depths/" in line for line in doubted)  # the fourth cannot be read
+
+
 def test_a_warning_that_repeats_itself_is_counted(place, depthup_):
     for name in ("rgbs", "depths"):
         (place / name).mkdir()

@@ -16,7 +16,7 @@ from depthup.data import DepthEncoding, Frame, InputError, open_recording, pair_
 from depthup.data.planes import read_plane
 from depthup.depth_files import check_output_folder
 from depthup.journal import digest
-from depthup.pair_files import PairArrays, PairOptions, read_pair, upsample_pair
+from depthup.pair_files import PairArrays, PairOptions, doubt_unit, read_pair, upsample_pair
 from depthup.upsampling import Upsampled, Upsampler
 from depthup.weights import shipped_names, weights_path
 
@@ -92,6 +92,7 @@ def batch_files(
         camera = files[job.name].camera
         pair = read_pair(frame.rgb, frame.depth, options, frame.mask, frame.confidence, camera)
         check_pair(files[job.name], upsampler, pair, options, frame.rgb)
+        doubt_unit(pair, frame.depth)
         return pair
 
     def compute(job: Job, pair: PairArrays) -> tuple[np.ndarray, Upsampled]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from pathlib import Path
 
@@ -10,13 +9,8 @@ import numpy as np
 
 from depthup.commands.errors import UsageError
 from depthup.commands.outputs import Outputs, check_outputs, check_pair, write_output
-from depthup.pair_files import PairOptions, read_pair, upsample_pair
+from depthup.pair_files import PairOptions, doubt_unit, read_pair, upsample_pair
 from depthup.upsampling import Upsampler
-
-PLAUSIBLE = 0.05, 100.0
-"""Median depth in metres, outside of which the unit is doubted."""
-
-log = logging.getLogger("depthup")
 
 
 def upsample_files(
@@ -54,9 +48,7 @@ def upsample_files(
     result = run.depth
     for path in out.files().values():
         write_output(path, out, pair.rgb, run, options, overwrite)
-    median = float(np.nanmedian(pair.depth))
-    if not PLAUSIBLE[0] <= median <= PLAUSIBLE[1]:
-        log.warning("%s: its median is %.3g m; are --depth-unit and --depth-scale right?", depth, median)
+    doubt_unit(pair, depth)
     known = np.isfinite(result)
     return {
         "out": str(out.depth),
