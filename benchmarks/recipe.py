@@ -16,21 +16,21 @@ import time
 import torch
 from timing import print_table
 
-from depthup.data import CachedPairs, open_dataset, prefetch
-from depthup.training import TrainConfig, _Some, _start, _validate, learning_rate, make_sampler, train_step
+from depthup.data import CachedPairs, SomePairs, open_dataset, prefetch
+from depthup.training import TrainConfig, learning_rate, make_sampler, start, train_step, validate
 
 
 def short_run(training: CachedPairs, validation: CachedPairs, config: TrainConfig, minutes: float) -> dict:
     """Steps made, and the RMSE of the averaged weights."""
-    state = _start(config)
+    state = start(config)
     began = time.process_time()
     for batch in prefetch(make_sampler(training, config), 0, 2**62):
         done = (time.process_time() - began) / 60 / minutes
         if done >= 1:
             break
         train_step(config, state, batch, learning_rate(config, state.step, done))
-    held_out = _Some(validation, len(validation) // 4)
-    rmse = _validate(state, held_out, config).rmse
+    held_out = SomePairs(validation, len(validation) // 4)
+    rmse = validate(state, held_out, config).rmse
     return {"steps": state.step, "rmse": f"{rmse:.3f}", "images": len(held_out)}
 
 

@@ -17,10 +17,9 @@ import numpy as np
 from timing import RESULTS, machine, print_table
 
 from depthup import Upsampler, upsample
-from depthup.data import STANDARD_SENSOR, CachedPairs, PairDataset, open_dataset
+from depthup.data import STANDARD_SENSOR, CachedPairs, PairDataset, SomePairs, open_dataset
 from depthup.data.motorcycle import motorcycle
 from depthup.evaluation import Method, evaluate_methods, predict
-from depthup.training import _Some
 
 PATH = RESULTS / "sensors.json"
 SENSORS = {
@@ -96,11 +95,11 @@ def plane_error(ratio: float | tuple[float, float]) -> dict:
 
 
 def main(options: argparse.Namespace) -> None:
-    pairs = _Some(CachedPairs(open_dataset(options.folder, "val")), options.images)
+    pairs = SomePairs(CachedPairs(open_dataset(options.folder, "val")), options.images)
     results = json.loads(PATH.read_text()) if PATH.exists() else {"scales": {}}
     results |= {"machine": machine(), "images": len(pairs)}
     for scale in options.scales.split(","):
-        rows, parts = errors(pairs, int(scale)), tenths(_Some(pairs, 8), int(scale))
+        rows, parts = errors(pairs, int(scale)), tenths(SomePairs(pairs, 8), int(scale))
         results["scales"][scale] = {"errors": rows, "tenths": parts}
         print_table(rows, list(rows[0]))
         print(f"x{scale}, mean absolute error by tenths of expected error [cm]: {parts}", flush=True)

@@ -54,6 +54,22 @@ class PairDataset(Protocol):
     def __getitem__(self, index: int) -> Pair: ...
 
 
+class SomePairs:
+    """At most `count` pairs of a data set, evenly spread; `all` is the whole of it."""
+
+    def __init__(self, dataset: PairDataset, count: int):
+        self.all = dataset
+        self.chosen = sorted({i * len(dataset) // count for i in range(count)}) if count else []
+        self.title, self.unit, self.border = dataset.title, dataset.unit, dataset.border
+        self.names, self.scenes = ([values[i] for i in self.chosen] for values in (dataset.names, dataset.scenes))
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, index: int) -> Pair:
+        return self.all[self.chosen[index]]
+
+
 def check_split(split: str) -> None:
     """Raise ValueError unless `split` is one of `SPLITS`."""
     if split not in SPLITS:

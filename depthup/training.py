@@ -25,8 +25,8 @@ from depthup.data import (
     CachedPairs,
     CropSampler,
     InputError,
-    Pair,
     PairDataset,
+    SomePairs,
     prefetch,
 )
 from depthup.evaluation import Evaluation, evaluate
@@ -195,7 +195,7 @@ def train(
         config, state = _restore(checkpoint, processes.device, data)
         report(f"resumed {out} at step {state.step} after {_minutes(state)}")
     else:
-        state = _start(config, processes.device)
+        state = start(config, processes.device)
     weights = out / "model.safetensors"
     if resume and _done(config, state) >= 1 and weights.exists():
         final = read_metadata(weights)[1]
@@ -204,7 +204,7 @@ def train(
             return TrainResult(True, state.step, state.seconds / 60, final["validation"], weights)
     pairs = CachedPairs(training, lambda done, total: tick("reading pairs", done / total))
     sampler = make_sampler(pairs, config)
-    held_out = _Some(CachedPairs(validation), config.validation_images)
+    held_out = SomePairs(CachedPairs(validation), config.validation_images)
     parameters = state.model.parameter_count()
     report(
         f"{config.architecture} x{config.scale} {config.protocol}: {parameters / 1e6:.2f} M parameters; "
@@ -235,7 +235,7 @@ def train(
                 state.losses.clear()
                 save_checkpoint(checkpoint, state, asdict(config), data)
             if log and state.step % config.validation_every == 0:
-                rmse = _validate(state, held_out, config).rmse
+                rmse = validate(state, held_out, config).rmse
                 log.write(state, validation_rmse=rmse)
                 report(f"step {state.step}: RMSE {rmse:.3f} on {len(held_out)} held-out images, {_minutes(state)}")
 
@@ -245,7 +245,7 @@ def train(
         save_checkpoint(checkpoint, state, asdict(config), data)
         if finished:
             tick("validating", 1.0)
-            summary = _validate(state, held_out.all, config).summary()
+            summary = validate(state, held_out.all, config).summary()
             if state.losses:
                 log.write(state, loss=sum(state.losses) / len(state.losses))
             log.write(state, validation_rmse=summary["rmse"])
@@ -313,7 +313,12 @@ def _minutes(state: TrainState) -> str:
     return f"{state.seconds / 60:.1f} minutes"
 
 
-def _start(config: TrainConfig, device: torch.device = ALONE.device) -> TrainState:
+def start(config: TrainConfig, device: torch.device = ALONE.device) -> TrainState:
+    """Network, optimisers and averaged weights before the first step.
+
+    Raises:
+        InputError: the weights to start from are bad, or of an architecture with no tensor in common.
+    """
     torch.manual_seed(config.seed)
     model = DDFUpNet(config.network_config())
     if config.init:
@@ -383,7 +388,7 @@ def _restore(checkpoint: Path, device: torch.device, data: dict) -> tuple[TrainC
         )
     try:
         config = TrainConfig(**facts["config"])
-        state = _start(replace(config, init=None), device)  # the file it started from may be gone
+        state = start(replace(config, init=None), device)  # the file it started from may be gone
         state.model.load_state_dict(tensors["model"])
         for name, optimiser in state.optimisers.items():
             moments = tensors["optimiser"].get(name, {})  # none before the first step
@@ -443,35 +448,17 @@ def _fill(low: Tensor) -> Tensor:
     return torch.from_numpy(np.stack(images))[:, None].to(low)
 
 
-def _validate(state: TrainState, dataset: PairDataset, config: TrainConfig, progress=None) -> Evaluation:
-    """Score the averaged weights."""
+def validate(state: TrainState, dataset: PairDataset, config: TrainConfig) -> Evaluation:
+    """Score the averaged weights; `state` is afterwards as before."""
     own = {name: t.detach().clone() for name, t in state.model.state_dict().items()}
     state.model.load_state_dict(state.ema)
     state.model.eval()
     try:
         sensor = STANDARD_SENSOR if config.sensor else None
-        return evaluate(dataset, config.scale, config.protocol, state.model, "the averaged weights", progress, sensor)
+        return evaluate(dataset, config.scale, config.protocol, state.model, "the averaged weights", None, sensor)
     finally:
         state.model.load_state_dict(own)
         state.model.train()
-
-
-class _Some:
-    """At most `count` pairs of a data set, evenly spread; `all` is the whole of it."""
-
-    def __init__(self, dataset: CachedPairs, count: int):
-        self.all = dataset
-        self.chosen = (
-            sorted({i * len(dataset) // count for i in range(count)}) if count < len(dataset) else range(len(dataset))
-        )
-        self.title, self.unit, self.border = dataset.title, dataset.unit, dataset.border
-        self.names, self.scenes = ([values[i] for i in self.chosen] for values in (dataset.names, dataset.scenes))
-
-    def __len__(self) -> int:
-        return len(self.chosen)
-
-    def __getitem__(self, index: int) -> Pair:
-        return self.all[self.chosen[index]]
 
 
 class _Log:

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from depthup.data import InputError, PairFolder, UsageError, is_validation_scene, motorcycle, open_dataset
+from depthup.data import InputError, PairFolder, SomePairs, UsageError, is_validation_scene, motorcycle, open_dataset
 
 H, W = 16, 24
 COLUMNS = ["set", "name", "rgb", "depth", "kind", "scale", "width", "height", "valid_fraction", "scene"]
@@ -129,6 +129,18 @@ def test_splits_of_a_plain_folder(tmp_path):
     assert not any(is_validation_scene(name) for name in names["train"])
     with pytest.raises(ValueError, match="split 'dev' is unknown"):
         PairFolder(tmp_path, "dev")
+
+
+@pytest.mark.parametrize(("count", "chosen"), [(0, []), (1, ["0"]), (3, ["0", "2", "4"]), (7, list("0123456"))])
+def test_some_pairs_are_evenly_spread(tmp_path, count, chosen):
+    for number in range(7):
+        write(tmp_path / f"{number}_rgb.png", colours())
+        write(tmp_path / f"{number}_depth.png", integers() + number)
+    pairs = PairFolder(tmp_path)
+    some = SomePairs(pairs, count)
+    assert (some.names, len(some)) == (chosen, count)
+    assert some.all is pairs and SomePairs(pairs, 99).names == pairs.names
+    assert all(some[i].name == name and some.scenes[i] == name for i, name in enumerate(chosen))
 
 
 def test_validation_scenes_never_change():
