@@ -17,13 +17,15 @@ import numpy as np
 from timing import RESULTS, machine, print_table
 
 from depthup import Upsampler, upsample
-from depthup.data import STANDARD_SENSOR, CachedPairs, PairDataset, SomePairs, open_dataset
+from depthup.data import STANDARD_SENSOR, CachedPairs, PairDataset, Sensor, SomePairs, open_dataset
 from depthup.data.motorcycle import motorcycle
 from depthup.evaluation import Method, evaluate_methods, predict
 
 PATH = RESULTS / "sensors.json"
 SENSORS = {
     "clean": None,
+    "clean, means of cells": Sensor("area"),
+    "clean, one point of every cell": Sensor("point"),
     "holes": replace(STANDARD_SENSOR, noise_floor=0.0, noise_square=0.0),
     "holes, noise 1 mm + 0.5 mm z^2": replace(STANDARD_SENSOR, noise_square=0.0005),
     "holes, noise 1 mm + 1.5 mm z^2 (eval --sensor)": STANDARD_SENSOR,

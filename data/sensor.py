@@ -11,8 +11,10 @@ from scipy.ndimage import binary_dilation, gaussian_filter, maximum_filter, mini
 
 from depthup.data.low_resolution import make_low_resolution
 
-SAMPLINGS = ("dkn", "pac", "area")
-"""The two protocols, and the plain mean of a cell: what a time-of-flight pixel integrates over."""
+SAMPLINGS = ("dkn", "pac", "area", "point")
+"""The two protocols; the plain mean of a cell, which a time-of-flight pixel integrates over; and one of the pixels
+around the middle of a cell, at random, but the same in every cell: LiDAR, or depth that was thinned out.
+"""
 
 EDGE = 0.05
 """Neighbouring samples whose depths differ by more than this fraction lie on both sides of a depth edge."""
@@ -70,7 +72,7 @@ class Sensor:
         """
         if self.shift != (0.0, 0.0):
             depth = shift(depth, self.shift, order=1, mode="nearest")
-        low = self._sample(depth, scale)
+        low = self._sample(depth, scale, rng)
         known = ~np.isnan(low)
         if not known.any():
             return low
@@ -90,10 +92,13 @@ class Sensor:
             seen = known
         return np.where(seen, low, np.nan).astype(np.float32)
 
-    def _sample(self, depth: np.ndarray, scale: int) -> np.ndarray:
-        if self.sampling != "area":
-            return make_low_resolution(depth, scale, self.sampling)
-        return F.avg_pool2d(torch.from_numpy(np.ascontiguousarray(depth))[None], scale)[0].numpy()
+    def _sample(self, depth: np.ndarray, scale: int, rng: np.random.Generator) -> np.ndarray:
+        if self.sampling == "area":
+            return F.avg_pool2d(torch.from_numpy(np.ascontiguousarray(depth))[None], scale)[0].numpy()
+        if self.sampling == "point":  # no pixel is in the middle of an even cell, and always the same would be a shift
+            row, column = rng.integers((scale - 1) // 2, scale // 2 + 1, 2)
+            return depth[row::scale, column::scale]
+        return make_low_resolution(depth, scale, self.sampling)
 
     def _noise(self, low: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         sigma = self.noise_floor + self.noise_square * np.square(low)
@@ -134,7 +139,7 @@ def random_sensor(rng: np.random.Generator, scale: int) -> Sensor:
         value = float(rng.uniform(low, high))
         return value if rng.random() < probability else 0.0
 
-    sampling = str(rng.choice(SAMPLINGS, p=[0.7, 0.1, 0.2]))
+    sampling = str(rng.choice(["dkn", "area", "point"], p=[0.5, 0.25, 0.25]))
     reach = 1.0 if scale <= 4 else 2.0
     sensor = Sensor(
         sampling=sampling,
