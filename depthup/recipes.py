@@ -39,7 +39,7 @@ _FAST_X16 = _FAST_X8 | {"scale": 16, "steps": 800}
 RECIPES: dict[str, tuple[Stage, ...]] = {
     "x4": (_X4, _X4_LONG),
     "x8": (*_X8, _X8_STRONG),
-    "x16": _X16,
+    "x16": (*_X16, _X16_STRONG | {"steps": 14000}),
     "x4-pac": (
         _X4,
         _X4_LONG,
