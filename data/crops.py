@@ -22,11 +22,8 @@ BLOCK = 16
 HARDEST_PROBABILITY = 0.75
 """How often the candidate position with the largest bicubic error is taken."""
 
-WHITE_FRAME = 8
-"""Outer pixels of an NYUv2 RGB image that are a white frame."""
-
 RIM = 8
-"""With strong augmentation one crop in about ten lies at each rim of the image: one of RIM + 2."""
+"""One crop in about ten lies at each rim of the image, white frame and all, which is scored too: one of RIM + 2."""
 
 SUPPORT_CELLS = 2
 """Low-resolution cells around a crop that its bicubic cells see: a = -0.5 reaches 1.5 cells beyond its own."""
@@ -144,8 +141,8 @@ class CropSampler:
         sensor: whether low-resolution depth is what a random `Sensor` measures, holes and all, instead of the
             protocol's; RGB is then sometimes softened too, and depth sometimes a plane.
         rescale: how often, 0..1, a crop is a larger part of the image, reduced by 0.5 to 1: scale augmentation.
-        augmentation: one of `AUGMENTATIONS`; with `strong` every other crop is transposed, colours vary more, and in
-            hue and white balance too, and crops reach the image's rim, white frame and all, where many of them lie.
+        augmentation: one of `AUGMENTATIONS`; with `strong` every other crop is transposed, and colours vary more, in
+            hue and white balance too.
 
     Raises:
         ValueError: `crop_size` is not a multiple of `scale`, the protocol is unknown, or `sensor` for data that are not
@@ -182,7 +179,6 @@ class CropSampler:
         self.pairs, self.crop_size, self.scale, self.protocol = pairs, crop_size, scale, protocol
         self.batch_size, self.seed, self.candidates, self.sensor = batch_size, seed, candidates, sensor
         self.rescale, self.strong = rescale, augmentation == "strong"
-        self.margin = -(-max(WHITE_FRAME, pairs.border) // scale) * scale if pairs.border and not self.strong else 0
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
         with ThreadPoolExecutor(workers) as pool:
             self._facts = list(pool.map(self._measure, range(len(pairs))))
@@ -194,11 +190,10 @@ class CropSampler:
 
     def _measure(self, index: int) -> _ImageFacts:
         height, width = self.pairs.size(index)
-        needed = self.crop_size + 2 * self.margin
-        if min(self._size(index)) < needed:
+        if min(self._size(index)) < self.crop_size:
             raise InputError(
-                f"{self.pairs.names[index]}: is {width}x{height} pixels, expected at least {needed}x{needed} for"
-                f" crops of {self.crop_size}; use a smaller crop size"
+                f"{self.pairs.names[index]}: is {width}x{height} pixels, expected at least"
+                f" {self.crop_size}x{self.crop_size} for crops of {self.crop_size}; use a smaller crop size"
             )
         depth = crop_to_multiple(self.pairs.depth(index), self.scale)
         low = make_low_resolution(depth, self.scale, self.protocol)
@@ -231,10 +226,10 @@ class CropSampler:
     def _position(self, index: int, side: int, rng: np.random.Generator) -> tuple[int, int]:
         """Top and left of a square window, on the grid of low-resolution cells."""
         height, width = self._size(index)
-        free = np.array([height, width]) - side - 2 * self.margin
+        free = np.array([height, width]) - side
         last = free // self.scale
-        beyond = last // RIM if self.strong else np.zeros_like(last)
-        places = rng.integers(-beyond, last + beyond + 1, (self.candidates, 2)).clip(0, last) * self.scale + self.margin
+        beyond = last // RIM
+        places = rng.integers(-beyond, last + beyond + 1, (self.candidates, 2)).clip(0, last) * self.scale
         chosen = 0
         if rng.random() < HARDEST_PROBABILITY:
             chosen = int(np.argmax(_window_sums(self._facts[index].error, places, side)))
@@ -246,7 +241,7 @@ class CropSampler:
         beyond, size = SUPPORT_CELLS * self.scale, self.crop_size
         if self.rescale and rng.random() < self.rescale:
             whole = size + 2 * beyond
-            side = min(round(whole / rng.uniform(SMALLEST_FACTOR, 1)), min(height, width) - 2 * self.margin)
+            side = min(round(whole / rng.uniform(SMALLEST_FACTOR, 1)), min(height, width))
             if side > whole:
                 top, left = self._position(index, side, rng)
                 window = slice(top, top + side), slice(left, left + side)

@@ -117,7 +117,8 @@ def _by_scene(source: Path, positions: Iterable[int], scenes: list[str], split: 
     if not chosen:
         count = len({scenes[n] for n in positions})
         raise InputError(
-            f"{source}: none of its scenes ({count}) is for split {split}, expected more, or `eval --split all`"
+            f"{source}: none of its scenes ({count}) is for split {split} (one scene in ten is for val, by a"
+            " checksum of its name, the others for train); expected more scenes"
         )
     return chosen
 

@@ -321,7 +321,7 @@ def batch(
         say(f"{out}: {summary} in {time.monotonic() - began:.1f} s")
         if result.stopped:
             say("depthup: stopped; the same command goes on")
-    raise typer.Exit(result.exit_code)
+    sys.exit(result.exit_code)
 
 
 def _scales(text: str) -> list[int]:
@@ -447,7 +447,9 @@ def train(
     ] = None,
     scale: Annotated[int, typer.Option(help="Up-sampling factor: 2, 4, 8 or 16.")] = 4,
     protocol: Annotated[Protocol, typer.Option(help="How low-resolution depth is made.")] = Protocol.dkn,
-    minutes: Annotated[float | None, typer.Option(help="Length by the clock.", min=0.001)] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Length by the clock; the last validation comes on top.", min=0.001)
+    ] = None,
     epochs: Annotated[
         int | None, typer.Option(help="Length in passes over the data; repeatable bit for bit.", min=1)
     ] = None,
@@ -517,7 +519,7 @@ def train(
         else:
             result = train_recipe(data, out, recipe, resume, settings, given, say, progress, together)
     if not together.first:
-        raise typer.Exit(0 if result["finished"] else 130)
+        sys.exit(0 if result["finished"] else 130)
     if as_json:
         print(json.dumps(result))
     else:
@@ -526,7 +528,7 @@ def train(
     if not result["finished"]:
         again = ["--data", data, "--out", str(out), *(["--processes", str(processes)] if processes > 1 else [])]
         say(f"depthup: stopped and saved; go on with: depthup train {shlex.join(again)} --resume")
-        raise typer.Exit(130)
+        sys.exit(130)
 
 
 @app.command()
@@ -595,7 +597,10 @@ def main() -> None:
     """
     try:
         with warnings_on_stderr():
-            sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False))
+            code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+        if code == 130:  # what typer makes of Ctrl-C; commands that stop in order leave by SystemExit
+            raise KeyboardInterrupt
+        sys.exit(code)
     except (KeyboardInterrupt, typer.Abort):
         say("depthup: interrupted")
         sys.exit(130)

@@ -12,7 +12,7 @@ import numpy as np
 
 from depthup.atomic import write_beside
 from depthup.baselines import BASELINES
-from depthup.data import InputError, Pair, PairDataset, Sensor, crop_to_multiple, make_low_resolution
+from depthup.data import PROTOCOLS, InputError, Pair, PairDataset, Sensor, crop_to_multiple, make_low_resolution
 from depthup.metrics import (
     CONSISTENCY_DEFINITION,
     EDGE_DEFINITION,
@@ -27,7 +27,10 @@ from depthup.upsampling import Model, resolve_model, upsample
 DEGRADATION = {
     "dkn": "anti-aliased bicubic, a = -0.5 (PIL)",
     "pac": "one sample per cell, depth[(s-1)//2::s, (s-1)//2::s]",
+    "area": "mean of every cell",
+    "point": "one sample per cell, of a pixel around its middle",
 }
+"""Protocol, or sampling of a sensor -> what is done."""
 
 DEFINITIONS = {
     "depth edges": EDGE_DEFINITION,
@@ -118,7 +121,7 @@ class Evaluation:
 
 def write_csv(path: str | Path, evaluations: list[Evaluation]) -> None:
     """One line per image, method and scale, with every field of `Score`; an empty cell is undefined."""
-    named = ("method", "scale", "protocol", "degradation")
+    named = ("data", "method", "scale", "protocol", "degradation", "border", "unit")
     with write_beside(path) as temporary, temporary.open("w", newline="") as file:
         table = csv.DictWriter(file, [*named, *(f.name for f in fields(Score))])
         table.writeheader()
@@ -149,11 +152,11 @@ def evaluate(
         method: what to call the model in the report.
         progress: called with (images done, images in all).
         sensor: measure with it, with a seed that each image's name decides, instead of reducing by the protocol alone;
-            its `sampling` becomes the protocol. Pixels without support are unknown, and not scored.
+            a `sampling` that is a protocol becomes this one. Pixels without support are unknown, and not scored.
 
     Raises:
-        InputError: bad data, a model of another scale, an image of fewer than `MIN_CELLS` cells along a side, or one
-            with nothing to score.
+        InputError: bad data, a sensor for disparity, a model of another scale, an image of fewer than `MIN_CELLS` cells
+            along a side, or one with nothing to score.
     """
     method = method or str(model or f"x{scale}")
     return evaluate_methods(dataset, [Method(method, scale, model)], protocol, progress, sensor)[0]
@@ -167,7 +170,10 @@ def evaluate_methods(
     sensor: Sensor | None = None,
 ) -> list[Evaluation]:
     """As `evaluate`, for several methods and scales in one pass over the data; one evaluation per method, in order."""
+    if sensor and dataset.unit != "m":
+        raise InputError(f"{dataset.title}: holds {dataset.unit}, expected metres, which a simulated sensor measures")
     methods = [resolve_method(method) for method in methods]
+    sensor = sensor and _under(sensor, protocol)
     scores: list[list[Score]] = [[] for _ in methods]
     factor = 100.0 if dataset.unit == "m" else 1.0
     for n in range(len(dataset)):
@@ -185,7 +191,7 @@ def evaluate_methods(
             method=method.name,
             scale=method.scale,
             protocol=protocol,
-            degradation=DEGRADATION[protocol] if sensor is None else f"{DEGRADATION[protocol]}; then {sensor}",
+            degradation=DEGRADATION[protocol] if sensor is None else f"{DEGRADATION[sensor.sampling]}; then {sensor}",
             border=dataset.border,
             unit="cm" if dataset.unit == "m" else "disparity levels",
             averaging="per image, then the mean over images",
@@ -229,4 +235,8 @@ def _low_resolution(name: str, truth: np.ndarray, scale: int, protocol: str, sen
     if sensor is None:
         return make_low_resolution(truth, scale, protocol)
     rng = np.random.default_rng([zlib.crc32(name.encode()), scale])
-    return replace(sensor, sampling=protocol).measure(truth, scale, rng)
+    return _under(sensor, protocol).measure(truth, scale, rng)
+
+
+def _under(sensor: Sensor, protocol: str) -> Sensor:
+    return replace(sensor, sampling=protocol) if sensor.sampling in PROTOCOLS else sensor

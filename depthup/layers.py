@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from depthup.kernels import ddf, ddf_up
+from depthup.kernels.operation import check_options
 
 
 class FilterNorm(nn.Module):
@@ -66,6 +67,8 @@ class ChannelFilter(nn.Module):
 
     def __init__(self, channels: int, branches: int, kernel_size: int, squeeze_ratio: float):
         super().__init__()
+        if not squeeze_ratio > 0:
+            raise ValueError(f"squeeze_ratio: got {squeeze_ratio}, expected a number above 0")
         self.shape = (branches, channels, kernel_size, kernel_size)
         hidden = max(4, round(squeeze_ratio * channels))
         self.squeeze = nn.Linear(channels, hidden)
@@ -102,6 +105,7 @@ class DDF(nn.Module):
         combine: str = "mul",
     ):
         super().__init__()
+        check_options(kernel_size, combine, channels=channels, stride=stride, dilation=dilation)
         self.kernel_size, self.stride, self.dilation, self.combine = kernel_size, stride, dilation, combine
         taps = kernel_size**2
         self.spatial = nn.Conv2d(channels, taps, 1, stride=stride)
@@ -111,7 +115,7 @@ class DDF(nn.Module):
             nn.init.zeros_(self.channel.norm.beta)  # the sum of the two shifts is to start as a mean
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[B, C, H, W]` to `[B, C, Ho, Wo]` with `Ho = (H - 1) // stride + 1`, `Wo` alike.
+        """`[B, C, H, W]` to `[B, C, Ho, Wo]` of the same type, with `Ho = (H - 1) // stride + 1`, `Wo` alike.
 
         Raises:
             ValueError: not four dimensions, or another number of channels.
@@ -119,8 +123,9 @@ class DDF(nn.Module):
         _check_channels(x, self.channel.shape[1])
         spatial = self.spatial_norm(self.spatial(x))
         channel = self.channel(x).squeeze(1)
-        x = x.to(spatial.dtype)
-        return ddf(x, channel, spatial, self.kernel_size, self.dilation, self.stride, self.combine)
+        wide = x.to(spatial.dtype)
+        result = ddf(wide, channel, spatial, self.kernel_size, self.dilation, self.stride, self.combine)
+        return result.to(x.dtype)
 
 
 class DDFUp(nn.Module):
@@ -153,7 +158,9 @@ class DDFUp(nn.Module):
         super().__init__()
         if guidance_grid not in ("input", "output"):
             raise ValueError(f"guidance_grid: got {guidance_grid!r}, expected 'input' or 'output'")
+        check_options(kernel_size, combine, channels=channels, guidance_channels=guidance_channels, scale=scale)
         self.scale, self.kernel_size, self.combine = scale, kernel_size, combine
+        self.guidance_channels = guidance_channels
         self.unshuffle = scale if guidance_grid == "output" else 1
         branches, taps = scale**2, kernel_size**2
         self.spatial = nn.Conv2d(guidance_channels * self.unshuffle**2, branches * taps, 1)
@@ -163,21 +170,21 @@ class DDFUp(nn.Module):
             nn.init.zeros_(self.channel.norm.beta)  # the sum of the two shifts is to start as bilinear
 
     def forward(self, x: Tensor, guidance: Tensor, mean: Tensor | None = None) -> Tensor:
-        """`x [B, C, H, W]` and guidance on either grid to `[B, C, scale*H, scale*W]`.
+        """`x [B, C, H, W]` and guidance `[B, G, ...]` on either grid to `[B, C, scale*H, scale*W]` of the type of `x`.
 
         `mean [B, C]` replaces the mean of `x` that the channel filters come from, for an image that is done in parts.
 
         Raises:
-            ValueError: the guidance does not have the size that `guidance_grid` promises.
+            ValueError: `x` does not have these channels, or the guidance not the shape that `guidance_grid` promises.
         """
         _check_channels(x, self.channel.shape[1])
-        size, expected = guidance.shape[-2:], [n * self.unshuffle for n in x.shape[-2:]]
-        if list(size) != expected:
-            raise ValueError(f"guidance: got size {list(size)}, expected {expected} for x {list(x.shape)}")
+        expected = [x.shape[0], self.guidance_channels, *(n * self.unshuffle for n in x.shape[-2:])]
+        if list(guidance.shape) != expected:
+            raise ValueError(f"guidance: got shape {list(guidance.shape)}, expected {expected} for x {list(x.shape)}")
         if self.unshuffle > 1:
             guidance = F.pixel_unshuffle(guidance, self.unshuffle)
         spatial = self.spatial(guidance).unflatten(1, (self.scale**2, self.kernel_size**2))
         spatial = self.spatial_norm(spatial)
         channel = self.channel(x, mean)
-        x = x.to(spatial.dtype)
-        return ddf_up(x, channel, spatial, self.scale, self.kernel_size, combine=self.combine)
+        wide = x.to(spatial.dtype)
+        return ddf_up(wide, channel, spatial, self.scale, self.kernel_size, combine=self.combine).to(x.dtype)

@@ -66,27 +66,27 @@ class DDFUpNetConfig:
         width: channels of the features at the coarsest levels of `base` (finer levels have fewer), 32 in `paper` and
             `pac-net`; of the first layers of `djf` (later ones have fewer), 96.
         trunk_blocks: residual blocks at low resolution, `base` only; 0 elsewhere.
-        fine_blocks: residual blocks at half of the full resolution beside the one that is always there, `base` only.
         kernel_size: k of the DDF-Up layers, 5 in `paper`; of the PAC layers, 5; of the first layers of `djf`, 9.
         sensor: `base` only; whether the network also sees which samples are valid, and also tells how far off it
             expects to be.
         upsampler: `base` only; `"ddf_up"`, or one of `ALTERNATIVES`, which it is compared with.
+        fine_blocks: residual blocks at half of the full resolution beside the one that is always there, `base` only.
     """
 
     architecture: str = "base"
     scale: int = 4
     width: int = 64
     trunk_blocks: int = 6
-    fine_blocks: int = 0
     kernel_size: int = 3
     sensor: bool = False
     upsampler: str = "ddf_up"
+    fine_blocks: int = 0
 
     def __post_init__(self):
         if self.architecture not in ARCHITECTURES:
             raise ValueError(f"architecture: got {self.architecture!r}, expected one of {', '.join(ARCHITECTURES)}")
         if self.scale not in SCALES:
-            raise ValueError(f"scale: got {self.scale}, expected one of {SCALES}")
+            raise ValueError(f"scale: got {self.scale}, expected one of {', '.join(map(str, SCALES))}")
         if self.upsampler not in ("ddf_up", *ALTERNATIVES):
             raise ValueError(
                 f"upsampler: got {self.upsampler!r}, expected 'ddf_up' or one of {', '.join(ALTERNATIVES)}"
@@ -261,7 +261,7 @@ class BaseNet(nn.Module):
             if level == until:
                 return reduced
             up = self.up[name](reduced, torch.cat([x, seen], 1), means.get(level))
-            x = F.relu(self.join[name](torch.cat([up.to(finer.dtype), finer], 1)))
+            x = F.relu(self.join[name](torch.cat([up, finer], 1)))
             if level > 1:
                 x = self.block[name](x)
             if level == 2:

@@ -245,6 +245,7 @@ def train(
         save_checkpoint(checkpoint, state, asdict(config), data)
         if finished:
             tick("validating", 1.0)
+            report(f"validating on {len(held_out.all)} held-out images")
             summary = validate(state, held_out.all, config).summary()
             if state.losses:
                 log.write(state, loss=sum(state.losses) / len(state.losses))

@@ -293,7 +293,7 @@ def resolve_model(model: Model, factor: int) -> DDFUpNet:
     net, name = Upsampler(model or f"x{factor}")._network(factor)
     if net.config.scale != factor:
         name = "the model" if isinstance(model, DDFUpNet) else name
-        raise UsageError(f"{name}: upsamples by {net.config.scale}, and the pair's factor is {factor}")
+        raise UsageError(f"{name}: upsamples by {net.config.scale}, expected a model for the scale {factor}")
     return net
 
 

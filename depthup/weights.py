@@ -20,7 +20,8 @@ SHIPPED = Path(__file__).parent / "weights"
 def shipped_names() -> list[str]:
     """Names of the weights in the box, e.g. `["x4", "x8", "x16", "x4-pac"]`."""
     names = (path.stem for path in SHIPPED.glob("*.safetensors"))
-    return sorted(names, key=lambda name: ("-" in name, len(name), name))
+    families = ("fast", "sensor")
+    return sorted(names, key=lambda name: (*(family in name for family in families), "pac" in name, len(name), name))
 
 
 def save_weights(path: Path, model: DDFUpNet, training: dict, state: dict[str, torch.Tensor] | None = None) -> None:

@@ -128,14 +128,15 @@ def _shape(t: Tensor) -> str:
     return str(list(t.shape))
 
 
-def _check_options(kernel_size: int, combine: str, **positive: int) -> None:
-    if kernel_size < 1 or kernel_size % 2 == 0:
+def check_options(kernel_size: int, combine: str, **positive: int) -> None:
+    """Raise ValueError for an option that no filter can have."""
+    if kernel_size < 1 or kernel_size % 2 != 1:
         raise ValueError(f"kernel_size: got {kernel_size}, expected an odd number of at least 1")
     if combine not in COMBINE:
         raise ValueError(f"combine: got {combine!r}, expected 'mul' or 'add'")
     for name, value in positive.items():
-        if value < 1:
-            raise ValueError(f"{name}: got {value}, expected at least 1")
+        if value < 1 or value % 1:
+            raise ValueError(f"{name}: got {value}, expected an integer of at least 1")
 
 
 def _check_tensors(x: Tensor, **filters: tuple[Tensor, list[int], str]) -> None:
@@ -197,9 +198,9 @@ def ddf(
 
     Raises:
         ValueError, TypeError: a shape, type or device does not fit; says which argument, what came, what was expected.
-        BackendError: a backend was named by `use_backend` or `DEPTHUP_BACKEND` and is unknown or cannot run here.
+        BackendError: the backend that `use_backend` or `DEPTHUP_BACKEND` names cannot run here, or the latter unknown.
     """
-    _check_options(kernel_size, combine, dilation=dilation, stride=stride)
+    check_options(kernel_size, combine, dilation=dilation, stride=stride)
     _check_4d(x)
     x, channel_filter, spatial_filter = _under_autocast(x, channel_filter, spatial_filter)
     B, C, H, W = x.shape
@@ -240,7 +241,7 @@ def ddf_up(
     Raises:
         ValueError, TypeError, BackendError: as `ddf`.
     """
-    _check_options(kernel_size, combine, scale=scale, dilation=dilation)
+    check_options(kernel_size, combine, scale=scale, dilation=dilation)
     _check_4d(x)
     x, channel_filter, spatial_filter = _under_autocast(x, channel_filter, spatial_filter)
     B, C, H, W = x.shape

@@ -27,10 +27,10 @@ TINY = ("--scale", "2", "--epochs", "4", "--batch-size", "2", "--crop-size", "32
         (TRAIN, 2, ["exactly one of --minutes, --epochs and --recipe"]),
         ((*TRAIN, "--minutes", "1", "--epochs", "1"), 2, ["exactly one of --minutes, --epochs and --recipe"]),
         ((*TRAIN, "--minutes", "0"), 2, ["--minutes"]),
-        ((*TRAIN, "--epochs", "1", "--scale", "3"), 2, ["scale: got 3"]),
-        ((*TRAIN, "--epochs", "1", "--crop-size", "30"), 2, ["crop_size: got 30"]),
-        ((*TRAIN, "--epochs", "1", "--learning-rate", "inf"), 2, ["learning_rate: got inf"]),
-        ((*TRAIN, "--epochs", "1", "--seed", str(2**63)), 2, ["seed: got 9223372036854775808"]),
+        ((*TRAIN, "--epochs", "1", "--scale", "3"), 2, ["--scale: got 3, expected one of 2, 4, 8, 16"]),
+        ((*TRAIN, "--epochs", "1", "--crop-size", "30"), 2, ["--crop-size: got 30"]),
+        ((*TRAIN, "--epochs", "1", "--learning-rate", "inf"), 2, ["--learning-rate: got inf"]),
+        ((*TRAIN, "--epochs", "1", "--seed", str(2**63)), 2, ["--seed: got 9223372036854775808"]),
         ((*TRAIN, "--epochs", "1", "--architecture", "huge"), 2, ["--architecture", "huge"]),
         ((*TRAIN, "--epochs", "1", "--architecture", "djf", "--sensor"), 2, ["sensor: got True", "'djf'"]),
         ((*TRAIN, "--epochs", "1", "--architecture", "djf", "--init", "x4"), 1, ["x4: none of its tensors fits"]),
@@ -119,8 +119,15 @@ def test_a_run_keeps_to_its_settings_and_ends_once(training, depthup_):
     contradiction = depthup_(*TRAIN, "--resume", "--seed", "7")
     assert contradiction.code == 2
     assert contradiction.err == "depthup: run: was started with --seed 3, and --resume keeps to it; got 7\n"
+    longer = depthup_(*TRAIN, "--resume", "--epochs", "5")
+    assert longer.code == 2 and longer.err.startswith("depthup: run: was started with ") and "--epochs 5" in longer.err
+    recipe = depthup_(*TRAIN, "--resume", "--recipe", "x4")
+    assert (recipe.code, recipe.err) == (
+        2,
+        "depthup: run: was started without --recipe; expected --resume without it\n",
+    )
     before = snapshot(Path("run"))
-    again = depthup_(*TRAIN, "--resume", "--seed", "3")
+    again = depthup_(*TRAIN, "--resume", "--seed", "3", "--epochs", "4")
     assert again.code == 0
     assert "run: this run is finished; nothing to do" in again.err
     assert "held out rmse" in again.out

@@ -154,9 +154,6 @@ def test_whole_batch_against_the_images(cached, protocol):
                     continue
                 y, x = found[0]
                 seen.add(flips)
-                assert min(y, x) >= 8
-                assert y + size <= whole.shape[0] - 8
-                assert x + size <= whole.shape[1] - 8
                 low = make_low_resolution(whole, scale, protocol)
                 cells = low[y // scale : (y + size) // scale, x // scale : (x + size) // scale]
                 np.testing.assert_allclose(batch["low"][n, 0], cells, rtol=1e-6)
@@ -242,7 +239,7 @@ class Slope:
         return Pair("slope", "slope", rgb, (1 + 0.01 * columns + 0.02 * rows).astype(np.float32), "m")
 
 
-@pytest.mark.parametrize(("scale", "smallest"), [(4, 80 / 144 + 0.001), (8, 96 / 144 + 0.001)])
+@pytest.mark.parametrize(("scale", "smallest"), [(4, 80 / 160 + 0.001), (8, 96 / 160 + 0.001)])
 def test_rescaled_crops_are_larger_parts_of_the_image(scale, smallest):
     crops = CropSampler(CachedPairs(Slope()), 64, scale, "dkn", 8, seed=0, rescale=1.0)
     crops_as_they_are = CropSampler(CachedPairs(Slope()), 64, scale, "dkn", 8, seed=0)
@@ -258,7 +255,7 @@ def test_rescaled_crops_are_larger_parts_of_the_image(scale, smallest):
             cells = depth.reshape(64 // scale, scale, -1, scale).mean((1, 3))
             np.testing.assert_allclose(low[2:-2, 2:-2], cells[2:-2, 2:-2], atol=2e-4)
             factors.append(1 / along[0, 0])
-    assert 0.5 - 1e-3 <= min(factors) <= smallest and 0.85 < max(factors) <= 1  # the image is 144 without its rims
+    assert 0.5 - 1e-3 <= min(factors) <= smallest and 0.85 < max(factors) <= 1  # the image is 160
     steps = np.abs(np.diff(crops_as_they_are.batch(0)["depth"].numpy(), axis=3))
     np.testing.assert_allclose(steps, 0.01, rtol=1e-2)
 
@@ -275,7 +272,7 @@ def test_rescaled_colours_stay_on_their_depth():
 
 
 def test_rescaling_is_limited_by_the_image(cached):
-    batch = sampler(cached, scale=4, crop_size=64, rescale=1.0).batch(0)  # 80 with what lies around, of 85 without rims
+    batch = sampler(cached, scale=4, crop_size=64, rescale=1.0).batch(0)  # 80 with what lies around, of 101
     assert batch["depth"].shape == (4, 1, 64, 64)
     assert same(batch, sampler(cached, scale=4, crop_size=64, rescale=1.0).batch(0))
     assert same(sampler(cached).batch(3), sampler(cached, rescale=0.0).batch(3))
@@ -302,16 +299,14 @@ def test_strong_augmentation_transposes_colours_and_depth_together(protocol):
     assert float(batch["rgb"].min()) >= 0 and float(batch["rgb"].max()) <= 1
 
 
-def test_strong_augmentation_reaches_the_rim_of_the_image():
-    seen = {}
-    for augmentation in ("standard", "strong"):
-        crops = CropSampler(CachedPairs(Slope()), 64, 4, "dkn", 8, seed=0, augmentation=augmentation)
-        depth = torch.cat([crops.batch(step)["depth"] for step in range(12)])
-        low, high = depth.amin((1, 2, 3)), depth.amax((1, 2, 3))
-        corner, opposite = 1.0, 1 + 0.01 * 199 + 0.02 * 159
-        seen[augmentation] = int((low == corner).sum()), int(((high - opposite).abs() < 1e-5).sum())
-    assert seen["standard"] == (0, 0)
-    assert min(seen["strong"]) >= 1  # in a corner, which one crop in about a hundred is anyway
+@pytest.mark.parametrize("augmentation", ["standard", "strong"])
+def test_crops_reach_the_rim_of_the_image(augmentation):
+    crops = CropSampler(CachedPairs(Slope()), 64, 4, "dkn", 8, seed=0, augmentation=augmentation)
+    depth = torch.cat([crops.batch(step)["depth"] for step in range(12)])
+    low, high = depth.amin((1, 2, 3)), depth.amax((1, 2, 3))
+    corner, opposite = 1.0, 1 + 0.01 * 199 + 0.02 * 159
+    found = int((low == corner).sum()), int(((high - opposite).abs() < 1e-5).sum())
+    assert min(found) >= 1 and max(found) <= 10  # of 96; unless preferred, one in 800 lies in a corner
 
 
 def test_standard_augmentation_is_the_default(cached):
@@ -331,8 +326,8 @@ def test_bad_arguments(cached):
         sampler(cached, protocol="area")
     with pytest.raises(ValueError, match="must be >= 1"):
         sampler(cached, batch_size=0)
-    with pytest.raises(InputError, match=r"pair 0: is 135x101 pixels, expected at least 104x104 for crops of 88"):
-        sampler(cached, crop_size=88)
+    with pytest.raises(InputError, match=r"pair 0: is 135x101 pixels, expected at least 104x104 for crops of 104"):
+        sampler(cached, crop_size=104)
 
 
 def test_image_without_measurement():

@@ -3,7 +3,7 @@
 import csv
 import json
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +12,18 @@ import torch
 from skimage.metrics import mean_squared_error
 
 from depthup import upsample
-from depthup.data import InputError, Pair, crop_to_multiple, make_low_resolution, open_dataset
-from depthup.evaluation import DEFINITIONS, Evaluation, Method, evaluate, evaluate_methods, predict, write_csv
+from depthup.data import InputError, Pair, Sensor, crop_to_multiple, make_low_resolution, open_dataset
+from depthup.data.sensor import SAMPLINGS
+from depthup.evaluation import (
+    DEFINITIONS,
+    DEGRADATION,
+    Evaluation,
+    Method,
+    evaluate,
+    evaluate_methods,
+    predict,
+    write_csv,
+)
 from depthup.metrics import METRICS, Score, bootstrap_interval, score
 from depthup.models import DDFUpNet, DDFUpNetConfig
 
@@ -181,6 +191,20 @@ def test_protocols_give_different_low_resolution():
     assert evaluate(Synthetic(), 4, "pac", "bicubic").rmse != evaluate(Synthetic(), 4, "dkn", "bicubic").rmse
 
 
+@pytest.mark.parametrize("sampling", ["area", "point"])
+def test_a_sensor_keeps_a_sampling_that_is_no_protocol(sampling):
+    given = Sensor(sampling, dropout=0.1)
+    result = evaluate(Synthetic(), 4, "dkn", "nearest", sensor=given)
+    assert result.degradation == f"{DEGRADATION[sampling]}; then dropout 0.1"
+    rmses = {evaluate(Synthetic(), 4, "dkn", "nearest", sensor=replace(given, sampling=s)).rmse for s in SAMPLINGS}
+    assert result.rmse in rmses and len(rmses) == 3  # pac is a protocol, and becomes dkn
+
+
+def test_a_sensor_measures_no_disparity():
+    with pytest.raises(InputError, match="synthetic: holds disparity, expected metres"):
+        evaluate(Synthetic(unit="disparity"), 4, "dkn", "nearest", sensor=Sensor())
+
+
 def test_csv_has_a_line_per_image(tmp_path):
     methods = [Method("plain", 2, "nearest"), Method("cubic", 4, "bicubic")]
     results = evaluate_methods(Synthetic(((24, 32),) * 3, holes=True), methods, "pac")
@@ -190,7 +214,8 @@ def test_csv_has_a_line_per_image(tmp_path):
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     names = [f.name for f in fields(Score)]
-    assert list(rows[0]) == ["method", "scale", "protocol", "degradation", *names]
+    assert list(rows[0]) == ["data", "method", "scale", "protocol", "degradation", "border", "unit", *names]
+    assert {(row["data"], row["border"], row["unit"]) for row in rows} == {("synthetic", "0", "cm")}
     assert set(METRICS) < set(names)
     assert [(row["method"], row["scale"], row["protocol"]) for row in rows] == [
         ("plain", "2", "pac") if n < 3 else ("cubic", "4", "pac") for n in range(6)
@@ -242,7 +267,7 @@ def test_a_bad_image_is_named(sizes, scale, message):
 
 def test_a_model_of_another_scale():
     net = DDFUpNet(DDFUpNetConfig(scale=4, width=16, trunk_blocks=1))
-    with pytest.raises(InputError, match="upsamples by 4, and the pair's factor is 2"):
+    with pytest.raises(InputError, match="upsamples by 4, expected a model for the scale 2"):
         evaluate(Synthetic(), 2, "dkn", net)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 
 import pytest
 import torch
@@ -186,17 +187,38 @@ def test_guidance_acts_where_it_is():
     assert where.amin(0).tolist() == [6, 3] and where.amax(0).tolist() == [8, 5]
 
 
-@pytest.mark.parametrize("size", [(8, 11), (4, 6), (16, 24), (12, 8)])
-def test_guidance_of_a_wrong_size(size):
+@pytest.mark.parametrize("shape", [(1, 3, 8, 11), (1, 3, 4, 6), (1, 3, 16, 24), (1, 2, 8, 12), (2, 3, 8, 12)], ids=str)
+def test_guidance_of_a_wrong_shape(shape):
     layer, x = DDFUp(5, 3), torch.randn(1, 5, 4, 6)
-    with pytest.raises(ValueError, match=r"guidance: got size \[\d+, \d+\], expected \[8, 12\] for x \[1, 5, 4, 6\]"):
-        layer(x, torch.randn(1, 3, *size))
+    message = rf"guidance: got shape {list(shape)}, expected [1, 3, 8, 12] for x [1, 5, 4, 6]"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        layer(x, torch.randn(shape))
 
 
 def test_guidance_on_the_input_grid_of_a_wrong_size():
     layer, x = DDFUp(5, 3, guidance_grid="input"), torch.randn(1, 5, 4, 6)
-    with pytest.raises(ValueError, match=r"guidance: got size \[8, 12\], expected \[4, 6\]"):
+    with pytest.raises(ValueError, match=r"guidance: got shape \[1, 3, 8, 12\], expected \[1, 3, 4, 6\]"):
         layer(x, torch.randn(1, 3, 8, 12))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: DDF(0), "channels: got 0"),
+        (lambda: DDF(4, kernel_size=4), "kernel_size: got 4, expected an odd number"),
+        (lambda: DDF(4, stride=0), "stride: got 0"),
+        (lambda: DDF(4, dilation=0), "dilation: got 0"),
+        (lambda: DDF(4, combine="sum"), "combine: got 'sum'"),
+        (lambda: DDF(4, squeeze_ratio=-1), "squeeze_ratio: got -1, expected a number above 0"),
+        (lambda: DDFUp(4, 0), "guidance_channels: got 0"),
+        (lambda: DDFUp(4, 3, scale=0), "scale: got 0"),
+        (lambda: DDFUp(4, 3, scale=2.5), "scale: got 2.5, expected an integer of at least 1"),
+        (lambda: DDFUp(4, 3, kernel_size=2), "kernel_size: got 2"),
+    ],
+)
+def test_options_that_no_layer_can_have(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
 
 
 def test_unknown_grid():
@@ -266,6 +288,17 @@ def test_autocast(layer, shapes):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         out = layer(*inputs)
     assert out.dtype == torch.float32
+    expected = layer(*inputs)
+    assert (out - expected).abs().max() < 0.1 * expected.abs().max()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@each_layer
+def test_a_layer_of_half_precision_keeps_the_type_of_its_input(layer, shapes, dtype):
+    layer = fresh(layer)
+    inputs = [torch.randn(shape) for shape in shapes]
+    out = copy.deepcopy(layer).to(dtype)(*(x.to(dtype) for x in inputs))
+    assert out.dtype == dtype
     expected = layer(*inputs)
     assert (out - expected).abs().max() < 0.1 * expected.abs().max()
 

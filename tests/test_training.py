@@ -437,7 +437,7 @@ def test_tensorboard_files_where_it_is_installed(folder, tmp_path, monkeypatch):
 def test_training_for_sensors(folder, tmp_path):
     config = replace(CONFIG, sensor=True, scale=4, validation_every=100)
     result = run(folder, tmp_path / "run", config)
-    assert "noise_square=0.0015" in result.validation["degradation"]
+    assert "noise of 1 mm + 1.5 mm z^2" in result.validation["degradation"]
     net = load_model(result.weights)
     assert net.config.sensor
     low, rgb = torch.rand(1, 1, 6, 7), torch.rand(1, 3, 24, 28)

@@ -30,7 +30,7 @@ def default_model(scale: int, protocol: str) -> str:
     if name not in shipped_names():
         raise UsageError(
             f"no weights in the box for scale {scale} under protocol {protocol}; "
-            f"expected --model, or what one of these is for: {', '.join(shipped_names())}"
+            f"expected --model, such as bicubic, or what one of these is for: {', '.join(shipped_names())}"
         )
     return name
 
@@ -149,9 +149,9 @@ def _draw_methods(
         row = rows.setdefault(method.scale, ScaleRow(method.scale, made.rgb, made.low, made.truth, {}, {}))
         row.results[method.name] = made.result
         row.rmse[method.name] = run.scores[index].rmse
-    measured = f"protocol {runs[0].protocol}; RMSE of the whole image"
+    border = f" but a border of {runs[0].border} pixels" if runs[0].border else ""
+    measured = f"protocol {runs[0].protocol}; RMSE of the whole image{border}"
     if sensor:
-        noise = f"{1000 * sensor.noise_floor:g} mm + {1000 * sensor.noise_square:g} mm z²"
-        measured = f"protocol {runs[0].protocol}, simulated sensor, noise {noise}; RMSE where samples are valid"
+        measured = f"protocol {runs[0].protocol}, simulated sensor, {sensor}; RMSE where samples are valid{border}"
     title = f"{dataset.title}, image {pair.name}\n{measured}"
     methods_figure(figure, list(rows.values()), pair.unit, title)

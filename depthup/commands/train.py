@@ -38,6 +38,7 @@ def train_run(
     """
     batch_size = settings["batch_size"]
     invalid = settings.get("invalid", [])
+    started: dict = {}
     if resume and (out / "checkpoint.safetensors").exists():
         started = load_checkpoint(out / "checkpoint.safetensors")[1]["config"]
         for name, value in ({"minutes": minutes} | settings).items():
@@ -51,11 +52,15 @@ def train_run(
     if not resume:
         _check_no_run(out, processes)
     training, validation = training_data(data, out, invalid)
-    steps = -(-len(training) * epochs // settings["batch_size"]) if epochs else 0
+    steps = -(-len(training) * epochs // batch_size) if epochs else 0
+    if started and epochs and started["steps"] != steps:
+        length = f"--minutes {started['minutes']}" if started["minutes"] else f"{started['steps']} steps"
+        raise UsageError(f"{out}: was started with {length}, and --resume keeps to it; got {steps} (--epochs {epochs})")
     try:
         config = TrainConfig(minutes=minutes or 0.0, steps=steps or (0 if minutes else 1), **settings)
     except ValueError as error:
-        raise UsageError(f"train: {error}") from None
+        name, fault = str(error).split(": ", 1)
+        raise UsageError(f"--{name.replace('_', '-')}: {fault}") from None
     return _train_facts(train(training, validation, config, out, resume, report, progress, processes))
 
 
@@ -125,6 +130,8 @@ def _remembered(out: Path, wanted: dict, given: set[str]) -> dict:
         started = json.loads(place.read_bytes())
         started = {name: started[name] for name in wanted}
     except FileNotFoundError:
+        if (out / "checkpoint.safetensors").exists():
+            raise UsageError(f"{out}: was started without --recipe; expected --resume without it") from None
         raise InputError(f"{place}: no such file; expected a run of a recipe to resume") from None
     except (ValueError, KeyError, TypeError):
         raise InputError(f"{place}: does not say which recipe this is; expected what train wrote there") from None
