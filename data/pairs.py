@@ -57,10 +57,11 @@ class PairDataset(Protocol):
 class SomePairs:
     """At most `count` pairs of a data set, evenly spread; `all` is the whole of it."""
 
-    def __init__(self, dataset: PairDataset, count: int):
+    def __init__(self, dataset: PairDataset, count: int) -> None:
         self.all = dataset
         self.chosen = sorted({i * len(dataset) // count for i in range(count)}) if count else []
-        self.title, self.unit, self.border = dataset.title, dataset.unit, dataset.border
+        part = f", {len(self.chosen)} of {len(dataset)} images" if len(self.chosen) < len(dataset) else ""
+        self.title, self.unit, self.border = dataset.title + part, dataset.unit, dataset.border
         self.names, self.scenes = ([values[i] for i in self.chosen] for values in (dataset.names, dataset.scenes))
 
     def __len__(self) -> int:

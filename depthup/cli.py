@@ -33,6 +33,7 @@ from depthup.options import (
     JsonFlag,
     Kind,
     KindOption,
+    LimitOption,
     MinConfidenceOption,
     ModelOption,
     NoiseOption,
@@ -348,6 +349,7 @@ def evaluate(
     sensor: SensorFlag = False,
     noise: NoiseOption = None,
     invalid: DataInvalidOption = None,
+    limit: LimitOption = None,
     as_json: JsonFlag = False,
     table: CsvOption = None,
     overwrite: OverwriteFlag = False,
@@ -368,6 +370,7 @@ def evaluate(
             progress,
             simulated_sensor(sensor, noise),
             invalid=invalid or (),
+            limit=limit,
         )
     one = len(results) == 1
     if as_json:
@@ -392,6 +395,7 @@ def compare(
     sensor: SensorFlag = False,
     noise: NoiseOption = None,
     invalid: DataInvalidOption = None,
+    limit: LimitOption = None,
     as_json: JsonFlag = False,
     table: CsvOption = None,
     figure: Annotated[
@@ -424,6 +428,7 @@ def compare(
             figure,
             image,
             invalid or (),
+            limit,
         )
     print(json.dumps(results) if as_json else "\n".join(comparison_lines(results)))
 

@@ -145,6 +145,7 @@ SplitOption = Annotated[
 SensorFlag = Annotated[
     bool, typer.Option("--sensor", help="Measure with a simulated sensor: a fifth missing in blobs, and noise.")
 ]
+LimitOption = Annotated[int | None, typer.Option(help="Score at most so many images, evenly spread.", min=1)]
 NoiseOption = Annotated[
     tuple[float, float] | None,
     typer.Option(

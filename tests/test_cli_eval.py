@@ -114,6 +114,13 @@ def test_eval_json_and_csv(place, depthup_):
     assert json.loads(again.out) == summary
     part = depthup_("eval", "--data", "pairs", "--scale", "2", "--json", "--split", "val")
     assert json.loads(part.out)["images"] == 1
+    limited = depthup_("eval", "--data", "pairs", "--scale", "2", "--json", "--limit", "2", "--csv", "two.csv")
+    assert (json.loads(limited.out)["images"], json.loads(limited.out)["data"]) == (
+        2,
+        "pairs, split test, 2 of 4 images",
+    )
+    with (place / "two.csv").open(newline="") as file:
+        assert [row["name"] for row in csv.DictReader(file)] == sorted(SCENES)[::2]
 
 
 def test_noise_of_the_simulated_sensor(place, depthup_):

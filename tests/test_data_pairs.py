@@ -139,6 +139,8 @@ def test_some_pairs_are_evenly_spread(tmp_path, count, chosen):
     pairs = PairFolder(tmp_path)
     some = SomePairs(pairs, count)
     assert (some.names, len(some)) == (chosen, count)
+    part = f", {count} of 7 images" if count < 7 else ""
+    assert some.title == f"{pairs.title}{part}" and some.unit == pairs.unit
     assert some.all is pairs and SomePairs(pairs, 99).names == pairs.names
     assert all(some[i].name == name and some.scenes[i] == name for i, name in enumerate(chosen))
 

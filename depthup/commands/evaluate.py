@@ -11,7 +11,7 @@ import numpy as np
 
 from depthup.baselines import BASELINES
 from depthup.commands.errors import UsageError
-from depthup.data import STANDARD_SENSOR, InputError, PairDataset, Sensor, open_dataset
+from depthup.data import STANDARD_SENSOR, InputError, PairDataset, Sensor, SomePairs, open_dataset
 from depthup.depth_files import check_output
 from depthup.evaluation import Evaluation, Method, evaluate_methods, predict, resolve_method, write_csv
 from depthup.visualize import ScaleRow, methods_figure
@@ -101,6 +101,7 @@ def evaluate_data(
     figure: Path | None = None,
     image: str | None = None,
     invalid: Sequence[float] = (),
+    limit: int | None = None,
 ) -> list[dict]:
     """Score methods at scales (see `named_methods`); writes the CSV file and the figure if asked.
 
@@ -108,6 +109,7 @@ def evaluate_data(
         sensor: what measures the low-resolution depth, instead of the protocol alone.
         image: name of the pair that the figure shows; without it the one of median RMSE under the last method.
         invalid: as of `open_dataset`.
+        limit: score at most so many pairs, evenly spread.
 
     Returns:
         The summary of each `Evaluation`, and the split.
@@ -119,7 +121,9 @@ def evaluate_data(
     elif image:
         raise UsageError("compare: --image is for the figure; expected --figure")
     methods = named_methods(names, scales, protocol, sensor is not None)
-    dataset = open_dataset(data, split, invalid)
+    dataset: PairDataset = open_dataset(data, split, invalid)
+    if limit:
+        dataset = SomePairs(dataset, limit)
     if image is not None and image not in dataset.names:
         raise InputError(f"{data}: has no pair {image} in split {split}; expected one such as {dataset.names[0]}")
     runs = evaluate_methods(
