@@ -18,6 +18,7 @@ _LONG: Stage = {"batch_size": 4, "rescale": 0.3}
 _SIX = {"trunk_blocks": 6, "fine_blocks": 0}  # residual blocks, before there was time for more
 _X4 = _ADAMW | {"scale": 4, "network": _SIX, "steps": 9516}
 _X4_LONG = _LONG | {"scale": 4, "network": {"fine_blocks": 0}, "steps": 40000}
+_X4_DEEP = _LONG | {"scale": 4}
 _X8_FIRST = _ADAMW | _LARGE_CROPS | {"scale": 8, "network": _SIX, "steps": 2155}
 _X8_SECOND = _X8_FIRST | {"learning_rate": 7e-4, "steps": 1267}
 _X8_LONG = _LONG | _LARGE_CROPS | {"scale": 8, "steps": 16000}
@@ -25,6 +26,7 @@ _X8 = (_X4, _X8_FIRST, _X8_SECOND, _MUON | _LARGE_CROPS | {"scale": 8, "network"
 _X8_AGAIN = (*_X8, _X8_LONG | {"steps": 5000})
 _X16_LONG = _LONG | _LARGE_CROPS | {"scale": 16, "steps": 7000}
 _STRONG: Stage = {"rescale": 0.5, "augmentation": "strong", "weight_decay": 0.05, "ema_decay": 0.9995}
+_CALM: Stage = {"rescale": 0.2, "weight_decay": 0.01, "learning_rate": 8e-4}
 _X8_STRONG = _X8_LONG | _STRONG | {"steps": 12000}
 _X16_STRONG = _X16_LONG | _STRONG | {"steps": 12000}
 _X16 = (*_X8_AGAIN, _X16_LONG, _X16_STRONG, _X16_STRONG | {"steps": 6000})
@@ -37,7 +39,13 @@ _FAST_X8 = _MUON | _LARGE_CROPS | {"architecture": "fast", "scale": 8, "steps": 
 _FAST_X16 = _FAST_X8 | {"scale": 16, "steps": 800}
 
 RECIPES: dict[str, tuple[Stage, ...]] = {
-    "x4": (_X4, _X4_LONG),
+    "x4": (
+        _X4,
+        _X4_LONG,
+        _X4_DEEP | _STRONG | {"steps": 26000},
+        _X4_DEEP | _CALM | {"steps": 5000},
+        _X4_DEEP | _CALM | {"steps": 3000, "learning_rate": 4e-4},
+    ),
     "x8": (*_X8, _X8_STRONG),
     "x16": (*_X16, _X16_STRONG | {"steps": 14000}),
     "x4-pac": (
@@ -54,7 +62,13 @@ RECIPES: dict[str, tuple[Stage, ...]] = {
     "fast-x4-pac": (_FAST_X4, _FAST_X4 | {"protocol": "pac", "steps": 1400}),
     "fast-x8-pac": (_FAST_X4, _FAST_X8, _FAST_X8 | {"protocol": "pac", "steps": 800}),
     "fast-x16-pac": (_FAST_X4, _FAST_X8, _FAST_X16, _FAST_X16 | {"protocol": "pac"}),
-    "sensor-x4": (_X4, _X4_LONG, _X4_LONG | _SENSOR | {"steps": 24000}, _X4_LONG | _SENSOR_AGAIN | {"steps": 3000}),
+    "sensor-x4": (
+        _X4,
+        _X4_LONG,
+        _X4_LONG | _SENSOR | {"steps": 24000},
+        _X4_LONG | _SENSOR_AGAIN | {"steps": 3000},
+        _X4_DEEP | _SENSOR | {"steps": 20000},
+    ),
     "sensor-x8": (*_X8, _X8_LONG | _SENSOR | {"steps": 8000}, _X8_LONG | _SENSOR_AGAIN | {"steps": 2000}),
     "sensor-x16": (*_X16, _X16_LONG | _SENSOR | {"steps": 4000}, _X16_LONG | _SENSOR_AGAIN | {"steps": 1500}),
 }
