@@ -47,7 +47,7 @@ RECIPES: dict[str, tuple[Stage, ...]] = {
         _X4_DEEP | _CALM | {"steps": 3000, "learning_rate": 4e-4},
     ),
     "x8": (*_X8, _X8_STRONG),
-    "x16": (*_X16, _X16_STRONG | {"steps": 14000}),
+    "x16": (*_X16, _X16_STRONG | {"steps": 14000}, _X16_LONG | _CALM | {"steps": 4000}),
     "x4-pac": (
         _X4,
         _X4_LONG,
