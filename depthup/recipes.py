@@ -35,6 +35,7 @@ _SENSOR = _STRONG | {"sensor": True, "rescale": 0.3, "weight_decay": 0.01}
 _SENSOR_AGAIN = _SENSOR | {"learning_rate": 1e-3, "ema_decay": 0.998}
 
 _FAST_X4 = _MUON | {"architecture": "fast", "scale": 4, "steps": 3200}
+_FAST_AGAIN = {"ema_decay": 0.999, "rescale": 0.3}
 _FAST_X8 = _MUON | _LARGE_CROPS | {"architecture": "fast", "scale": 8, "steps": 1200}
 _FAST_X16 = _FAST_X8 | {"scale": 16, "steps": 800}
 
@@ -56,7 +57,7 @@ RECIPES: dict[str, tuple[Stage, ...]] = {
     ),
     "x8-pac": (*_X8, _X8_STRONG | {"protocol": "pac", "steps": 6000}),
     "x16-pac": (*_X16, _X16_STRONG | {"protocol": "pac", "steps": 2000}),
-    "fast-x4": (_FAST_X4,),
+    "fast-x4": (_FAST_X4, _FAST_X4 | _FAST_AGAIN | {"steps": 11000}),
     "fast-x8": (_FAST_X4, _FAST_X8),
     "fast-x16": (_FAST_X4, _FAST_X8, _FAST_X16),
     "fast-x4-pac": (_FAST_X4, _FAST_X4 | {"protocol": "pac", "steps": 1400}),
