@@ -64,7 +64,8 @@ class Sensor:
         faults = {f.name: value for f in fields(self) if (value := getattr(self, f.name)) != f.default}
         floor, square = (faults.pop(name, 0.0) for name in ("noise_floor", "noise_square"))
         noise = [f"noise of {1000 * floor:g} mm + {1000 * square:g} mm z^2"] if floor or square else []
-        return ", ".join(noise + [f"{name} {value}" for name, value in faults.items() if name != "sampling"])
+        others = [f"{name} {value}" for name, value in faults.items() if name != "sampling"]
+        return ", ".join(noise + others) or "no fault"
 
     def measure(self, depth: np.ndarray, scale: int, rng: np.random.Generator) -> np.ndarray:
         """What the sensor sees of `depth`.

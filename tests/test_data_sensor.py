@@ -25,6 +25,11 @@ def test_an_ideal_sensor_is_the_protocol(sampling):
     np.testing.assert_array_equal(measure(Sensor(sampling)), make_low_resolution(scene(), 4, sampling))
 
 
+def test_a_sensor_tells_its_faults():
+    assert str(STANDARD_SENSOR) == "noise of 1 mm + 1.5 mm z^2, blobs 0.2"
+    assert str(Sensor("area", shift=(0.5, 0.0))) == "shift (0.5, 0.0)" and str(Sensor("pac")) == "no fault"
+
+
 def test_area_is_the_mean_of_a_cell():
     expected = scene().reshape(24, 4, 32, 4).mean((1, 3))
     np.testing.assert_allclose(measure(Sensor("area")), expected, rtol=1e-6)
