@@ -153,7 +153,7 @@ def _draw_methods(
         row = rows.setdefault(method.scale, ScaleRow(method.scale, made.rgb, made.low, made.truth, {}, {}))
         row.results[method.name] = made.result
         row.rmse[method.name] = run.scores[index].rmse
-    border = f" but a border of {runs[0].border} pixels" if runs[0].border else ""
+    border = f", without a border of {runs[0].border} pixels" if runs[0].border else ""
     measured = f"protocol {runs[0].protocol}; RMSE of the whole image{border}"
     if sensor:
         measured = f"protocol {runs[0].protocol}, simulated sensor, {sensor}; RMSE where samples are valid{border}"
