@@ -195,7 +195,7 @@ class BaseNet(nn.Module):
     * low-resolution depth, its contrast against a 5x5 mean, and the guidance of that level through `trunk_blocks`
       residual blocks;
     * per octave: 1x1 reduction, DDF-Up x2 whose spatial filters come from features and unshuffled finer guidance
-      together, join with that guidance, one residual block;
+      together, join with that guidance, one residual block, and at half resolution `fine_blocks` more;
     * the result is a correction of the bicubic up-sampling, and starts as zero;
     * for a sensor, validity is a third input beside depth and contrast, the logarithm of the expected absolute error a
       second output, and depth is continued beyond the border linearly instead of by its last value.
