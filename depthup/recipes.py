@@ -59,7 +59,7 @@ RECIPES: dict[str, tuple[Stage, ...]] = {
     "x16-pac": (*_X16, _X16_STRONG | {"protocol": "pac", "steps": 2000}),
     "fast-x4": (_FAST_X4, _FAST_X4 | _FAST_AGAIN | {"steps": 11000}),
     "fast-x8": (_FAST_X4, _FAST_X8, _FAST_X8 | _FAST_AGAIN | {"steps": 4000}),
-    "fast-x16": (_FAST_X4, _FAST_X8, _FAST_X16),
+    "fast-x16": (_FAST_X4, _FAST_X8, _FAST_X16, _FAST_X16 | _FAST_AGAIN | {"steps": 2000}),
     "fast-x4-pac": (_FAST_X4, _FAST_X4 | {"protocol": "pac", "steps": 1400}),
     "fast-x8-pac": (_FAST_X4, _FAST_X8, _FAST_X8 | {"protocol": "pac", "steps": 800}),
     "fast-x16-pac": (_FAST_X4, _FAST_X8, _FAST_X16, _FAST_X16 | {"protocol": "pac"}),
