@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from depthup.data.errors import InputError
 from depthup.data.low_resolution import PROTOCOLS, crop_to_multiple, make_low_resolution
 from depthup.data.pairs import Pair, PairDataset
-from depthup.data.sensor import random_plane, random_sensor
+from depthup.data.sensor import check_metres, random_plane, random_sensor
 
 BLOCK = 16
 """Side of the blocks over which the bicubic error of an image is summed, in pixels."""
@@ -164,8 +164,8 @@ class CropSampler:
         rescale: float = 0.0,
         augmentation: str = "standard",
     ) -> None:
-        if sensor and pairs.unit != "m":
-            raise InputError(f"{pairs.title}: holds {pairs.unit}, expected metres, which a simulated sensor measures")
+        if sensor:
+            check_metres(pairs)
         if crop_size < 1 or crop_size % scale:
             raise ValueError(f"crop size {crop_size} is not a multiple of scale {scale}")
         if protocol not in PROTOCOLS:

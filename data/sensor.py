@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as F
 from scipy.ndimage import binary_dilation, gaussian_filter, maximum_filter, minimum_filter, shift
 
+from depthup.data.errors import InputError
 from depthup.data.low_resolution import make_low_resolution
+from depthup.data.pairs import PairDataset
 
 SAMPLINGS = ("dkn", "pac", "area", "point")
 """The two protocols; the plain mean of a cell, which a time-of-flight pixel integrates over; and one of the pixels
@@ -133,6 +135,12 @@ class Sensor:
 
 STANDARD_SENSOR = Sensor(noise_floor=0.001, noise_square=0.0015, blobs=0.2)
 """What `depthup eval --sensor` measures with: a fifth of the samples missing in blobs, noise of 7 mm at 2 m."""
+
+
+def check_metres(pairs: PairDataset) -> None:
+    """Raise InputError for pairs that a simulated sensor cannot measure: those of disparity."""
+    if pairs.unit != "m":
+        raise InputError(f"{pairs.title}: holds {pairs.unit}, expected metres, which a simulated sensor measures")
 
 
 def random_sensor(rng: np.random.Generator, scale: int) -> Sensor:

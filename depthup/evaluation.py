@@ -13,6 +13,7 @@ import numpy as np
 from depthup.atomic import write_beside
 from depthup.baselines import BASELINES
 from depthup.data import PROTOCOLS, InputError, Pair, PairDataset, Sensor, crop_to_multiple, make_low_resolution
+from depthup.data.sensor import check_metres
 from depthup.metrics import (
     CONSISTENCY_DEFINITION,
     EDGE_DEFINITION,
@@ -170,10 +171,9 @@ def evaluate_methods(
     sensor: Sensor | None = None,
 ) -> list[Evaluation]:
     """As `evaluate`, for several methods and scales in one pass over the data; one evaluation per method, in order."""
-    if sensor and dataset.unit != "m":
-        raise InputError(f"{dataset.title}: holds {dataset.unit}, expected metres, which a simulated sensor measures")
+    if sensor:
+        check_metres(dataset)
     methods = [resolve_method(method) for method in methods]
-    sensor = sensor and _under(sensor, protocol)
     scores: list[list[Score]] = [[] for _ in methods]
     factor = 100.0 if dataset.unit == "m" else 1.0
     for n in range(len(dataset)):
@@ -191,7 +191,7 @@ def evaluate_methods(
             method=method.name,
             scale=method.scale,
             protocol=protocol,
-            degradation=DEGRADATION[protocol] if sensor is None else f"{DEGRADATION[sensor.sampling]}; then {sensor}",
+            degradation=_degradation(protocol, sensor),
             border=dataset.border,
             unit="cm" if dataset.unit == "m" else "disparity levels",
             averaging="per image, then the mean over images",
@@ -236,6 +236,13 @@ def _low_resolution(name: str, truth: np.ndarray, scale: int, protocol: str, sen
         return make_low_resolution(truth, scale, protocol)
     rng = np.random.default_rng([zlib.crc32(name.encode()), scale])
     return _under(sensor, protocol).measure(truth, scale, rng)
+
+
+def _degradation(protocol: str, sensor: Sensor | None) -> str:
+    """What `_low_resolution` does, in words."""
+    if sensor is None:
+        return DEGRADATION[protocol]
+    return f"{DEGRADATION[_under(sensor, protocol).sampling]}; then {sensor}"
 
 
 def _under(sensor: Sensor, protocol: str) -> Sensor:
