@@ -518,7 +518,7 @@ def train(
     sources = {name: context.get_parameter_source(name) for name in context.params}
     given = {name for name, source in sources.items() if source and source.name == "COMMANDLINE"}
     command = ["-m", "depthup", *sys.argv[1:]]
-    with joined_processes(processes, command) as together, progress_bar() as progress:
+    with joined_processes(processes, command) as together, progress_bar(lines=False) as progress:
         if recipe is None and not (resume and is_recipe(out)):
             result = train_run(data, out, minutes, epochs, resume, settings, given, say, progress, together)
         else:

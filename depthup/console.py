@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 MOST_WARNINGS = 5
+SECONDS_BETWEEN_LINES = 60.0
 
 
 def say(line: str) -> None:
@@ -46,8 +47,11 @@ def warnings_on_stderr() -> Iterator[None]:
 
 
 @contextmanager
-def progress_bar(delay: float = 2.0) -> Iterator[Callable[[str, float], None]]:
-    """A bar on stderr for what takes longer than `delay` seconds; gives a function of what and the fraction done."""
+def progress_bar(delay: float = 2.0, lines: bool = True) -> Iterator[Callable[[str, float], None]]:
+    """A bar on stderr for what takes longer than `delay` seconds; gives a function of what and the fraction done.
+
+    Where stderr is no terminal, as in a log, a line every minute instead, or nothing without `lines`.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
@@ -59,12 +63,19 @@ def progress_bar(delay: float = 2.0) -> Iterator[Callable[[str, float], None]]:
     )
     console = Console(stderr=True)
     bar = Progress(*columns, console=console, transient=True)
-    began = time.monotonic()
+    began = last_line = time.monotonic()
     tasks: dict[str, TaskID] = {}
 
     def update(what: str, fraction: float) -> None:
+        nonlocal last_line
+        now = time.monotonic()
+        if not console.is_terminal:
+            if lines and now - last_line >= SECONDS_BETWEEN_LINES:
+                last_line = now
+                say(f"depthup: {what}: {fraction:.0%} after {(now - began) / 60:.0f} min")
+            return
         if not tasks:
-            if not console.is_terminal or time.monotonic() - began < delay:
+            if now - began < delay:
                 return
             bar.start()
             tasks["only"] = bar.add_task(what, total=1.0)
