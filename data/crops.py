@@ -31,8 +31,14 @@ SUPPORT_CELLS = 2
 SMALLEST_FACTOR = 0.5
 """By how much a crop is reduced at most for scale augmentation."""
 
-AUGMENTATIONS = ("standard", "strong")
+AUGMENTATIONS = ("standard", "strong", "merged")
 """How much crops are varied."""
+
+MERGE_PROBABILITY = 0.5
+"""How often `merged` puts a part of another image before a crop."""
+
+LARGEST_RESIZE = 2.5
+"""By how much the depth of that part is multiplied or divided at most, to lie among that of the crop."""
 
 PLANE_PROBABILITY = 0.05
 """How often the depth under a crop for sensor training is a plane that has nothing to do with the RGB image."""
@@ -142,7 +148,9 @@ class CropSampler:
             protocol's; RGB is then sometimes softened too, and depth sometimes a plane.
         rescale: how often, 0..1, a crop is a larger part of the image, reduced by 0.5 to 1: scale augmentation.
         augmentation: one of `AUGMENTATIONS`; with `strong` every other crop is transposed, and colours vary more, in
-            hue and white balance too.
+            hue and white balance too; with `merged`, besides, every other crop shows two images at once: a part of
+            another stands before it wherever it is nearer, in RGB and depth. That makes new depth edges whose colours
+            and whose misalignment of the two are real.
 
     Raises:
         ValueError: `crop_size` is not a multiple of `scale`, the protocol is unknown, or `sensor` for data that are not
@@ -178,7 +186,7 @@ class CropSampler:
             raise ValueError("batch_size and candidates must be >= 1, seed >= 0, and there must be pairs")
         self.pairs, self.crop_size, self.scale, self.protocol = pairs, crop_size, scale, protocol
         self.batch_size, self.seed, self.candidates, self.sensor = batch_size, seed, candidates, sensor
-        self.rescale, self.strong = rescale, augmentation == "strong"
+        self.rescale, self.strong, self.merged = rescale, augmentation != "standard", augmentation == "merged"
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
         with ThreadPoolExecutor(workers) as pool:
             self._facts = list(pool.map(self._measure, range(len(pairs))))
@@ -256,6 +264,26 @@ class CropSampler:
         colours = self.pairs.rgb(index, slice(top, top + size), slice(left, left + size))
         return colours, depth, (up, down, before, after)
 
+    def _merge(
+        self, colours: np.ndarray, depth: np.ndarray, around: tuple[int, int, int, int], rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """RGB and depth of a part as `_part` gives them, behind what is nearer in a part of another image."""
+        size, (up, _, before, _) = self.crop_size, around
+        other = int(rng.integers(len(self.pairs)))
+        room = np.array(self.pairs.size(other)) - depth.shape
+        if room.min() < 0:
+            return colours, depth
+        top, left = rng.integers(room + 1)
+        before_it = self.pairs.depth(other, slice(top, top + depth.shape[0]), slice(left, left + depth.shape[1]))
+        row, column = top + up, left + before
+        seen = self.pairs.rgb(other, slice(row, row + size), slice(column, column + size))
+        own, its = _some_depth(depth, rng), _some_depth(before_it, rng)
+        factor = own / its if its > 0 else np.nan
+        before_it *= np.float32(np.clip(factor, 1 / LARGEST_RESIZE, LARGEST_RESIZE))
+        nearer = before_it < depth if self.pairs.unit == "m" else before_it > depth
+        inner = nearer[up : up + size, before : before + size, None]
+        return np.where(inner, seen, colours), np.where(nearer, before_it, depth)
+
     def _cut(
         self,
         depth: np.ndarray,
@@ -299,6 +327,8 @@ class CropSampler:
         for n in range(B):
             index = self._index(step * B + n)
             colours, wide, around = self._part(index, rng)
+            if self.merged and rng.random() < MERGE_PROBABILITY:
+                colours, wide = self._merge(colours, wide, around, rng)
             flips = bool(rng.random() < 0.25), bool(rng.random() < 0.5)
             depth[n, 0], low[n, 0] = self._cut(wide, around, flips, rng)
             if self.sensor:
@@ -309,8 +339,10 @@ class CropSampler:
                 for image in (rgb[n], depth[n], low[n]):
                     image[:] = image.swapaxes(1, 2).copy()
             low_range[n] = self._facts[index].low_range[int(flips[0]), int(flips[1])]
+            if self.merged or self.sensor:
+                low_range[n] = _with_own(low_range[n], low[n])
             if self.sensor:
-                low_range[n] = _widened(low_range[n], low[n], rng)
+                low_range[n] = _widened(low_range[n], rng)
         arrays = {"rgb": rgb, "depth": depth, "low": low, "low_range": low_range}
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
@@ -346,12 +378,23 @@ def _soften(colours: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
-def _widened(low_range: np.ndarray, low: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A range [2] that holds the crop's own samples and is up to a tenth wider: noise widens that of a whole image."""
+def _some_depth(part: np.ndarray, rng: np.random.Generator) -> float:
+    """A depth between the tenths at either end of a part's, NaN where nothing is known."""
+    known = part[::8, ::8]
+    known = known[~np.isnan(known)]
+    return float(np.quantile(known, rng.uniform(0.1, 0.9))) if known.size else np.nan
+
+
+def _with_own(low_range: np.ndarray, low: np.ndarray) -> np.ndarray:
+    """A range [2] that holds the crop's own samples, too."""
     own = low[~np.isnan(low)]
-    bottom, top = (min(low_range[0], own.min()), max(low_range[1], own.max())) if own.size else low_range
-    below, above = rng.uniform(0, 0.1, 2) * (top - bottom)
-    return np.array([bottom - below, top + above], np.float32)
+    return np.array([min(low_range[0], own.min()), max(low_range[1], own.max())]) if own.size else low_range
+
+
+def _widened(low_range: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A range [2] that is up to a tenth wider: noise widens that of a whole image."""
+    below, above = rng.uniform(0, 0.1, 2) * (low_range[1] - low_range[0])
+    return np.array([low_range[0] - below, low_range[1] + above])
 
 
 _IDENTITY = np.arange(256, dtype=np.float32) / np.float32(255)

@@ -483,7 +483,11 @@ def train(
         float, typer.Option(help="How often a crop is a larger part of an image, reduced.", min=0.0, max=1.0)
     ] = 0.0,
     augmentation: Annotated[
-        Augmentation, typer.Option(help="strong: transposed crops, and colours that vary more, also in hue.")
+        Augmentation,
+        typer.Option(
+            help="strong: transposed crops, and colours that vary more, also in hue; "
+            "merged: besides, every other crop stands behind what is nearer in another image."
+        ),
     ] = Augmentation.standard,
     weight_decay: Annotated[float, typer.Option(help="Decoupled, times the learning rate.", min=0.0)] = 1e-4,
     precision: Annotated[

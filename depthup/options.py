@@ -38,6 +38,7 @@ class Precision(StrEnum):
 class Augmentation(StrEnum):
     standard = "standard"
     strong = "strong"
+    merged = "merged"
 
 
 class Optimiser(StrEnum):

@@ -68,7 +68,7 @@ class TrainConfig:
         rmse_weight: weight of the mean RMSE of the crops beside the mean absolute error, both in centimetres.
         ema_decay: of the averaged weights, which are the result.
         rescale: how often, 0..1, a crop is a larger part of an image, reduced by 0.5 to 1.
-        augmentation: how much crops are varied: `standard` or `strong`, see `CropSampler`.
+        augmentation: how much crops are varied: `standard`, `strong` or `merged`, see `CropSampler`.
         precision: `float32` or `bf16` (autocast).
         seed: of the initial weights and of every crop.
         init: weights to start from, a name or a file; tensors that do not fit are left at their random start.

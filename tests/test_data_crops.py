@@ -299,6 +299,52 @@ def test_strong_augmentation_transposes_colours_and_depth_together(protocol):
     assert float(batch["rgb"].min()) >= 0 and float(batch["rgb"].max()) <= 1
 
 
+class BlackAndWhite(Synthetic):
+    """A black image of blocks at 1 and 3, a white one of a wall at 2."""
+
+    def __init__(self, unit="m"):
+        super().__init__(count=2, height=160, width=200)
+        self.unit = unit
+        rows, columns = np.mgrid[:160, :200] // 16
+        blocks = np.where((rows + columns) % 2, np.float32(1), np.float32(3))
+        depths = (blocks, np.full_like(blocks, 2))
+        self._pairs = [
+            Pair(name, name, np.full((160, 200, 3), colour, np.uint8), depth, unit)
+            for name, colour, depth in zip(self.names, (0, 255), depths, strict=True)
+        ]
+
+
+@pytest.mark.parametrize("unit", ["m", "disparity"])
+def test_merged_augmentation_shows_what_is_nearer_in_either_image(unit):
+    crops = CropSampler(CachedPairs(BlackAndWhite(unit)), 64, 4, "dkn", 8, seed=0, augmentation="merged")
+    both = 0
+    for step in range(8):
+        batch = crops.batch(step)
+        for n in range(8):
+            rgb, depth, low, low_range = (batch[name][n].numpy() for name in ("rgb", "depth", "low", "low_range"))
+            white = rgb[1] > (rgb[1].min() + rgb[1].max()) / 2
+            if not 0 < white.mean() < 1:
+                continue
+            both += 1
+            black, wall = depth[0][~white], depth[0][white]
+            assert np.ptp(wall) == 0
+            assert black.max() <= wall[0] if unit == "m" else black.min() >= wall[0]
+            again = make_low_resolution(depth[0], 4, "dkn")
+            np.testing.assert_allclose(low[0, 2:-2, 2:-2], again[2:-2, 2:-2], atol=1e-5)
+            assert low_range[0] <= low.min() and low_range[1] >= low.max()
+    assert 5 <= both <= 30  # of 64: every other has two images, a half of those two different ones
+
+
+def test_merged_augmentation_leaves_a_crop_alone_where_nothing_is_known_or_large_enough():
+    pairs = Synthetic(count=2)
+    pairs._pairs[0].depth[:] = np.nan
+    pairs._pairs[0].depth[:8, :8] = 1
+    pairs._pairs[1] = Pair("small", "small", *(a[:40, :40] for a in (pairs[1].rgb, pairs[1].depth)), "m")
+    crops = sampler(CachedPairs(pairs), augmentation="merged")
+    for step in range(8):
+        assert crops.batch(step)["depth"].shape == (4, 1, 32, 32)
+
+
 @pytest.mark.parametrize("augmentation", ["standard", "strong"])
 def test_crops_reach_the_rim_of_the_image(augmentation):
     crops = CropSampler(CachedPairs(Slope()), 64, 4, "dkn", 8, seed=0, augmentation=augmentation)
