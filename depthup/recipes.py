@@ -26,7 +26,15 @@ _X8 = (_X4, _X8_FIRST, _X8_SECOND, _MUON | _LARGE_CROPS | {"scale": 8, "network"
 _X8_AGAIN = (*_X8, _X8_LONG | {"steps": 5000})
 _X16_LONG = _LONG | _LARGE_CROPS | {"scale": 16, "steps": 7000}
 _STRONG: Stage = {"rescale": 0.5, "augmentation": "strong", "weight_decay": 0.05, "ema_decay": 0.9995}
+_MERGED = _STRONG | {"augmentation": "merged"}
 _CALM: Stage = {"rescale": 0.2, "weight_decay": 0.01, "learning_rate": 8e-4}
+_X4_BASE = (
+    _X4,
+    _X4_LONG,
+    _X4_DEEP | _STRONG | {"steps": 26000},
+    _X4_DEEP | _CALM | {"steps": 5000},
+    _X4_DEEP | _CALM | {"steps": 3000, "learning_rate": 4e-4},
+)
 _X8_STRONG = _X8_LONG | _STRONG | {"steps": 12000}
 _X16_STRONG = _X16_LONG | _STRONG | {"steps": 12000}
 _X16 = (*_X8_AGAIN, _X16_LONG, _X16_STRONG, _X16_STRONG | {"steps": 6000})
@@ -40,20 +48,13 @@ _FAST_X8 = _MUON | _LARGE_CROPS | {"architecture": "fast", "scale": 8, "steps": 
 _FAST_X16 = _FAST_X8 | {"scale": 16, "steps": 800}
 
 RECIPES: dict[str, tuple[Stage, ...]] = {
-    "x4": (
-        _X4,
-        _X4_LONG,
-        _X4_DEEP | _STRONG | {"steps": 26000},
-        _X4_DEEP | _CALM | {"steps": 5000},
-        _X4_DEEP | _CALM | {"steps": 3000, "learning_rate": 4e-4},
-    ),
+    "x4": _X4_BASE,
     "x8": (*_X8, _X8_STRONG),
     "x16": (*_X16, _X16_STRONG | {"steps": 14000}, _X16_LONG | _CALM | {"steps": 4000}),
     "x4-pac": (
-        _X4,
-        _X4_LONG,
-        _X4_LONG | {"protocol": "pac", "steps": 2500},
-        _X4_LONG | _STRONG | {"protocol": "pac", "steps": 3000, "ema_decay": 0.998},
+        *_X4_BASE,
+        _X4_DEEP | {"protocol": "pac", "steps": 12000, "weight_decay": 0.01},
+        _X4_DEEP | _CALM | {"protocol": "pac", "steps": 4000, "learning_rate": 6e-4},
     ),
     "x8-pac": (*_X8, _X8_STRONG | {"protocol": "pac", "steps": 6000}),
     "x16-pac": (*_X16, _X16_STRONG | {"protocol": "pac", "steps": 2000}),
@@ -70,7 +71,12 @@ RECIPES: dict[str, tuple[Stage, ...]] = {
         _X4_LONG | _SENSOR_AGAIN | {"steps": 3000},
         _X4_DEEP | _SENSOR | {"steps": 20000},
     ),
-    "sensor-x8": (*_X8, _X8_LONG | _SENSOR | {"steps": 8000}, _X8_LONG | _SENSOR_AGAIN | {"steps": 2000}),
+    "sensor-x8": (
+        *_X8,
+        _X8_LONG | _SENSOR | {"steps": 8000},
+        _X8_LONG | _SENSOR_AGAIN | {"steps": 2000},
+        _X8_LONG | _SENSOR | {"steps": 12000},
+    ),
     "sensor-x16": (*_X16, _X16_LONG | _SENSOR | {"steps": 4000}, _X16_LONG | _SENSOR_AGAIN | {"steps": 1500}),
 }
 """Name of weights -> stages."""
