@@ -24,6 +24,7 @@ def save_checkpoint(path: Path, state: Any, config: dict, data: dict) -> None:
     optimisers = {name: optimiser.state_dict() for name, optimiser in state.optimisers.items()}
     tensors = {f"model/{name}": t for name, t in state.model.state_dict().items()}
     tensors |= {f"ema/{name}": t for name, t in state.ema.items()}
+    tensors |= {f"anchor/{name}": t for name, t in state.anchor.items()}
     for optimiser, kept in optimisers.items():
         for index, moments in kept["state"].items():
             tensors |= {f"optimiser/{optimiser}/{index}/{name}": t for name, t in moments.items()}
@@ -42,12 +43,12 @@ def save_checkpoint(path: Path, state: Any, config: dict, data: dict) -> None:
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, dict], dict]:
-    """Tensors by `model`, `ema`, `optimiser` (by its name and parameter index) and `random`, and the facts beside them.
+    """Tensors by `model`, `ema`, `anchor`, `optimiser` (by its name and parameter index) and `random`, and the facts.
 
     Raises:
         InputError: the file is not a checkpoint of depthup.
     """
-    tensors: dict[str, dict] = {"model": {}, "ema": {}, "optimiser": {}, "random": {}}
+    tensors: dict[str, dict] = {"model": {}, "ema": {}, "anchor": {}, "optimiser": {}, "random": {}}
     try:
         with safetensors.safe_open(path, "pt") as file:
             metadata = file.metadata() or {}

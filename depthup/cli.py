@@ -473,6 +473,7 @@ def train(
     ] = False,
     invalid: DataInvalidOption = None,
     init: Annotated[str | None, typer.Option(help="Weights to start from: a name or a file, of any scale.")] = None,
+    keep: Annotated[float, typer.Option(help="How much of the --init weights is in the result, 0 to below 1.")] = 0.0,
     batch_size: Annotated[int, typer.Option(help="Crops in a step.", min=1)] = 8,
     crop_size: Annotated[int, typer.Option(help="Side of a crop in pixels, a multiple of the scale.", min=16)] = 128,
     optimiser: Annotated[
@@ -509,6 +510,7 @@ def train(
         "sensor": sensor,
         "seed": seed,
         "init": init,
+        "keep": keep,
         "invalid": invalid or [],
         "batch_size": batch_size,
         "crop_size": crop_size,

@@ -49,7 +49,7 @@ _FAST_X16 = _FAST_X8 | {"scale": 16, "steps": 800}
 
 RECIPES: dict[str, tuple[Stage, ...]] = {
     "x4": _X4_BASE,
-    "x8": (*_X8, _X8_STRONG, _X8_LONG | _MERGED | {"steps": 8000}, _X8_LONG | _CALM | {"steps": 4000}),
+    "x8": (*_X8, _X8_STRONG, _X8_LONG | _MERGED | {"steps": 8000}, _X8_LONG | _CALM | {"steps": 4000, "keep": 0.5}),
     "x16": (*_X16, _X16_STRONG | {"steps": 14000}, _X16_LONG | _CALM | {"steps": 4000}),
     "x4-pac": (
         *_X4_BASE,

@@ -72,6 +72,8 @@ class TrainConfig:
         precision: `float32` or `bf16` (autocast).
         seed: of the initial weights and of every crop.
         init: weights to start from, a name or a file; tensors that do not fit are left at their random start.
+        keep: how much, 0 to below 1, of the weights it started from is in the result, beside the averaged ones
+            (WiSE-FT, Wortsman et al., CVPR 2022): a short training for other crops then forgets less.
         invalid: values of the depth files that the data sets were told to leave out, see `open_dataset`.
         validation_images: held-out images, evenly spread, that are scored during training; all are at its end.
         validation_every, checkpoint_every: in steps.
@@ -98,6 +100,7 @@ class TrainConfig:
     precision: str = "float32"
     seed: int = 0
     init: str | None = None
+    keep: float = 0.0
     invalid: list[float] = field(default_factory=list)
     validation_images: int = 24
     validation_every: int = 2000
@@ -115,6 +118,10 @@ class TrainConfig:
             raise ValueError(f"learning_rate: got {self.learning_rate}, expected a number >= 0")
         if not 0 <= self.rescale <= 1:
             raise ValueError(f"rescale: got {self.rescale}, expected a probability from 0 to 1")
+        if not 0 <= self.keep < 1:
+            raise ValueError(f"keep: got {self.keep}, expected a fraction from 0 to below 1")
+        if self.keep and not self.init:
+            raise ValueError(f"keep: got {self.keep} without weights to start from; expected init, too")
         if self.augmentation not in AUGMENTATIONS:
             raise ValueError(f"augmentation: got {self.augmentation!r}, expected one of {', '.join(AUGMENTATIONS)}")
         if self.optimiser not in ("muon", "adamw"):
@@ -144,6 +151,7 @@ class TrainState:
     model: DDFUpNet
     optimisers: dict[str, torch.optim.Optimizer]
     ema: dict[str, Tensor]
+    anchor: dict[str, Tensor] = field(default_factory=dict)  # what it started from, if the result keeps some of it
     step: int = 0
     seconds: float = 0.0
     losses: list[float] = field(default_factory=list)  # of the steps since the last one that was logged
@@ -252,7 +260,7 @@ def train(
             log.write(state, validation_rmse=summary["rmse"])
         log.close()
         record |= {"steps": state.step, "minutes": round(state.seconds / 60, 1), "validation": summary}
-        save_weights(weights, state.model, record, state.ema)
+        save_weights(weights, state.model, record, result_weights(state, config))
     processes.agree(0)  # the others wait for the files
     return TrainResult(finished, state.step, state.seconds / 60, summary, weights)
 
@@ -331,7 +339,15 @@ def start(config: TrainConfig, device: torch.device = ALONE.device) -> TrainStat
             )
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     ema = {name: t.detach().clone() for name, t in model.state_dict().items()}
-    return TrainState(model, make_optimisers(model, config), ema)
+    anchor = {name: t.clone() for name, t in ema.items()} if config.keep else {}
+    return TrainState(model, make_optimisers(model, config), ema, anchor)
+
+
+def result_weights(state: TrainState, config: TrainConfig) -> dict[str, Tensor]:
+    """The averaged weights, or their mean with those that the run started from, of which `config.keep` is kept."""
+    if not config.keep:
+        return state.ema
+    return {name: t.lerp(state.anchor[name], config.keep) for name, t in state.ema.items()}
 
 
 def make_optimisers(model: DDFUpNet, config: TrainConfig) -> dict[str, torch.optim.Optimizer]:
@@ -389,13 +405,15 @@ def _restore(checkpoint: Path, device: torch.device, data: dict) -> tuple[TrainC
         )
     try:
         config = TrainConfig(**facts["config"])
-        state = start(replace(config, init=None), device)  # the file it started from may be gone
+        state = start(replace(config, init=None, keep=0.0), device)  # the file it started from may be gone
         state.model.load_state_dict(tensors["model"])
         for name, optimiser in state.optimisers.items():
             moments = tensors["optimiser"].get(name, {})  # none before the first step
             optimiser.load_state_dict({"state": moments, "param_groups": facts["param_groups"][name]})
         for name, t in state.ema.items():
             t.copy_(tensors["ema"][name])
+            if config.keep:
+                state.anchor[name] = tensors["anchor"][name].to(t.device)
         torch.set_rng_state(tensors["random"]["cpu"])
         state.step, state.seconds, state.losses = facts["step"], facts["seconds"], facts.get("losses", [])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -450,9 +468,9 @@ def _fill(low: Tensor) -> Tensor:
 
 
 def validate(state: TrainState, dataset: PairDataset, config: TrainConfig) -> Evaluation:
-    """Score the averaged weights; `state` is afterwards as before."""
+    """Score what would be the result now; `state` is afterwards as before."""
     own = {name: t.detach().clone() for name, t in state.model.state_dict().items()}
-    state.model.load_state_dict(state.ema)
+    state.model.load_state_dict(result_weights(state, config))
     state.model.eval()
     try:
         sensor = STANDARD_SENSOR if config.sensor else None

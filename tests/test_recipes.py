@@ -55,7 +55,7 @@ def test_a_recipe_ends_with_the_network_in_the_box(name):
     *before, last = (TrainConfig(**stage) for stage in RECIPES[name])
     assert last.network_config() == config
     fields = ("protocol", "sensor", "batch_size", "crop_size", "learning_rate", "ema_decay", "rescale", "weight_decay")
-    for field in (*fields, "augmentation", "optimiser"):
+    for field in (*fields, "augmentation", "optimiser", "keep"):
         before_it_existed = getattr(TrainConfig(scale=4, steps=1), field)
         assert record["config"].get(field, before_it_existed) == getattr(last, field), field
     assert record["steps"] == last.steps

@@ -290,6 +290,33 @@ def test_resuming_needs_no_weights_that_it_started_from(folder, tmp_path):
     assert run(folder, tmp_path / "run", config, resume=True).finished
 
 
+def test_the_result_keeps_some_of_the_weights_that_it_started_from(folder, tmp_path):
+    source = tmp_path / "source.safetensors"
+    model = DDFUpNet(DDFUpNetConfig(scale=CONFIG.scale, width=16, trunk_blocks=1))
+    torch.nn.init.normal_(model.net.result.weight, std=0.1)
+    save_weights(source, model, {})
+    config = replace(CONFIG, init=str(source), keep=0.25)
+    run(folder, tmp_path / "whole", config)
+    averaged = load_checkpoint(tmp_path / "whole/checkpoint.safetensors")[0]["ema"]
+    found = load_file(tmp_path / "whole/model.safetensors")
+    for name, t in model.state_dict().items():
+        torch.testing.assert_close(found[name], 0.75 * averaged[name] + 0.25 * t)
+        assert torch.equal(t, averaged[name]) == torch.equal(t, found[name])
+    assert not torch.equal(averaged["net.result.weight"], found["net.result.weight"])
+    stopped = run(folder, tmp_path / "stopped", config, progress=Signals(1, signal.SIGINT))
+    assert not stopped.finished
+    source.unlink()
+    assert run(folder, tmp_path / "stopped", config, resume=True).validation["rmse"] > 0
+    assert_equal_runs(tmp_path / "whole", tmp_path / "stopped")
+
+
+def test_a_part_to_keep_needs_weights_to_start_from():
+    with pytest.raises(ValueError, match=r"keep: got 0\.5 without weights to start from; expected init, too"):
+        replace(CONFIG, keep=0.5)
+    with pytest.raises(ValueError, match=r"keep: got 1\.0, expected a fraction from 0 to below 1"):
+        replace(CONFIG, init="x4", keep=1.0)
+
+
 def test_a_folder_with_a_run_is_not_overwritten(folder, finished):
     before = {path: path.read_bytes() for path in finished.iterdir()}
     with pytest.raises(InputError, match="holds a run already; expected --resume"):
