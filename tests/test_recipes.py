@@ -52,7 +52,7 @@ def run(folder: Path, out: Path, resume: bool = False, progress=quiet, given=(),
 def test_a_recipe_ends_with_the_network_in_the_box(name):
     assert name in shipped_names()
     config, record = read_metadata(name)
-    *before, last = (TrainConfig(**stage) for stage in RECIPES[name])
+    *before, last = (TrainConfig(init="the stage before", **stage) for stage in RECIPES[name])
     assert last.network_config() == config
     fields = ("protocol", "sensor", "batch_size", "crop_size", "learning_rate", "ema_decay", "rescale", "weight_decay")
     for field in (*fields, "augmentation", "optimiser", "keep"):
