@@ -146,7 +146,10 @@ def to_metres(path: Path, image: np.ndarray, encoding: DepthEncoding, recorded: 
 def check_positive(path: Path, values: np.ndarray, what: str) -> None:
     """Raise InputError where measured values are not > 0."""
     if negative := np.count_nonzero(values < 0):
-        raise InputError(f"{path}: {what} is negative at {negative} pixels, expected > 0, and 0 for no measurement")
+        raise InputError(
+            f"{path}: {what} is negative at {negative} pixels, expected > 0, and 0 for no measurement; a number in the"
+            " file that means none, such as -1, is named by --invalid (invalid=(-1,) in Python)"
+        )
     if zero := np.count_nonzero(values == 0):
         raise InputError(f"{path}: {what} is 0 at {zero} pixels, expected > 0")
 

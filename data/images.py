@@ -48,6 +48,8 @@ def read_bytes(path: Path, what: str) -> bytes:
     """A file's content; raises InputError if there is none."""
     if path.is_dir():
         raise InputError(f"{path}: is a folder, expected {what}")
+    if path.is_char_device():  # such as /dev/zero, which has no end
+        raise InputError(f"{path}: is a device, expected {what}")
     try:
         content = path.read_bytes()
     except FileNotFoundError:

@@ -56,12 +56,9 @@ def _decode(path: Path, content: bytes, what: str) -> tuple[np.ndarray, Record]:
         return decode_exr(path, content, what)
     if re.match(rb"P[fF]\s", content):
         return _decode_pfm(path, content, what), {}
+    record = _tiff_record(path, content) if content.startswith(TIFF_SIGNATURES) else {}
     image = decode_image(path, content, cv2.IMREAD_UNCHANGED, _FORMATS)
-    if content.startswith(PNG_SIGNATURE):
-        return image, _png_record(content)
-    if content.startswith(TIFF_SIGNATURES):
-        return image, _tiff_record(path, content)
-    return image, {}
+    return image, _png_record(content) if content.startswith(PNG_SIGNATURE) else record
 
 
 def _png_record(content: bytes) -> Record:
@@ -96,11 +93,13 @@ def _tiff_record(path: Path, content: bytes) -> Record:
             full = [page for page in tiff.pages if not page.aspage().subfiletype & 5]  # no thumbnail, no mask
             first = tiff.pages.first
             inverted = first.photometric == tifffile.PHOTOMETRIC.MINISWHITE
-            description = first.description
+            description, kind = first.description, first.dtype
     except Exception as error:  # the decoder raises many kinds for damaged files
         raise InputError(f"{path}: cannot be decoded, expected an intact TIFF") from error
     if len(full) > 1:
         raise InputError(f"{path}: holds {len(full)} images, expected one")
+    if kind == np.float16:
+        raise InputError(f"{path}: holds float16, expected float32 or 16-bit integers")
     if inverted:
         raise InputError(f"{path}: is a TIFF whose 0 is white (photometric MinIsWhite), expected MinIsBlack")
     return parse_record(description)

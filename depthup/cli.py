@@ -229,7 +229,10 @@ def upsample(
     x, y = result["ratio"]
     known = math.floor(1000 * result["known"]) / 10  # 100 % means all of them
     if max(x, y) > SUSPICIOUS_ASPECT * min(x, y):
-        say(f"depthup: {depth}: x{x:g} by x{y:g}: if it is not of the whole view of {rgb}, the result is wrong")
+        if size:
+            say(f"depthup: --size {w}x{h}: is x{x:g} by x{y:g} of the depth: another shape squeezes the view of {rgb}")
+        elif not align:
+            say(f"depthup: {depth}: x{x:g} by x{y:g}: if it is not of the whole view of {rgb}, the result is wrong")
     say(
         f"{out}: {w}x{h}, x{x:g}{'' if x == y else f' by x{y:g}'} by {result['model']} in {result['seconds']:.2f} s, "
         f"{result['depth_min']:.3f} to {result['depth_max']:.3f} m, {known} % known"
@@ -524,7 +527,7 @@ def train(
     sources = {name: context.get_parameter_source(name) for name in context.params}
     given = {name for name, source in sources.items() if source and source.name == "COMMANDLINE"}
     command = ["-m", "depthup", *sys.argv[1:]]
-    with joined_processes(processes, command) as together, progress_bar(lines=False) as progress:
+    with joined_processes(processes, command) as together, progress_bar() as progress:
         if recipe is None and not (resume and is_recipe(out)):
             result = train_run(data, out, minutes, epochs, resume, settings, given, say, progress, together)
         else:

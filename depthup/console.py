@@ -47,10 +47,10 @@ def warnings_on_stderr() -> Iterator[None]:
 
 
 @contextmanager
-def progress_bar(delay: float = 2.0, lines: bool = True) -> Iterator[Callable[[str, float], None]]:
+def progress_bar(delay: float = 2.0) -> Iterator[Callable[[str, float], None]]:
     """A bar on stderr for what takes longer than `delay` seconds; gives a function of what and the fraction done.
 
-    Where stderr is no terminal, as in a log, a line every minute instead, or nothing without `lines`.
+    Where stderr is no terminal, as in a log, a line every minute instead.
     """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -70,7 +70,7 @@ def progress_bar(delay: float = 2.0, lines: bool = True) -> Iterator[Callable[[s
         nonlocal last_line
         now = time.monotonic()
         if not console.is_terminal:
-            if lines and now - last_line >= SECONDS_BETWEEN_LINES:
+            if now - last_line >= SECONDS_BETWEEN_LINES:
                 last_line = now
                 say(f"depthup: {what}: {fraction:.0%} after {(now - began) / 60:.0f} min")
             return

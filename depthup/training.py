@@ -210,9 +210,12 @@ def train(
         if final["steps"] == state.step and final["validation"]:  # else it was stopped while it validated
             report(f"{out}: this run is finished; nothing to do")
             return TrainResult(True, state.step, state.seconds / 60, final["validation"], weights)
-    pairs = CachedPairs(training, lambda done, total: tick("reading pairs", done / total))
+    both = len(training) + len(validation)
+    report(f"reading {both} pairs")
+    pairs = CachedPairs(training, lambda done, _: tick("reading pairs", done / both))
     sampler = make_sampler(pairs, config)
-    held_out = SomePairs(CachedPairs(validation), config.validation_images)
+    scored = CachedPairs(validation, lambda done, _: tick("reading pairs", (len(pairs) + done) / both))
+    held_out = SomePairs(scored, config.validation_images)
     parameters = state.model.parameter_count()
     report(
         f"{config.architecture} x{config.scale} {config.protocol}: {parameters / 1e6:.2f} M parameters; "

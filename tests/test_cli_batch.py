@@ -105,12 +105,13 @@ def test_swapped_folders_are_said(folders, depthup_):
     shutil.copy("depth.png", "depths/1.png")
     before = snapshot(folders)
     result = depthup_("batch", "depths", "rgbs", "-o", "results")
-    assert (result.code, result.err.count("\n")) == (2, 1)
+    assert (result.code, result.err.count("\n")) == (1, 1)
     assert result.err.startswith("depthup: depths, rgbs: look swapped: depths/0.png is a depth map and rgbs/0.png a")
     assert snapshot(folders) == before
 
 
-def test_batch_of_a_recording_in_its_own_unit(place, depthup_):
+@pytest.mark.parametrize("more", [(), ("--invalid", "65535")])
+def test_batch_of_a_recording_in_its_own_unit(place, depthup_, more):
     for name in ("rgb", "depth"):
         (place / "tum" / name).mkdir(parents=True)
     lines = {"rgb": [], "depth": []}
@@ -121,11 +122,26 @@ def test_batch_of_a_recording_in_its_own_unit(place, depthup_):
             lines[name].append(f"{n}.{part} {name}/{n}.{part}.png")
     for name, text in lines.items():
         (place / "tum" / f"{name}.txt").write_text("\n".join(text) + "\n")
-    result = depthup_("batch", "tum", "-o", "results", "--format", "npy")
+    result = depthup_("batch", "tum", "-o", "results", "--format", "npy", *more)
     assert result.code == 0, result.err
+    assert "2 pairs, depth in the unit tum\n" in result.err
     found = sorted(Path("results").glob("*.npy"))
     assert len(found) == 2
     np.testing.assert_allclose(np.load(found[0]), expected_result(place, unit="tum"), rtol=1e-5)
+
+
+def test_batch_says_what_depth_is_taken_for(place, depthup_):
+    for name in ("rgb", "depth"):
+        (place / "log" / name).mkdir(parents=True)
+        shutil.copy(f"{name}.png", f"log/{name}/1305031102.175304.png")
+    command = ("batch", "log", "--model", "nearest", "-o")
+    hint = "though they are named like a recording of TUM; if they are one, --depth-unit tum\n"
+    assert hint in depthup_(*command, "guessed").err
+    assert "1 pairs, depth in the unit tum\n" in depthup_(*command, "told", "--depth-unit", "tum").err
+    assert "depth in files that hold 4000 for a metre\n" in depthup_(*command, "scaled", "--depth-scale", "4000").err
+    (place / "log/rgb/1305031102.175304.png").rename(place / "log/rgb/1.png")
+    (place / "log/depth/1305031102.175304.png").rename(place / "log/depth/1.png")
+    assert "depth in mm (integers) or m (floats), or as recorded in the files\n" in depthup_(*command, "plain").err
 
 
 def test_batch_to_space(place, depthup_):

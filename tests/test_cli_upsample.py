@@ -350,6 +350,10 @@ def test_an_aspect_ratio_that_does_not_fit_is_said(place, depthup_):
     assert result.code == 0
     assert result.err.startswith("depthup: square.png: x6 by x4: if it is not of the whole view of rgb.png, ")
     assert depthup_("upsample", "rgb.png", "depth.png", "-o", "2.png").err.startswith("2.png: ")
+    squeezed = depthup_("upsample", "rgb.png", "depth.png", "-o", "3.png", "--model", "bicubic", "--size", "48x16")
+    assert squeezed.err.startswith(
+        "depthup: --size 48x16: is x4 by x2 of the depth: another shape squeezes the view of"
+    )
 
 
 def test_what_overshoots_a_depth_edge_is_unknown(place, depthup_):

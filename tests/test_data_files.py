@@ -1,5 +1,7 @@
 """Reading RGB, depth and disparity: values, units, and one clear line for every bad file."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -196,3 +198,16 @@ def test_log_level_is_given_back(tmp_path, colours):
     before = cv2.utils.logging.getLogLevel()
     read_rgb(save(tmp_path / "a.png", colours))
     assert cv2.utils.logging.getLogLevel() == before
+
+
+def test_half_precision_tiff_is_named(tmp_path):
+    import tifffile
+
+    tifffile.imwrite(tmp_path / "half.tif", np.ones((4, 5), np.float16))
+    one_line(read_depth, tmp_path / "half.tif", "holds float16, expected float32 or 16-bit integers")
+
+
+@pytest.mark.skipif(not Path("/dev/zero").is_char_device(), reason="no such device here")
+@pytest.mark.parametrize("read", [read_rgb, read_depth])
+def test_a_device_without_an_end_is_refused(read):
+    one_line(read, Path("/dev/zero"), "is a device, expected an image file")

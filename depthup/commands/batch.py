@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,13 +13,16 @@ from depthup.baselines import BASELINES
 from depthup.batch import BatchProgress, BatchResult, Job, run_batch
 from depthup.commands.errors import UsageError
 from depthup.commands.outputs import BatchOutputs, check_pair, check_unit, write_output
-from depthup.data import DepthEncoding, Frame, InputError, open_recording, pair_folders, read_rgb, with_maps
+from depthup.data import DepthEncoding, Frame, InputError, Recording, open_recording, pair_folders, read_rgb, with_maps
 from depthup.data.planes import read_plane
 from depthup.depth_files import check_output_folder
 from depthup.journal import digest
 from depthup.pair_files import PairArrays, PairOptions, doubt_unit, read_pair, upsample_pair
 from depthup.upsampling import Upsampled, Upsampler
 from depthup.weights import shipped_names, weights_path
+
+TIME_OF_TUM = re.compile(r"\d{10}\.\d{6}")
+"""Names of the images in TUM's recordings: seconds since 1970."""
 
 
 def batch_files(
@@ -42,9 +46,9 @@ def batch_files(
         What became of the pairs, and the files without a partner.
 
     Raises:
-        InputError: no pairs, or nothing may be written to `out`.
+        InputError: no pairs, the two folders look swapped, or nothing may be written to `out`.
         UsageError: point clouds, normals or an alignment are wanted, and neither `wanted` nor the recording has a
-            camera; `needs_confidence`, and there is none; or the two folders look swapped.
+            camera; or `needs_confidence`, and there is none.
     """
     check_unit(wanted.suffix, wanted.unit, wanted.scale)
     maps = maps or {}
@@ -52,7 +56,7 @@ def batch_files(
     check_output_folder(out)
     recording = pair_folders(rgb, depth, out) if depth else open_recording(rgb, out)
     if depth and all(_looks_swapped(frame) for frame in recording.frames[:3]):
-        raise UsageError(
+        raise InputError(
             f"{rgb}, {depth}: look swapped: {recording.frames[0].rgb} is a depth map and {recording.frames[0].depth} a"
             " picture; expected RGB_DIR DEPTH_DIR"
         )
@@ -67,13 +71,14 @@ def batch_files(
     upsampler = Upsampler(options.model, options.device)
     if wanted.confidence and options.model:
         upsampler.check_tells_error()
-    report(f"{recording.title}: {len(recording.frames)} pairs")
+    encoding = options.encoding
+    if encoding.kind == "depth" and encoding.unit == "auto" and encoding.scale is None:
+        options = replace(options, encoding=replace(encoding, unit=recording.depth_unit))
+    report(f"{recording.title}: {len(recording.frames)} pairs, depth in {_unit(options.encoding, recording)}")
     for path in recording.unpaired[:5]:
         report(f"{path}: has no partner")
     if len(recording.unpaired) > 5:
         report(f"... and {len(recording.unpaired) - 5} more files without a partner")
-    if options.encoding == DepthEncoding():
-        options = replace(options, encoding=DepthEncoding(recording.depth_unit))
     frames = {frame.name: frame for frame in recording.frames}
     files = {frame.name: wanted.of(out, frame) for frame in recording.frames}
     jobs = []
@@ -103,6 +108,19 @@ def batch_files(
 
     result = run_batch(jobs, out, read, compute, write, _settings(options, wanted, maps), overwrite, progress)
     return result, recording.unpaired
+
+
+def _unit(encoding: DepthEncoding, recording: Recording) -> str:
+    """What the values of depth files are taken for, in words."""
+    if encoding.kind != "depth":
+        return f"files of {encoding.kind}"
+    if encoding.scale is not None:
+        return f"files that hold {encoding.scale:g} for a metre"
+    if encoding.unit != "auto":
+        return f"the unit {encoding.unit}"
+    if all(TIME_OF_TUM.fullmatch(frame.depth.stem) for frame in recording.frames):
+        return "mm or as recorded, though they are named like a recording of TUM; if they are one, --depth-unit tum"
+    return "mm (integers) or m (floats), or as recorded in the files"
 
 
 def _looks_swapped(frame: Frame) -> bool:
