@@ -38,6 +38,7 @@ _X4_BASE = (
 _X8_STRONG = _X8_LONG | _STRONG | {"steps": 12000}
 _X16_STRONG = _X16_LONG | _STRONG | {"steps": 12000}
 _X16 = (*_X8_AGAIN, _X16_LONG, _X16_STRONG, _X16_STRONG | {"steps": 6000})
+_X16_BASE = (*_X16, _X16_STRONG | {"steps": 14000}, _X16_LONG | _CALM | {"steps": 4000})
 
 _SENSOR = _STRONG | {"sensor": True, "rescale": 0.3, "weight_decay": 0.01}
 _SENSOR_AGAIN = _SENSOR | {"learning_rate": 1e-3, "ema_decay": 0.998}
@@ -50,14 +51,24 @@ _FAST_X16 = _FAST_X8 | {"scale": 16, "steps": 800}
 RECIPES: dict[str, tuple[Stage, ...]] = {
     "x4": _X4_BASE,
     "x8": (*_X8, _X8_STRONG, _X8_LONG | _MERGED | {"steps": 8000}, _X8_LONG | _CALM | {"steps": 4000, "keep": 0.5}),
-    "x16": (*_X16, _X16_STRONG | {"steps": 14000}, _X16_LONG | _CALM | {"steps": 4000}),
+    "x16": _X16_BASE,
     "x4-pac": (
         *_X4_BASE,
         _X4_DEEP | {"protocol": "pac", "steps": 12000, "weight_decay": 0.01},
         _X4_DEEP | _CALM | {"protocol": "pac", "steps": 4000, "learning_rate": 6e-4},
     ),
-    "x8-pac": (*_X8, _X8_STRONG | {"protocol": "pac", "steps": 6000}),
-    "x16-pac": (*_X16, _X16_STRONG | {"protocol": "pac", "steps": 2000}),
+    "x8-pac": (
+        *_X8,
+        _X8_STRONG | {"protocol": "pac", "steps": 6000},
+        _X8_LONG | _MERGED | {"protocol": "pac", "steps": 6000},
+        _X8_LONG | _CALM | {"protocol": "pac", "steps": 3000, "keep": 0.5},
+    ),
+    "x16-pac": (
+        *_X16_BASE,
+        _X16_LONG | _MERGED | {"steps": 8000},
+        _X16_LONG | _MERGED | {"protocol": "pac", "steps": 5000},
+        _X16_LONG | _CALM | {"protocol": "pac", "steps": 3000, "keep": 0.5},
+    ),
     "fast-x4": (_FAST_X4, _FAST_X4 | _FAST_AGAIN | {"steps": 11000}),
     "fast-x8": (_FAST_X4, _FAST_X8, _FAST_X8 | _FAST_AGAIN | {"steps": 4000}),
     "fast-x16": (_FAST_X4, _FAST_X8, _FAST_X16, _FAST_X16 | _FAST_AGAIN | {"steps": 2000}),
