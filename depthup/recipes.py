@@ -72,7 +72,11 @@ RECIPES: dict[str, tuple[Stage, ...]] = {
     "fast-x4": (_FAST_X4, _FAST_X4 | _FAST_AGAIN | {"steps": 11000}),
     "fast-x8": (_FAST_X4, _FAST_X8, _FAST_X8 | _FAST_AGAIN | {"steps": 4000}),
     "fast-x16": (_FAST_X4, _FAST_X8, _FAST_X16, _FAST_X16 | _FAST_AGAIN | {"steps": 2000}),
-    "fast-x4-pac": (_FAST_X4, _FAST_X4 | {"protocol": "pac", "steps": 1400}),
+    "fast-x4-pac": (
+        _FAST_X4,
+        _FAST_X4 | _FAST_AGAIN | {"steps": 11000},
+        _FAST_X4 | _FAST_AGAIN | {"protocol": "pac", "steps": 6000},
+    ),
     "fast-x8-pac": (_FAST_X4, _FAST_X8, _FAST_X8 | {"protocol": "pac", "steps": 800}),
     "fast-x16-pac": (_FAST_X4, _FAST_X8, _FAST_X16, _FAST_X16 | {"protocol": "pac"}),
     "sensor-x4": (
