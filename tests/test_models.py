@@ -113,7 +113,7 @@ def test_one_ddf_up_per_octave(architecture, scale):
 
 
 @pytest.mark.parametrize("constant", [False, True], ids=["random", "constant"])
-@pytest.mark.parametrize(("architecture", "scale"), itertools.product(ARCHITECTURES, (2, 8)))
+@pytest.mark.parametrize(("architecture", "scale"), list(itertools.product(ARCHITECTURES, (2, 8))))
 def test_every_parameter_gets_a_finite_gradient(architecture, scale, constant):
     net = network(architecture, scale)
     low, rgb = random_pair(scale)
