@@ -77,7 +77,12 @@ RECIPES: dict[str, tuple[Stage, ...]] = {
         _FAST_X4 | _FAST_AGAIN | {"steps": 11000},
         _FAST_X4 | _FAST_AGAIN | {"protocol": "pac", "steps": 6000},
     ),
-    "fast-x8-pac": (_FAST_X4, _FAST_X8, _FAST_X8 | {"protocol": "pac", "steps": 800}),
+    "fast-x8-pac": (
+        _FAST_X4,
+        _FAST_X8,
+        _FAST_X8 | _FAST_AGAIN | {"steps": 4000},
+        _FAST_X8 | _FAST_AGAIN | {"protocol": "pac", "steps": 3000},
+    ),
     "fast-x16-pac": (_FAST_X4, _FAST_X8, _FAST_X16, _FAST_X16 | {"protocol": "pac"}),
     "sensor-x4": (
         _X4,
