@@ -83,7 +83,13 @@ RECIPES: dict[str, tuple[Stage, ...]] = {
         _FAST_X8 | _FAST_AGAIN | {"steps": 4000},
         _FAST_X8 | _FAST_AGAIN | {"protocol": "pac", "steps": 3000},
     ),
-    "fast-x16-pac": (_FAST_X4, _FAST_X8, _FAST_X16, _FAST_X16 | {"protocol": "pac"}),
+    "fast-x16-pac": (
+        _FAST_X4,
+        _FAST_X8,
+        _FAST_X16,
+        _FAST_X16 | _FAST_AGAIN | {"steps": 2000},
+        _FAST_X16 | _FAST_AGAIN | {"protocol": "pac", "steps": 2000},
+    ),
     "sensor-x4": (
         _X4,
         _X4_LONG,
