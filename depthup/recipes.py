@@ -28,7 +28,7 @@ _X16_LONG = _LONG | _LARGE_CROPS | {"scale": 16, "steps": 7000}
 _STRONG: Stage = {"rescale": 0.5, "augmentation": "strong", "weight_decay": 0.05, "ema_decay": 0.9995}
 _MERGED = _STRONG | {"augmentation": "merged"}
 _CALM: Stage = {"rescale": 0.2, "weight_decay": 0.01, "learning_rate": 8e-4}
-_X4_BASE = (
+_ALL_OF_X4 = (
     _X4,
     _X4_LONG,
     _X4_DEEP | _STRONG | {"steps": 26000},
@@ -38,7 +38,7 @@ _X4_BASE = (
 _X8_STRONG = _X8_LONG | _STRONG | {"steps": 12000}
 _X16_STRONG = _X16_LONG | _STRONG | {"steps": 12000}
 _X16 = (*_X8_AGAIN, _X16_LONG, _X16_STRONG, _X16_STRONG | {"steps": 6000})
-_X16_BASE = (*_X16, _X16_STRONG | {"steps": 14000}, _X16_LONG | _CALM | {"steps": 4000})
+_ALL_OF_X16 = (*_X16, _X16_STRONG | {"steps": 14000}, _X16_LONG | _CALM | {"steps": 4000})
 
 _SENSOR = _STRONG | {"sensor": True, "rescale": 0.3, "weight_decay": 0.01}
 _SENSOR_AGAIN = _SENSOR | {"learning_rate": 1e-3, "ema_decay": 0.998}
@@ -47,13 +47,16 @@ _FAST_X4 = _MUON | {"architecture": "fast", "scale": 4, "steps": 3200}
 _FAST_AGAIN = {"ema_decay": 0.999, "rescale": 0.3}
 _FAST_X8 = _MUON | _LARGE_CROPS | {"architecture": "fast", "scale": 8, "steps": 1200}
 _FAST_X16 = _FAST_X8 | {"scale": 16, "steps": 800}
+_ALL_OF_FAST_X4 = (_FAST_X4, _FAST_X4 | _FAST_AGAIN | {"steps": 11000})
+_ALL_OF_FAST_X8 = (_FAST_X4, _FAST_X8, _FAST_X8 | _FAST_AGAIN | {"steps": 4000})
+_ALL_OF_FAST_X16 = (_FAST_X4, _FAST_X8, _FAST_X16, _FAST_X16 | _FAST_AGAIN | {"steps": 2000})
 
 RECIPES: dict[str, tuple[Stage, ...]] = {
-    "x4": _X4_BASE,
+    "x4": _ALL_OF_X4,
     "x8": (*_X8, _X8_STRONG, _X8_LONG | _MERGED | {"steps": 8000}, _X8_LONG | _CALM | {"steps": 4000, "keep": 0.5}),
-    "x16": _X16_BASE,
+    "x16": _ALL_OF_X16,
     "x4-pac": (
-        *_X4_BASE,
+        *_ALL_OF_X4,
         _X4_DEEP | {"protocol": "pac", "steps": 12000, "weight_decay": 0.01},
         _X4_DEEP | _CALM | {"protocol": "pac", "steps": 4000, "learning_rate": 6e-4},
     ),
@@ -64,32 +67,17 @@ RECIPES: dict[str, tuple[Stage, ...]] = {
         _X8_LONG | _CALM | {"protocol": "pac", "steps": 3000, "keep": 0.5},
     ),
     "x16-pac": (
-        *_X16_BASE,
+        *_ALL_OF_X16,
         _X16_LONG | _MERGED | {"steps": 8000},
         _X16_LONG | _MERGED | {"protocol": "pac", "steps": 5000},
         _X16_LONG | _CALM | {"protocol": "pac", "steps": 3000, "keep": 0.5},
     ),
-    "fast-x4": (_FAST_X4, _FAST_X4 | _FAST_AGAIN | {"steps": 11000}),
-    "fast-x8": (_FAST_X4, _FAST_X8, _FAST_X8 | _FAST_AGAIN | {"steps": 4000}),
-    "fast-x16": (_FAST_X4, _FAST_X8, _FAST_X16, _FAST_X16 | _FAST_AGAIN | {"steps": 2000}),
-    "fast-x4-pac": (
-        _FAST_X4,
-        _FAST_X4 | _FAST_AGAIN | {"steps": 11000},
-        _FAST_X4 | _FAST_AGAIN | {"protocol": "pac", "steps": 6000},
-    ),
-    "fast-x8-pac": (
-        _FAST_X4,
-        _FAST_X8,
-        _FAST_X8 | _FAST_AGAIN | {"steps": 4000},
-        _FAST_X8 | _FAST_AGAIN | {"protocol": "pac", "steps": 3000},
-    ),
-    "fast-x16-pac": (
-        _FAST_X4,
-        _FAST_X8,
-        _FAST_X16,
-        _FAST_X16 | _FAST_AGAIN | {"steps": 2000},
-        _FAST_X16 | _FAST_AGAIN | {"protocol": "pac", "steps": 2000},
-    ),
+    "fast-x4": _ALL_OF_FAST_X4,
+    "fast-x8": _ALL_OF_FAST_X8,
+    "fast-x16": _ALL_OF_FAST_X16,
+    "fast-x4-pac": (*_ALL_OF_FAST_X4, _FAST_X4 | _FAST_AGAIN | {"protocol": "pac", "steps": 6000}),
+    "fast-x8-pac": (*_ALL_OF_FAST_X8, _FAST_X8 | _FAST_AGAIN | {"protocol": "pac", "steps": 3000}),
+    "fast-x16-pac": (*_ALL_OF_FAST_X16, _FAST_X16 | _FAST_AGAIN | {"protocol": "pac", "steps": 2000}),
     "sensor-x4": (
         _X4,
         _X4_LONG,
