@@ -2,7 +2,7 @@
 
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +77,11 @@ class DepthEncoding:
             raise ValueError("disparity needs a focal length [px] and a baseline [m] to become depth")
         if self.kind != "disparity" and (self.focal is not None or self.baseline is not None or self.doffs):
             raise ValueError(f"focal length, baseline and doffs do not go with kind {self.kind}, expected disparity")
+
+    def with_default(self, unit: str) -> "DepthEncoding":
+        """This encoding, or with a unit where it is of depth and says nothing of unit or scale."""
+        silent = self.kind == "depth" and self.unit == "auto" and self.scale is None
+        return replace(self, unit=unit) if silent else self
 
     def file_scale(self, floats: bool, recorded: float | None) -> float:
         """The number that divides a file's value, for a file of floats or integers and with what it records itself."""

@@ -71,9 +71,7 @@ def batch_files(
     upsampler = Upsampler(options.model, options.device)
     if wanted.confidence and options.model:
         upsampler.check_tells_error()
-    encoding = options.encoding
-    if encoding.kind == "depth" and encoding.unit == "auto" and encoding.scale is None:
-        options = replace(options, encoding=replace(encoding, unit=recording.depth_unit))
+    options = replace(options, encoding=options.encoding.with_default(recording.depth_unit))
     report(f"{recording.title}: {len(recording.frames)} pairs, depth in {_unit(options.encoding, recording)}")
     for path in recording.unpaired[:5]:
         report(f"{path}: has no partner")
