@@ -30,7 +30,7 @@ from depthup.weights import read_metadata
 UPSAMPLERS = ("ddf_up", *ALTERNATIVES)
 WIDTH_STEP = 8  # what widths are multiples of
 SIZE = (240, 320)  # of the image whose time is taken
-NETWORK = {"trunk_blocks": 6, "fine_blocks": 0}  # shallower than `base` in the box, for short trainings
+NETWORK = {"trunk_blocks": 6, "fine_blocks": 0, "passes": 1, "back_projections": 0}  # less than the box has
 
 
 def milliseconds(configs: dict[str, DDFUpNetConfig]) -> dict[str, float]:

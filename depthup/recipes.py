@@ -13,11 +13,12 @@ Stage = dict[str, Any]
 _ADAMW: Stage = {"optimiser": "adamw", "learning_rate": 1.5e-3}
 _MUON: Stage = {"batch_size": 4, "ema_decay": 0.998}
 _LARGE_CROPS: Stage = {"batch_size": 4, "crop_size": 192}
-_LONG: Stage = {"batch_size": 4, "rescale": 0.3}
+_ONCE = {"passes": 1, "back_projections": 0}  # before there were others
+_LONG: Stage = {"batch_size": 4, "rescale": 0.3, "network": _ONCE}
 
-_SIX = {"trunk_blocks": 6, "fine_blocks": 0}  # residual blocks, before there was time for more
+_SIX = _ONCE | {"trunk_blocks": 6, "fine_blocks": 0}  # residual blocks, before there was time for more
 _X4 = _ADAMW | {"scale": 4, "network": _SIX, "steps": 9516}
-_X4_LONG = _LONG | {"scale": 4, "network": {"fine_blocks": 0}, "steps": 40000}
+_X4_LONG = _LONG | {"scale": 4, "network": _ONCE | {"fine_blocks": 0}, "steps": 40000}
 _X4_DEEP = _LONG | {"scale": 4}
 _X8_FIRST = _ADAMW | _LARGE_CROPS | {"scale": 8, "network": _SIX, "steps": 2155}
 _X8_SECOND = _X8_FIRST | {"learning_rate": 7e-4, "steps": 1267}

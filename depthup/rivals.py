@@ -122,7 +122,7 @@ class PACNet(nn.Module):
                     nn.init.zeros_(parameter)
         start_as_correction(self.depth_encoder, self.decoder)
 
-    def forward(self, low: Tensor, rgb: Tensor, valid: object = None, means: object = None, until: int = 0) -> Tensor:
+    def forward(self, low: Tensor, rgb: Tensor, *unused: object) -> Tensor:
         x = self.depth_encoder(low)
         guidances = self.guidance_encoder(rgb).split(GUIDANCE_CHANNELS, 1)
         for up, guidance in zip(self.ups, guidances, strict=True):
@@ -153,7 +153,7 @@ class DJF(nn.Module):
         self.joint = convolutions([2, width * 2 // 3, width // 3, 1], kernel_sizes)
         start_as_correction(self.depth_branch, self.joint)
 
-    def forward(self, low: Tensor, rgb: Tensor, valid: object = None, means: object = None, until: int = 0) -> Tensor:
+    def forward(self, low: Tensor, rgb: Tensor, *unused: object) -> Tensor:
         depth = bicubic(low, rgb)
         both = torch.cat([self.depth_branch(depth), self.guidance_branch(rgb)], 1)
         return depth + RESIDUAL_SCALE * self.joint(both)

@@ -37,9 +37,9 @@ log = logging.getLogger("depthup")
 def run_network(net: DDFUpNet, low: Tensor, rgb: Tensor, valid: Tensor) -> Tensor:
     """The network over a whole image, in tiles where memory asks for them.
 
-    Channel filters depend on means over the whole image, so tiles take one pass more per octave (one in all for the
-    networks of `depthup.rivals`, which have none); then they give what the whole would (0.1 % of the depth range is not
-    exceeded; see `tests/test_tiles.py`).
+    Channel filters depend on means over the whole image, so the tiles are gone through once for every DDF-Up,
+    and once more; then they give what the whole would (0.1 % of the depth range is not exceeded; see
+    `tests/test_tiles.py`).
 
     Args:
         net: in evaluation mode.
@@ -122,7 +122,7 @@ def _tiled(net: DDFUpNet, low: Tensor, rgb: Tensor, valid: Tensor, cells: int) -
     margin = min(MARGIN, cells // 4)
     rows, columns = (_spans(n, cells, margin) for n in low.shape[2:])
 
-    def parts(means: dict[int, Tensor], until: int) -> Iterator[tuple[_Span, _Span, Tensor]]:
+    def parts(means: dict[int, Tensor], until: int | None) -> Iterator[tuple[_Span, _Span, Tensor]]:
         for y in rows:
             for x in columns:
                 inside = (..., y.seen(), x.seen())
@@ -130,13 +130,13 @@ def _tiled(net: DDFUpNet, low: Tensor, rgb: Tensor, valid: Tensor, cells: int) -
                 yield y, x, net.forward_part(low[inside], image, valid[inside], means, until)
 
     means: dict[int, Tensor] = {}
-    for level in net.mean_levels:
-        factor, total = 2 ** (octaves - level), torch.zeros((), dtype=torch.float64)
-        for y, x, features in parts(means, level):
+    for up in range(net.up_count):
+        factor, total = 2 ** (up % octaves), torch.zeros((), dtype=torch.float64)
+        for y, x, features in parts(means, up):
             total = total + features[..., y.kept(factor), x.kept(factor)].sum((2, 3), dtype=torch.float64)
-        means[level] = (total / (low[0, 0].numel() * factor**2)).float()
+        means[up] = (total / (low[0, 0].numel() * factor**2)).float()
     result = None
-    for y, x, part in parts(means, 0):
+    for y, x, part in parts(means, None):
         if result is None:
             result = part.new_empty((1, part.shape[1], rgb.shape[2], rgb.shape[3]), dtype=torch.float32)
         result[..., y.place(s), x.place(s)] = part[..., y.kept(s), x.kept(s)]

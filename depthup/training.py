@@ -130,7 +130,10 @@ class TrainConfig:
             raise ValueError(f"precision: got {self.precision!r}, expected 'float32' or 'bf16'")
 
     def network_config(self) -> DDFUpNetConfig:
-        return DDFUpNetConfig.named(self.architecture, self.scale, self.sensor, **self.network)
+        """What is trained; `base` back-projects where the low-resolution depth is known to be reduced by `dkn`."""
+        reduced = self.architecture == "base" and self.protocol == "dkn" and not self.sensor
+        network = {"back_projections": 2} | self.network if reduced else self.network
+        return DDFUpNetConfig.named(self.architecture, self.scale, self.sensor, **network)
 
 
 @dataclass(frozen=True)

@@ -54,8 +54,11 @@ def test_every_mistake_is_one_line_and_leaves_nothing_behind(check_mistake, argu
 def training(place, monkeypatch) -> Path:
     """Pairs to train on, and networks small enough for it."""
     write_pairs(place / "pairs")
-    small = classmethod(lambda cls, name, scale, sensor=False: cls(name, scale, 16, int(name == "base"), sensor=sensor))
-    monkeypatch.setattr(DDFUpNetConfig, "named", small)
+
+    def small(cls, name, scale, sensor=False, **changes):
+        return cls(name, scale, 16, int(name == "base"), sensor=sensor, **changes)
+
+    monkeypatch.setattr(DDFUpNetConfig, "named", classmethod(small))
     return place
 
 

@@ -10,9 +10,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from depthup import models
+from depthup.data import make_low_resolution
 from depthup.kernels import use_backend
 from depthup.layers import DDFUp
-from depthup.models import ARCHITECTURES, NAMED, SCALES, DDFUpNet, DDFUpNetConfig, denormalise, normalise
+from depthup.models import (
+    ARCHITECTURES,
+    NAMED,
+    SCALES,
+    DDFUpNet,
+    DDFUpNetConfig,
+    back_project,
+    denormalise,
+    normalise,
+    reduction,
+)
 from depthup.upsamplers import ALTERNATIVES, BilinearUp, CarafeUp, PixelShuffleUp
 
 OURS = ("paper", "base")
@@ -208,12 +220,22 @@ def test_configuration():
         ({"scale": 3}, "scale: got 3, expected one of"),
         ({"scale": 32}, "scale: got 32, expected one of"),
         ({"scale": 2, "fine_blocks": 1}, "fine_blocks: got 1 at scale 2, which has none; expected 0"),
+        ({"passes": 0}, "got 0 passes and 0 back-projections, expected at least 1 and 0"),
+        ({"back_projections": -1}, "got 1 passes and -1 back-projections, expected at least 1 and 0"),
+        ({"sensor": True, "back_projections": 1}, "back_projections: got 1 for a sensor, .*; expected 0"),
         ({"architecture": "paper"}, "trunk_blocks: got 6, which architecture 'paper' does not have; expected 0, or"),
         *(
             ({"architecture": name, "trunk_blocks": 0} | option, f"{next(iter(option))}: got .* '{name}' does not have")
             for name in ARCHITECTURES
             if name != "base"
-            for option in ({"sensor": True}, {"upsampler": "carafe"}, {"trunk_blocks": 2}, {"fine_blocks": 1})
+            for option in (
+                {"sensor": True},
+                {"upsampler": "carafe"},
+                {"trunk_blocks": 2},
+                {"fine_blocks": 1},
+                {"passes": 2},
+                {"back_projections": 1},
+            )
         ),
     ],
 )
@@ -226,7 +248,7 @@ def test_wrong_configuration(options, message):
 def test_what_is_named_can_be_made(name):
     config = DDFUpNetConfig.named(name, 4)
     assert DDFUpNetConfig(**config.to_dict()) == config
-    assert list(DDFUpNet(config).mean_levels) == ([] if name in ("pac-net", "djf") else [2, 1])
+    assert DDFUpNet(config).up_count == (0 if name in ("pac-net", "djf") else 2 * config.passes)
 
 
 @pytest.mark.parametrize("scale", [4, 8, 16])
@@ -241,6 +263,82 @@ def test_fine_blocks_are_part_of_the_network(scale):
     before = net(*inputs)
     nn.init.normal_(net.net.fine[1].second.weight)
     assert not torch.equal(net(*inputs), before)
+
+
+SMALL = DDFUpNetConfig(width=16, trunk_blocks=1)
+
+
+@pytest.mark.parametrize("sensor", [False, True])
+@pytest.mark.parametrize("scale", SCALES)
+def test_further_passes_start_as_the_first(scale, sensor):
+    one = DDFUpNet(replace(SMALL, scale=scale, sensor=sensor))
+    nn.init.normal_(one.net.result.weight)
+    two = DDFUpNet(replace(one.config, passes=2))
+    missing, unexpected = two.load_state_dict(one.state_dict(), strict=False)
+    assert {name.split(".")[1] for name in missing} == {"feedback"} and not unexpected
+    inputs = random_pair(scale)
+    with torch.no_grad():
+        torch.testing.assert_close(two(*inputs), one(*inputs), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_a_further_pass_sees_every_level_and_the_correction_of_the_one_before(scale):
+    net = DDFUpNet(replace(SMALL, scale=scale, passes=2))
+    nn.init.normal_(net.net.result.weight)
+    low, rgb = random_pair(scale)
+    first = net(low, rgb)
+    for level, feedback in net.net.feedback.items():
+        pixels = 4 ** int(level)
+        with torch.no_grad():
+            for seen in (slice(-pixels), slice(-pixels, None)):  # the features, the correction
+                nn.init.zeros_(feedback.weight)
+                feedback.weight[:, seen] = 1.0
+                assert (net(low, rgb) - first).abs().max() > 1e-6, (level, seen)
+            nn.init.zeros_(feedback.weight)
+
+
+@pytest.mark.parametrize("height", [1, 2, 5])
+@pytest.mark.parametrize("scale", SCALES)
+def test_reduction_is_that_of_the_protocol(scale, height):
+    depth = torch.rand(2, 1, height * scale, 3 * scale, dtype=torch.float64)
+    low = make_low_resolution(depth, scale, "dkn")
+    result = reduction(low, -2, scale) @ depth @ reduction(low, -1, scale).T
+    torch.testing.assert_close(result, low, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_back_projection_nears_what_reduces_to_the_given_depth_and_the_truth(scale):
+    truth = torch.rand(2, 1, 8 * scale, 9 * scale, dtype=torch.float64)
+    low = make_low_resolution(truth, scale, "dkn")
+    estimate = truth + 0.1 * F.interpolate(torch.randn_like(low), truth.shape[-2:], mode="bilinear")
+
+    def missing(depth: Tensor) -> float:
+        return (make_low_resolution(depth, scale, "dkn") - low).square().mean().item() ** 0.5
+
+    once, twice = back_project(estimate, low, 1), back_project(estimate, low, 2)
+    assert missing(twice) < missing(once) / 2 < missing(estimate) / 4
+    assert (twice - truth).square().mean() < (once - truth).square().mean() < (estimate - truth).square().mean()
+    torch.testing.assert_close(back_project(truth, low, 2), truth, rtol=0, atol=1e-6)
+
+
+def test_the_network_back_projects_after_every_pass_in_full_precision(monkeypatch):
+    net = DDFUpNet(replace(SMALL, passes=2, back_projections=2))
+    nn.init.normal_(net.net.result.weight, std=0.01)
+    plain = DDFUpNet(replace(net.config, passes=1, back_projections=0))
+    plain.load_state_dict(net.state_dict(), strict=False)
+    steps = []
+
+    def counted(depth: Tensor, low: Tensor, n: int) -> Tensor:
+        steps.append((n, depth.dtype))
+        return back_project(depth, low, n)
+
+    monkeypatch.setattr(models, "back_project", counted)
+    low, rgb = random_pair(4, 8, 9)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        result, before = net(low, rgb), plain(low, rgb)
+    assert steps == [(2, torch.float32)] * 2
+    torch.testing.assert_close(result, back_project(before, low, 2), rtol=0, atol=1e-4)
+    assert (result - before).abs().max() > 1e-2
 
 
 def test_other_widths_and_kernels():

@@ -36,8 +36,11 @@ def folder(tmp_path, monkeypatch) -> Path:
         depth[20:40, 10:50] = rng.integers(1000, 3000)
         cv2.imwrite(str(pairs / f"{scene}_depth.png"), depth)
         cv2.imwrite(str(pairs / f"{scene}_rgb.png"), (depth // 20).astype(np.uint8)[..., None].repeat(3, 2))
-    small = classmethod(lambda cls, name, scale, sensor=False: cls(name, scale, 16, 1, sensor=sensor))
-    monkeypatch.setattr(DDFUpNetConfig, "named", small)
+
+    def small(cls, name, scale, sensor=False, **changes):
+        return cls(name, scale, 16, 1, sensor=sensor, **changes)
+
+    monkeypatch.setattr(DDFUpNetConfig, "named", classmethod(small))
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     monkeypatch.setitem(RECIPES, "tiny", STAGES)
     return pairs

@@ -56,15 +56,25 @@ def test_no_seam_can_be_found(name, small_tiles, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("architecture", "sensor"), [("base", False), ("base", True), ("paper", False), ("pac-net", False), ("djf", False)]
+    ("architecture", "changes"),
+    [
+        ("base", {}),
+        ("base", {"sensor": True}),
+        ("base", {"passes": 2, "back_projections": 2}),
+        ("paper", {}),
+        ("pac-net", {}),
+        ("djf", {}),
+    ],
 )
-def test_tiles_that_see_enough_give_the_whole_to_rounding(architecture, sensor, small_tiles, monkeypatch):
+def test_tiles_that_see_enough_give_the_whole_to_rounding(architecture, changes, small_tiles, monkeypatch):
     torch.manual_seed(0)
     trunk_blocks = 1 if architecture == "base" else 0
-    net = DDFUpNet(DDFUpNetConfig(architecture, 4, width=16, trunk_blocks=trunk_blocks, sensor=sensor)).eval()
+    net = DDFUpNet(DDFUpNetConfig(architecture, 4, width=16, trunk_blocks=trunk_blocks, **changes)).eval()
     last = {"base": "result", "pac-net": "decoder.2", "djf": "joint.4"}.get(architecture)
     if last:
         torch.nn.init.normal_(net.get_parameter(f"net.{last}.weight"), std=0.5)
+    for feedback in net.net.feedback.values() if changes.get("passes") else ():
+        torch.nn.init.normal_(feedback.weight, std=0.05)
     low, rgb, valid = inputs(90, 31, 4)
     with torch.inference_mode():
         expected = net(low, rgb.float() / 255, valid)
@@ -75,7 +85,9 @@ def test_tiles_that_see_enough_give_the_whole_to_rounding(architecture, sensor, 
 
 def test_means_come_from_the_whole_image(small_tiles, monkeypatch):
     torch.manual_seed(0)
-    net = DDFUpNet(DDFUpNetConfig("base", 4, width=16, trunk_blocks=1)).eval()
+    net = DDFUpNet(DDFUpNetConfig("base", 4, width=16, trunk_blocks=1, passes=2)).eval()
+    for feedback in net.net.feedback.values():
+        torch.nn.init.normal_(feedback.weight, std=0.05)
     seen = []
     forward = DDFUpNet.forward_part
 
@@ -87,10 +99,11 @@ def test_means_come_from_the_whole_image(small_tiles, monkeypatch):
     low, rgb, valid = inputs(60, 75, 4)
     small_tiles(48, 4)
     run_network(net, low, rgb, valid)
-    assert set(seen[0]) == set() and set(seen[-1]) == {1, 2}
+    assert set(seen[0]) == set() and set(seen[-1]) == {0, 1, 2, 3}
     with torch.inference_mode():
-        expected = forward(net, low, rgb.float() / 255, valid, {}, 2).mean((2, 3))
-    torch.testing.assert_close(seen[-1][2], expected, rtol=0, atol=1e-5)
+        for up in range(4):
+            expected = forward(net, low, rgb.float() / 255, valid, {}, up).mean((2, 3))
+            torch.testing.assert_close(seen[-1][up], expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(("size", "tile", "margin"), [(100, 40, 10), (7, 40, 10), (41, 40, 10), (33, 4, 1), (1, 8, 2)])

@@ -59,8 +59,12 @@ def folder(tmp_path_factory) -> Path:
 
 def make_small(patch: pytest.MonkeyPatch) -> None:
     """Networks of 10,000 parameters, and no TensorBoard, which takes seconds to import."""
-    small = classmethod(lambda cls, name, scale, sensor=False: cls(name, scale, 16, int(name == "base"), sensor=sensor))
-    patch.setattr(DDFUpNetConfig, "named", small)
+
+    def small(cls, name, scale, sensor=False, **changes):
+        size = {"trunk_blocks": 1, "passes": 2} if name == "base" else {"trunk_blocks": 0}
+        return cls(name, scale, 16, sensor=sensor, **(size | changes))
+
+    patch.setattr(DDFUpNetConfig, "named", classmethod(small))
     patch.setitem(sys.modules, "torch.utils.tensorboard", None)
 
 
@@ -191,7 +195,7 @@ def test_metrics(finished):
 
 def test_record_in_the_weights(folder, finished):
     config, record = read_metadata(finished / "model.safetensors")
-    assert config == DDFUpNetConfig(scale=2, width=16, trunk_blocks=1)
+    assert config == CONFIG.network_config()
     assert record["config"] == asdict(CONFIG)
     assert (record["config"]["protocol"], record["config"]["seed"], record["steps"]) == ("dkn", 5, 6)
     assert record["data"] == {"title": f"{folder.name}, split train", "images": 4, "scenes": 4}
@@ -266,11 +270,11 @@ def test_start_from_weights_of_another_scale(folder, tmp_path):
     assert {"net.trunk.0.first.weight", "net.up.1.spatial.weight", "net.result.weight"} <= set(fitting)
     assert "net.up.3.spatial.weight" in set(found) - set(given)
     torch.manual_seed(config.seed)
-    start = DDFUpNet(DDFUpNetConfig(scale=8, width=16, trunk_blocks=1)).state_dict()
+    start = DDFUpNet(config.network_config()).state_dict()
     assert all(torch.equal(found[name], start[name]) for name in set(found) - set(fitting))
 
 
-@pytest.mark.parametrize("more", [{"trunk_blocks": 3}, {"fine_blocks": 2}])
+@pytest.mark.parametrize("more", [{"trunk_blocks": 3}, {"fine_blocks": 2}, {"passes": 2}])
 def test_a_longer_network_starts_as_the_shorter_one(more):
     torch.manual_seed(0)
     config = DDFUpNetConfig(scale=4, width=16, trunk_blocks=1)
@@ -279,6 +283,20 @@ def test_a_longer_network_starts_as_the_shorter_one(more):
     assert copy_fitting(short, long) == len(short.state_dict())
     inputs = torch.rand(1, 1, 9, 8), torch.rand(1, 3, 36, 32)
     assert torch.equal(short(*inputs), long(*inputs))
+
+
+@pytest.mark.parametrize(
+    ("changes", "steps"),
+    [
+        ({}, 2),
+        ({"protocol": "pac"}, 0),
+        ({"sensor": True}, 0),
+        ({"architecture": "paper"}, 0),
+        ({"network": {"back_projections": 1}}, 1),
+    ],
+)
+def test_base_back_projects_where_the_reduction_is_known(changes, steps):
+    assert TrainConfig(**({"scale": 4, "steps": 1} | changes)).network_config().back_projections == steps
 
 
 def test_resuming_needs_no_weights_that_it_started_from(folder, tmp_path):
@@ -487,7 +505,7 @@ def test_a_network_for_sensors_starts_from_one_that_is_not(tmp_path):
     valid = torch.rand(1, 1, 16, 16) > 0.5
     with torch.no_grad():
         result = sensor(low, rgb, valid)
-        expected = clean.net(low, rgb, None, {}, 0)
+        expected = clean(low, rgb)
     residual = result[:, :1] - F.pixel_shuffle(F.conv2d(extrapolate(low, 2), sensor.net.cubic_taps), 4)
     of_clean = expected - F.interpolate(low, scale_factor=4, mode="bicubic", align_corners=False)
     inside = (..., slice(20, -20), slice(20, -20))  # contrast beyond the border is another
