@@ -83,6 +83,8 @@ from depthup.weights import save_weights
         ((*GOOD, "--model", "x8"), 2, ["x8: no such model", "x2, x4"]),
         (("upsample", "rgb.png", "depth.png", "-o", "none/out.png"), 1, ["none/out.png", "does not exist"]),
         (("upsample", "rgb.png", "depth.png", "-o", "existing.png"), 1, ["existing.png", "exists already"]),
+        (("upsample", "rgb.png", "depth.png", "-o", "existing.png", "--model", "x5"), 2, ["x5", "no such model"]),
+        (("upsample", "rgb.png", "depth.png", "-o", "existing.png", "--ply", "cloud.ply"), 2, ["--intrinsics"]),
         (("upsample", "rgb.png", "depth.png", "-o", "folder.png"), 1, ["folder.png", "is a folder"]),
         (("upsample", "rgb.png", "depth.png", "-o", "out.jpg"), 2, ["out.jpg", ".png, .tif"]),
         ((*GOOD, "--preview", "existing.png"), 1, ["existing.png", "exists already"]),

@@ -31,7 +31,6 @@ def upsample_files(
         InputError: a file is bad, or cannot be written.
         UsageError: options contradict each other.
     """
-    check_outputs(out, [path for path in (rgb, depth, mask, confidence) if path], overwrite)
     if (out.needs_camera or options.alignment) and not out.camera:
         raise UsageError(
             "upsample: --align, --ply and --normals need the camera; expected --intrinsics fx,fy,cx,cy or a file"
@@ -39,6 +38,7 @@ def upsample_files(
     upsampler = Upsampler(options.model, options.device)
     if out.confidence and options.model:
         upsampler.check_tells_error()
+    check_outputs(out, [path for path in (rgb, depth, mask, confidence) if path], overwrite)
     pair = read_pair(rgb, depth, options, mask, confidence, out.camera)
     check_pair(out, upsampler, pair, options, rgb)
     upsampler.warm_up(pair.rgb, pair.depth, options.size)  # loading is not part of the time
