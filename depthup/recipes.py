@@ -36,6 +36,8 @@ _ALL_OF_X4 = (
     _X4_DEEP | _CALM | {"steps": 5000},
     _X4_DEEP | _CALM | {"steps": 3000, "learning_rate": 4e-4},
 )
+_TWICE: Stage = {"network": {}}  # as `base` is now
+_X4_TWICE = _X4_DEEP | _TWICE | {"rescale": 0.2, "weight_decay": 0.01, "learning_rate": 1.6e-3, "ema_decay": 0.9995}
 _X8_STRONG = _X8_LONG | _STRONG | {"steps": 12000}
 _X16_STRONG = _X16_LONG | _STRONG | {"steps": 12000}
 _X16 = (*_X8_AGAIN, _X16_LONG, _X16_STRONG, _X16_STRONG | {"steps": 6000})
@@ -53,7 +55,7 @@ _ALL_OF_FAST_X8 = (_FAST_X4, _FAST_X8, _FAST_X8 | _FAST_AGAIN | {"steps": 4000})
 _ALL_OF_FAST_X16 = (_FAST_X4, _FAST_X8, _FAST_X16, _FAST_X16 | _FAST_AGAIN | {"steps": 2000})
 
 RECIPES: dict[str, tuple[Stage, ...]] = {
-    "x4": _ALL_OF_X4,
+    "x4": (*_ALL_OF_X4, _X4_TWICE | {"steps": 16000}),
     "x8": (*_X8, _X8_STRONG, _X8_LONG | _MERGED | {"steps": 8000}, _X8_LONG | _CALM | {"steps": 4000, "keep": 0.5}),
     "x16": _ALL_OF_X16,
     "x4-pac": (
@@ -72,6 +74,8 @@ RECIPES: dict[str, tuple[Stage, ...]] = {
         _X16_LONG | _MERGED | {"steps": 8000},
         _X16_LONG | _MERGED | {"protocol": "pac", "steps": 5000},
         _X16_LONG | _CALM | {"protocol": "pac", "steps": 3000, "keep": 0.5},
+        _X16_STRONG | _TWICE | {"protocol": "pac", "steps": 7000},
+        _X16_LONG | _CALM | _TWICE | {"protocol": "pac", "steps": 4000, "keep": 0.5},
     ),
     "fast-x4": _ALL_OF_FAST_X4,
     "fast-x8": _ALL_OF_FAST_X8,
