@@ -173,7 +173,7 @@ def reduction(low: Tensor, dim: int, scale: int) -> Tensor:
     return (weight / weight.sum(1, keepdim=True)).to(low.dtype)
 
 
-def back_project(depth: Tensor, low: Tensor, steps: int) -> Tensor:
+def back_project(depth: Tensor, low: Tensor, valid: Tensor | None, steps: int) -> Tensor:
     """Bring an estimate nearer to those whose anti-aliased bicubic reduction is the given depth (Irani, Peleg, 1991).
 
     No such estimate is farther from the truth than its nearest one is. Two steps are within 0.05 % of the limit.
@@ -181,13 +181,17 @@ def back_project(depth: Tensor, low: Tensor, steps: int) -> Tensor:
     Args:
         depth: `[B, 1, s*h, s*w]`, float32.
         low: `[B, 1, h, w]`, what it should be reduced.
+        valid: `[B, 1, h, w]`, 0 where `low` was filled, and nothing is to be added; without it all counts.
         steps: how often what is missing, interpolated, is added.
     """
     scale = depth.shape[-1] // low.shape[-1]
     with torch.autocast(low.device.type, enabled=False):  # in bf16 it would be off by centimetres
         rows, columns = (reduction(low, dim, scale) for dim in (-2, -1))
         for _ in range(steps):
-            depth = depth + bicubic(low - rows @ depth @ columns.T, depth)
+            missing = low - rows @ depth @ columns.T
+            if valid is not None:
+                missing = missing * valid.to(low.dtype)
+            depth = depth + bicubic(missing, depth)
     return depth
 
 
@@ -337,7 +341,7 @@ class BaseNet(nn.Module):
             result = self.result(x)
             depth = start + RESIDUAL_SCALE * result[:, :1]
             if self.back_projections:
-                depth = back_project(depth, low, self.back_projections)
+                depth = back_project(depth, low, valid, self.back_projections)
             if turn + 1 < self.passes:
                 correction = (depth - start) / RESIDUAL_SCALE
                 features[self.levels] = F.pixel_unshuffle(features[self.levels - 1], 2)
@@ -380,8 +384,8 @@ class DDFUpNet(nn.Module):
         Args:
             low: `[B, 1, h, w]`, normalised so that the low-resolution image has minimum 0 and maximum 1; no NaN.
             rgb: `[B, 3, scale*h, scale*w]`, 0..1.
-            valid: `[B, 1, h, w]`, 1 where `low` was measured and 0 where it was filled; only a network for sensors
-                sees it, and takes everything as measured without it.
+            valid: `[B, 1, h, w]`, 1 where `low` was measured and 0 where it was filled; without it everything counts as
+                measured. Only a network for sensors sees it; in others it says where not to back-project.
 
         Returns:
             `[B, 1, scale*h, scale*w]`, in the normalised units of `low`; of a network for sensors `[B, 2, ...]`, where

@@ -315,10 +315,26 @@ def test_back_projection_nears_what_reduces_to_the_given_depth_and_the_truth(sca
     def missing(depth: Tensor) -> float:
         return (make_low_resolution(depth, scale, "dkn") - low).square().mean().item() ** 0.5
 
-    once, twice = back_project(estimate, low, 1), back_project(estimate, low, 2)
+    once, twice = (back_project(estimate, low, None, n) for n in (1, 2))
     assert missing(twice) < missing(once) / 2 < missing(estimate) / 4
     assert (twice - truth).square().mean() < (once - truth).square().mean() < (estimate - truth).square().mean()
-    torch.testing.assert_close(back_project(truth, low, 2), truth, rtol=0, atol=1e-6)
+    torch.testing.assert_close(back_project(truth, low, None, 2), truth, rtol=0, atol=1e-6)
+
+
+def test_filled_samples_are_not_back_projected():
+    net = DDFUpNet(replace(SMALL, back_projections=2))
+    nn.init.normal_(net.net.result.weight, std=0.01)
+    low, rgb = random_pair(4, 12, 16)
+    valid = torch.ones_like(low)
+    with torch.no_grad():
+        whole = net(low, rgb)
+        assert torch.equal(net(low, rgb, valid), whole)
+        valid[..., 8:] = 0
+        part = net(low, rgb, valid)
+        net.net.back_projections = 0
+        none = net(low, rgb)
+    torch.testing.assert_close(part[..., :12], whole[..., :12], rtol=0, atol=1e-3)
+    assert torch.equal(part[..., 44:], none[..., 44:]) and not torch.equal(whole[..., 44:], none[..., 44:])
 
 
 def test_the_network_back_projects_after_every_pass_in_full_precision(monkeypatch):
@@ -328,16 +344,16 @@ def test_the_network_back_projects_after_every_pass_in_full_precision(monkeypatc
     plain.load_state_dict(net.state_dict(), strict=False)
     steps = []
 
-    def counted(depth: Tensor, low: Tensor, n: int) -> Tensor:
+    def counted(depth: Tensor, low: Tensor, valid: Tensor | None, n: int) -> Tensor:
         steps.append((n, depth.dtype))
-        return back_project(depth, low, n)
+        return back_project(depth, low, valid, n)
 
     monkeypatch.setattr(models, "back_project", counted)
     low, rgb = random_pair(4, 8, 9)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         result, before = net(low, rgb), plain(low, rgb)
     assert steps == [(2, torch.float32)] * 2
-    torch.testing.assert_close(result, back_project(before, low, 2), rtol=0, atol=1e-4)
+    torch.testing.assert_close(result, back_project(before, low, None, 2), rtol=0, atol=1e-4)
     assert (result - before).abs().max() > 1e-2
 
 
