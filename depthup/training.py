@@ -373,11 +373,15 @@ def make_optimisers(model: DDFUpNet, config: TrainConfig) -> dict[str, torch.opt
     return optimisers
 
 
+OF_SENSORS = {"net.depth.weight": 1, "net.result.weight": 0, "net.result.bias": 0}
+"""Tensor of which networks for sensors have more channels than others -> the dimension of these channels."""
+
+
 def copy_fitting(source: DDFUpNet, target: DDFUpNet) -> int:
     """Copy every tensor that both have in the same shape, such as the octaves that two scales share.
 
-    A network for sensors takes over what another has: its further input and output start at zero. Further residual
-    blocks start as the identity, so that a longer network does what the shorter one did.
+    A network for sensors takes over what another has: its further input and output start at zero; the other way around
+    they are dropped. Further residual blocks start as the identity, so that a longer network does what the shorter did.
 
     Returns:
         How many tensors were copied.
@@ -390,11 +394,14 @@ def copy_fitting(source: DDFUpNet, target: DDFUpNet) -> int:
     for name, t in known.items():
         if name not in state:
             continue
-        if state[name].shape == t.shape:
+        ours = state[name].shape
+        channel = OF_SENSORS.get(name)
+        if ours == t.shape:
             state[name] = t
-        elif name in ("net.depth.weight", "net.result.weight", "net.result.bias") and not source.config.sensor:
+        elif channel is not None and ours[:channel] + ours[channel + 1 :] == t.shape[:channel] + t.shape[channel + 1 :]:
+            both = min(ours[channel], t.shape[channel])
             state[name] = torch.zeros_like(state[name])
-            state[name][tuple(slice(n) for n in t.shape)] = t
+            state[name].narrow(channel, 0, both).copy_(t.narrow(channel, 0, both))
         else:
             continue
         copied += 1

@@ -513,6 +513,26 @@ def test_a_network_for_sensors_starts_from_one_that_is_not(tmp_path):
     assert torch.equal(result[:, 1:], torch.full_like(result[:, 1:], -5.0))
 
 
+def test_a_network_starts_from_one_for_sensors():
+    torch.manual_seed(0)
+    config = DDFUpNetConfig(scale=4, width=16, trunk_blocks=1, sensor=True)
+    sensor, clean = DDFUpNet(config), DDFUpNet(replace(config, sensor=False))
+    torch.nn.init.normal_(sensor.net.result.weight)
+    copy_fitting(sensor, clean)
+    for name, of_clean in clean.state_dict().items():
+        of_sensor = sensor.state_dict()[name]
+        assert torch.equal(of_clean, of_sensor[tuple(slice(n) for n in of_clean.shape)]), name
+
+
+@pytest.mark.parametrize("width", [8, 24])
+def test_another_width_takes_over_what_fits(width):
+    source = DDFUpNet(DDFUpNetConfig(scale=4, width=16, trunk_blocks=1))
+    target = DDFUpNet(DDFUpNetConfig(scale=4, width=width, trunk_blocks=1, sensor=True))
+    before = target.state_dict()["net.depth.weight"].clone()
+    assert copy_fitting(source, target) < len(source.state_dict())
+    assert torch.equal(target.state_dict()["net.depth.weight"], before)
+
+
 def test_the_expected_error_is_learned_from_the_errors_alone():
     log_error = torch.zeros(1, 1, 8, 8, requires_grad=True)
     prediction = torch.full((1, 1, 8, 8), 2.0, requires_grad=True)
