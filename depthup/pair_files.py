@@ -121,10 +121,6 @@ def camera_of(camera: Camera, image: np.ndarray, path: Path) -> Camera:
         raise InputError(f"{path}: its {error}") from None
 
 
-MANY_OVERSHOOTS = 1e-3
-"""A few pixels overshoot beside thin things; more than this fraction is worth a word."""
-
-
 def upsample_pair(upsampler: Upsampler, pair: PairArrays, options: PairOptions, name: str) -> Upsampled:
     """Upsample what was read; `name` is what to call the pair in messages.
 
@@ -147,10 +143,6 @@ def upsample_pair(upsampler: Upsampler, pair: PairArrays, options: PairOptions, 
     overshoots = run.depth < np.nanmin(pair.depth) / 2
     if not overshoots.any():
         return run
-    if overshoots.mean() > MANY_OVERSHOOTS:
-        becomes = "that of pixels around" if options.fill == "all" else "unknown"
-        count = np.count_nonzero(overshoots)
-        log.warning("%s: %d pixels came out below half the nearest sample and become %s", name, count, becomes)
     for plane in (run.depth, run.expected_error):
         if plane is not None and options.fill == "all":
             plane[:] = fill_from_nearest(plane, ~overshoots)

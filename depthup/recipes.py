@@ -68,6 +68,8 @@ RECIPES: dict[str, tuple[Stage, ...]] = {
         _X8_STRONG | {"protocol": "pac", "steps": 6000},
         _X8_LONG | _MERGED | {"protocol": "pac", "steps": 6000},
         _X8_LONG | _CALM | {"protocol": "pac", "steps": 3000, "keep": 0.5},
+        _X8_STRONG | _TWICE | {"protocol": "pac", "steps": 5500},
+        _X8_LONG | _CALM | _TWICE | {"protocol": "pac", "steps": 1800, "keep": 0.5},
     ),
     "x16-pac": (
         *_ALL_OF_X16,

@@ -367,11 +367,9 @@ def test_what_overshoots_a_depth_edge_is_unknown(place, depthup_):
     stored = cv2.imread("out.png", cv2.IMREAD_UNCHANGED)
     assert (stored == 0).any() and (stored[stored > 0] >= 50).all()
     assert 0 < (stored == 0).mean() < 0.1
-    lost = f"{np.count_nonzero(stored == 0)} pixels came out below half the nearest sample and become"
-    assert f"{lost} unknown" in result.err
     known = stored > 0
     result = depthup_("upsample", "rgb.png", "edge.png", "-o", "all.png", "--model", "bicubic", "--fill", "all")
-    assert result.code == 0 and "100.0 % known" in result.err and f"{lost} that of pixels around" in result.err
+    assert result.code == 0 and "100.0 % known" in result.err
     every = cv2.imread("all.png", cv2.IMREAD_UNCHANGED)
     np.testing.assert_array_equal(every[known], stored[known])
     for row, column in np.argwhere(~known):  # the edge is vertical: what is nearest stands in the same row

@@ -205,7 +205,7 @@ def test_a_larger_scale_can_start_from_a_smaller_one(scale):
 def test_configuration():
     config = DDFUpNetConfig.named("paper", 8)
     assert (config.width, config.kernel_size, config.octaves) == (32, 5, 3)
-    assert DDFUpNetConfig.named("base", 16) == DDFUpNetConfig(scale=16, trunk_blocks=5)
+    assert DDFUpNetConfig.named("base", 16) == DDFUpNetConfig(scale=16, trunk_blocks=5, passes=2)
     for each in (config, DDFUpNetConfig(scale=16, width=32, trunk_blocks=2, kernel_size=5)):
         assert DDFUpNetConfig(**each.to_dict()) == each
     with pytest.raises(FrozenInstanceError):
