@@ -176,7 +176,7 @@ def reduction(low: Tensor, dim: int, scale: int) -> Tensor:
 def back_project(depth: Tensor, low: Tensor, valid: Tensor | None, steps: int) -> Tensor:
     """Bring an estimate nearer to those whose anti-aliased bicubic reduction is the given depth (Irani, Peleg, 1991).
 
-    No such estimate is farther from the truth than its nearest one is. Two steps are within 0.05 % of the limit.
+    The nearest of these is no farther from the truth than the estimate was. Two steps come within 0.05 % of its RMSE.
 
     Args:
         depth: `[B, 1, s*h, s*w]`, float32.
@@ -312,6 +312,7 @@ class BaseNet(nn.Module):
             guidance[level] = g
             if level < self.levels:
                 unshuffled[level] = F.pixel_unshuffle(g, 2)
+        guidance[0] = F.pixel_shuffle(self.finest_guidance(guidance[1]), 2)
         around = extrapolate(low, 2) if self.sensor else F.pad(low, (2, 2, 2, 2), mode="replicate")
         mean = F.avg_pool2d(around, 5, stride=1)
         seen_depth = [low - 0.5, (low - mean) * CONTRAST_GAIN]
@@ -326,12 +327,11 @@ class BaseNet(nn.Module):
             for level in range(self.levels, 0, -1):
                 name, number = str(level), turn * self.levels + self.levels - level
                 seen = unshuffled[level - 1] if level > 1 else guidance[1]
-                finer = guidance[level - 1] if level > 1 else F.pixel_shuffle(self.finest_guidance(guidance[1]), 2)
                 reduced = self.reduce[name](x)
                 if number == until:
                     return reduced
                 up = self.up[name](reduced, torch.cat([x, seen], 1), means.get(number))
-                x = self.join[name](torch.cat([up, finer], 1))
+                x = self.join[name](torch.cat([up, guidance[level - 1]], 1))
                 x = F.relu(x + fed_back[level - 1] if turn else x)
                 if level > 1:
                     x = self.block[name](x)
