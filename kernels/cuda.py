@@ -177,6 +177,9 @@ def plan_backward(
     grad_out = grad_out.contiguous(memory_format=operation.memory_format)
     grad_x, grad_channel, grad_spatial = (torch.empty_like(t) for t in (x, channel_filter, spatial_filter))
     gather = operation.per_pixel("grad_x", (grad_out, channel_filter, spatial_filter, grad_x))
+    if operation.channels_last:  # planar threads share more of what they read: copies and all, they are faster
+        operation = _Operation(x.contiguous(), channel_filter, spatial_filter, dilation, stride, scale, combine)
+        grad_out = grad_out.contiguous()
     launches = gather, *operation.grad_filters(grad_out, grad_channel, grad_spatial)
     return Plan((grad_x, grad_channel, grad_spatial), launches)
 
