@@ -1,6 +1,8 @@
 """DDF and DDF-Up against convolutions, an unfolded PyTorch version, a CARAFE-like reassembly and a plain copy.
 
-python benchmarks/operation.py [ROUNDS]
+python benchmarks/operation.py [ROUNDS [float32|bfloat16]]
+
+On a GPU, ratios are of the GPU's time alone (`gpu_ms`), and `median_ms` has the launches from Python in it.
 """
 
 from __future__ import annotations
@@ -9,12 +11,13 @@ import sys
 
 import torch
 import torch.nn.functional as F
-from timing import peak_and_now, print_table, restart_peak, time_in_turn, write_results
+from timing import peak_and_now, print_table, restart_peak, time_in_turn, time_on_gpu, write_results
 from torch import Tensor
 
 from depthup.kernels import ddf, ddf_up, use_backend
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+DTYPE = getattr(torch, sys.argv[2]) if len(sys.argv) > 2 else torch.float32
 # the network's own, then the paper's: one 2 x 256 x 200 x 300, and 256 channels at 7 to 224 pixels
 DDF_SHAPES = [(1, 64, 240, 320), (4, 256, 28, 28), (2, 256, 200, 300), (32, 256, 7, 7), (32, 256, 14, 14)]
 DDF_SHAPES += [(32, 256, size, size) for size in ((28,) if DEVICE == "cpu" else (28, 56, 112, 224))]
@@ -24,7 +27,7 @@ COPY = "copy of the same bytes"
 
 
 def random(*shape: int) -> Tensor:
-    return torch.randn(*shape, device=DEVICE)
+    return torch.randn(*shape, device=DEVICE, dtype=DTYPE)
 
 
 def copy_of(floats: int):
@@ -35,13 +38,16 @@ def copy_of(floats: int):
 
 
 def measure(operation: str, shape: tuple[int, ...], candidates: dict, floats: int, rounds: int) -> list[dict]:
-    times = time_in_turn(candidates | {COPY: copy_of(floats)}, rounds)
-    copy, first = times[COPY]["median_ms"], next(iter(times.values()))["median_ms"]
-    facts = {"operation": operation, "shape": "x".join(map(str, shape)), "megabytes": 4e-6 * floats}
+    candidates = candidates | {COPY: copy_of(floats)}
+    times = time_in_turn(candidates, rounds)
+    if DEVICE == "cuda":
+        on_gpu = time_on_gpu(candidates, rounds)
+        times = {name: t | on_gpu[name] for name, t in times.items()}
+    compared = "gpu_ms" if DEVICE == "cuda" else "median_ms"
+    copy, first = times[COPY][compared], next(iter(times.values()))[compared]
+    facts = {"operation": operation, "shape": "x".join(map(str, shape)), "megabytes": DTYPE.itemsize * 1e-6 * floats}
     return [
-        facts
-        | {"candidate": name, "times the first": t["median_ms"] / first, "fraction of copy": copy / t["median_ms"]}
-        | t
+        facts | {"candidate": name, "times the first": t[compared] / first, "fraction of copy": copy / t[compared]} | t
         for name, t in times.items()
     ]
 
@@ -153,23 +159,21 @@ def main() -> None:
     torch.manual_seed(0)
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 15
     rows = []
+    if DEVICE == "cuda":
+        torch.cuda.set_stream(torch.cuda.Stream())  # the default one cannot be recorded
+        torch.backends.cudnn.benchmark = True  # or its convolutions are slower than they need be
     for shape in DDF_SHAPES:
         rows += measure_ddf(*shape, rounds=rounds)
     for shape in UP_SHAPES:
         rows += measure_ddf_up(*shape, rounds=rounds)
-    columns = [
-        "operation",
-        "shape",
-        "candidate",
-        "median_ms",
-        "min_ms",
-        "max_ms",
-        "times the first",
-        "fraction of copy",
-    ]
+    columns = ["operation", "shape", "candidate", "median_ms", "min_ms", "max_ms"]
+    columns += ["gpu_ms", "gpu_min_ms", "gpu_max_ms"] if DEVICE == "cuda" else []
+    columns += ["times the first", "fraction of copy"]
     print_table(rows, columns)
-    print(f"\n{rounds} rounds, float32, k = 3, in turn; written to {write_results('operation', rows)}")
-    if DEVICE == "cpu":
+    dtype = str(DTYPE).removeprefix("torch.")
+    place = write_results("operation" if dtype == "float32" else f"operation-{dtype}", rows)
+    print(f"\n{rounds} rounds, {dtype}, k = 3, in turn; written to {place}")
+    if (DEVICE, dtype) == ("cpu", "float32"):
         memory = measure_memory("ddf", random(1, 64, 240, 320), [random(1, 64, 3, 3), random(1, 9, 240, 320)], ddf)
         up = [random(1, 4, 16, 3, 3), random(1, 4, 9, 240, 320)]
         memory += measure_memory("ddf_up x2", random(1, 16, 240, 320), up, lambda *t: ddf_up(*t, 2))

@@ -15,10 +15,15 @@ import torch
 RESULTS = Path(__file__).parent / "results"
 
 
+ENOUGH_MS = 1.0  # of a GPU's time in one measurement
+MOST_CALLS = 50
+
+
 def time_in_turn(candidates: dict[str, Callable[[], object]], rounds: int) -> dict[str, dict[str, float]]:
     """Milliseconds of every candidate: one call each per round, so that a machine that drifts is fair to all.
 
-    The first two rounds are not counted.
+    The first two rounds are not counted. On a GPU these are times with the launches from Python; `on_gpu` has them
+    without.
     """
     taken: dict[str, list[float]] = {name: [] for name in candidates}
     for turn in range(rounds + 2):
@@ -33,6 +38,42 @@ def time_in_turn(candidates: dict[str, Callable[[], object]], rounds: int) -> di
         name: {"median_ms": statistics.median(times), "min_ms": min(times), "max_ms": max(times), "rounds": rounds}
         for name, times in taken.items()
     }
+
+
+def time_on_gpu(candidates: dict[str, Callable[[], object]], rounds: int) -> dict[str, dict[str, float]]:
+    """As `time_in_turn`, of the GPU alone: every candidate's kernels are recorded as a CUDA graph of some calls.
+
+    Everything that the candidates read must come from torch's current stream, and that must not be the default one.
+    """
+    graphs: dict[str, tuple[torch.cuda.CUDAGraph, int]] = {}
+    for name, call in candidates.items():
+        call()
+        calls = max(1, min(MOST_CALLS, int(ENOUGH_MS / max(_by_events(call), 1e-3))))
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
+            for _ in range(calls):
+                call()
+        graphs[name] = graph, calls
+    taken: dict[str, list[float]] = {name: [] for name in graphs}
+    for turn in range(rounds + 2):
+        for name, (graph, calls) in graphs.items():
+            milliseconds = _by_events(graph.replay) / calls
+            if turn >= 2:
+                taken[name].append(milliseconds)
+    return {
+        name: {"gpu_ms": statistics.median(times), "gpu_min_ms": min(times), "gpu_max_ms": max(times)}
+        for name, times in taken.items()
+    }
+
+
+def _by_events(call: Callable[[], object]) -> float:
+    """Milliseconds between two events around a call."""
+    before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    before.record()
+    call()
+    after.record()
+    after.synchronize()
+    return before.elapsed_time(after)
 
 
 def restart_peak() -> None:
