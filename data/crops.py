@@ -1,6 +1,7 @@
 """Training crops: pairs decoded once into compact memory, and batches that depend on seed and step alone."""
 
 import queue
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch.utils.data import DataLoader, Dataset
 
 from depthup.data.errors import InputError
 from depthup.data.low_resolution import PROTOCOLS, crop_to_multiple, make_low_resolution
@@ -54,14 +56,14 @@ class CachedPairs:
     Args:
         dataset: where the pairs come from.
         progress: called in this thread with (pairs decoded, pairs in all) after each pair.
-        workers: decoding threads.
+        workers: decoding threads; without it some more than there are cores.
 
     Raises:
         InputError: a file of the data set is bad.
     """
 
     def __init__(
-        self, dataset: PairDataset, progress: Callable[[int, int], None] | None = None, workers: int = 2
+        self, dataset: PairDataset, progress: Callable[[int, int], None] | None = None, workers: int | None = None
     ) -> None:
         self.names, self.scenes = list(dataset.names), list(dataset.scenes)
         self.unit, self.title, self.border = dataset.unit, dataset.title, dataset.border
@@ -143,7 +145,7 @@ class CropSampler:
         batch_size: crops in a batch, B.
         seed: >= 0.
         candidates: positions drawn for a crop; 1 = uniform.
-        workers: threads that compute the error tables at the start.
+        workers: threads that compute the error tables at the start; without it some more than there are cores.
         sensor: whether low-resolution depth is what a random `Sensor` measures, holes and all, instead of the
             protocol's; RGB is then sometimes softened too, and depth sometimes a plane.
         rescale: how often, 0..1, a crop is a larger part of the image, reduced by 0.5 to 1: scale augmentation.
@@ -167,7 +169,7 @@ class CropSampler:
         batch_size: int,
         seed: int,
         candidates: int = 4,
-        workers: int = 2,
+        workers: int | None = None,
         sensor: bool = False,
         rescale: float = 0.0,
         augmentation: str = "standard",
@@ -433,18 +435,52 @@ def _jitter_strongly(colours: np.ndarray, rng: np.random.Generator) -> np.ndarra
     return np.clip(mixed @ values.reshape(3, -1), 0, 1).reshape(values.shape)
 
 
-def prefetch(sampler: CropSampler, start: int, stop: int, workers: int = 1) -> Iterator[dict[str, torch.Tensor]]:
-    """Batches of steps start..stop-1 in order, made ahead by background threads; the same for any number of them.
+def prefetch(
+    sampler: CropSampler, start: int, stop: int, workers: int = 1, processes: int = 0
+) -> Iterator[dict[str, torch.Tensor]]:
+    """Batches of steps start..stop-1 in order, made ahead in the background; the same for any number of workers.
 
     Args:
         sampler: what makes a batch.
         start: first step.
         stop: step after the last.
         workers: threads; each is at most two batches ahead.
+        processes: so many forked processes instead of threads, which share one interpreter and cannot feed a GPU; their
+            batches are in pinned memory where there is one.
 
     Yields:
         What `CropSampler.batch` returns.
     """
+    return _by_processes(sampler, start, stop, processes) if processes else _by_threads(sampler, start, stop, workers)
+
+
+class _Batches(Dataset):
+    def __init__(self, sampler: CropSampler):
+        self.sampler = sampler
+
+    def __getitem__(self, step: int) -> dict[str, torch.Tensor]:
+        return self.sampler.batch(step)
+
+
+def _begin(worker: int) -> None:
+    """In a new process: Ctrl-C is for its parent, and the other cores are for its siblings."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(0)
+
+
+def _by_processes(sampler: CropSampler, start: int, stop: int, processes: int) -> Iterator[dict[str, torch.Tensor]]:
+    yield from DataLoader(
+        _Batches(sampler),
+        batch_size=None,
+        sampler=range(start, stop),
+        num_workers=processes,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_begin,
+        multiprocessing_context="fork",
+    )
+
+
+def _by_threads(sampler: CropSampler, start: int, stop: int, workers: int) -> Iterator[dict[str, torch.Tensor]]:
     pending: queue.SimpleQueue = queue.SimpleQueue()
     closed = threading.Event()
 

@@ -34,7 +34,7 @@ def save_checkpoint(path: Path, state: Any, config: dict, data: dict) -> None:
         "data": data,
         "step": state.step,
         "seconds": state.seconds,
-        "losses": state.losses,
+        "losses": [float(loss) for loss in state.losses],
         "param_groups": {name: kept["param_groups"] for name, kept in optimisers.items()},
     }
     metadata = {"format": FORMAT, "facts": json.dumps(facts)}

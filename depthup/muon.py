@@ -59,19 +59,20 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """One step; parameters without a gradient stay."""
         for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None]
+            if not params:
+                continue
+            for p in params:
+                if not self.state[p]:
+                    self.state[p]["momentum"] = torch.zeros_like(p)
+            gradients, averages = [p.grad for p in params], [self.state[p]["momentum"] for p in params]
+            torch._foreach_lerp_(averages, gradients, 1 - group["momentum"])
+            torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
             alike: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = defaultdict(list)
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
-                state = self.state[p]
-                if not state:
-                    state["momentum"] = torch.zeros_like(p)
-                average = state["momentum"].lerp_(p.grad, 1 - group["momentum"])
-                ahead = p.grad.lerp(average, group["momentum"]).flatten(1)
-                alike[ahead.shape[0], ahead.shape[1]].append((p, ahead))
+            for p, ahead in zip(params, torch._foreach_lerp(gradients, averages, group["momentum"]), strict=True):
+                alike[len(p), p[0].numel()].append((p, ahead))
             for shape, pairs in alike.items():
                 size = group["lr"] * RMS_OF_ADAM * max(shape) ** 0.5
-                steps = orthogonalise(torch.stack([ahead for _, ahead in pairs]))
-                for (p, _), step in zip(pairs, steps, strict=True):
-                    p.mul_(1 - group["lr"] * group["weight_decay"])
-                    p.sub_(step.reshape(p.shape), alpha=size)
+                steps = orthogonalise(torch.stack([ahead.flatten(1) for _, ahead in pairs]))
+                those = [p for p, _ in pairs]
+                torch._foreach_add_(those, [s.view_as(p) for s, p in zip(steps, those, strict=True)], alpha=-size)

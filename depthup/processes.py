@@ -18,6 +18,9 @@ from torch import Tensor, nn
 
 from depthup.data import InputError
 
+MOST_FEEDERS = 12
+"""Processes that make batches for the GPUs of a machine: some 4000 crops of 192 pixels a second."""
+
 
 @dataclass(frozen=True)
 class Processes:
@@ -37,24 +40,31 @@ class Processes:
     def first(self) -> bool:
         return self.rank == 0
 
+    @property
+    def feeders(self) -> int:
+        """How many processes more make batches for this one; 0 if a thread keeps up, or nothing else can be had."""
+        if self.device.type != "cuda" or not hasattr(os, "fork"):
+            return 0
+        return max(1, min(MOST_FEEDERS, os.cpu_count() or 1) // self.count)
+
     def share(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """This process's part of a batch, on its device; parts are equally large, or a ValueError is raised."""
         size = len(next(iter(batch.values())))
         if size % self.count:
             raise ValueError(f"a batch of {size} cannot be shared by {self.count} processes, expected a multiple")
-        return {name: t[self.rank :: self.count].to(self.device) for name, t in batch.items()}
+        return {name: t[self.rank :: self.count].to(self.device, non_blocking=True) for name, t in batch.items()}
 
-    def average(self, model: nn.Module, loss: Tensor) -> float:
+    def average(self, model: nn.Module, loss: Tensor) -> Tensor:
         """Replace every gradient by its mean over all processes; returns that of the loss."""
         if self.count == 1:
-            return float(loss)
+            return loss
         values = [loss, *(p.grad for p in model.parameters() if p.grad is not None)]
         flat = torch.cat([t.flatten() for t in values])
         dist.all_reduce(flat)
         flat /= self.count
         for t, mean in zip(values, flat.split([t.numel() for t in values]), strict=True):
             t.copy_(mean.view_as(t))
-        return float(loss)
+        return loss
 
     def agree(self, *values: float) -> list[float]:
         """The largest of what the processes say, for every value."""

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from depthup import __version__
+from depthup.capture import Captured
 from depthup.checkpoint import load_checkpoint, save_checkpoint
 from depthup.data import (
     AUGMENTATIONS,
@@ -46,6 +47,9 @@ AT_THE_RIM = re.compile(
 
 UNSUPPORTED_WEIGHT = 0.25
 """Weight of the pixels inside a hole of the sensor, which can only be guessed."""
+
+SECONDS_BETWEEN_READINGS = 0.5
+"""Of the loss, for progress: a GPU that is asked after every step is waited for after every step."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +161,8 @@ class TrainState:
     anchor: dict[str, Tensor] = field(default_factory=dict)  # what it started from, if the result keeps some of it
     step: int = 0
     seconds: float = 0.0
-    losses: list[float] = field(default_factory=list)  # of the steps since the last one that was logged
+    losses: list[Tensor] = field(default_factory=list)  # of the steps since the last one that was logged
+    captured: Captured | None = None  # on a GPU, loss and gradients; the only thing that no checkpoint holds
 
 
 def train(
@@ -232,18 +237,21 @@ def train(
     except OSError as error:
         raise InputError(f"{out}: cannot be written ({error.strerror}); expected a folder for the run") from None
     began, before = time.monotonic(), state.seconds
+    shown, read = "", -math.inf
 
     with stop_on_signal() as stopped:
-        for batch in prefetch(sampler, state.step, config.steps or 2**62):
+        for batch in prefetch(sampler, state.step, config.steps or 2**62, processes=processes.feeders):
             done, stop = processes.agree(_done(config, state), stopped())
             if done >= 1 or stop:
                 break
             rate = learning_rate(config, state.step, done)
             state.losses.append(train_step(config, state, batch, rate, processes))
             state.seconds = before + time.monotonic() - began
-            tick(f"step {state.step}, loss {state.losses[-1]:.2f} cm", _done(config, state))
+            if state.seconds - read > SECONDS_BETWEEN_READINGS:
+                shown, read = f", loss {float(state.losses[-1]):.2f} cm", state.seconds
+            tick(f"step {state.step}{shown}", _done(config, state))
             if log and state.step % config.checkpoint_every == 0:
-                mean = sum(state.losses) / len(state.losses)
+                mean = _mean(state.losses)
                 log.write(state, loss=mean, learning_rate=rate)
                 report(f"step {state.step}: loss {mean:.2f} cm, {_minutes(state)}")
                 state.losses.clear()
@@ -262,7 +270,7 @@ def train(
             report(f"validating on {len(held_out.all)} held-out images")
             summary = validate(state, held_out.all, config).summary()
             if state.losses:
-                log.write(state, loss=sum(state.losses) / len(state.losses))
+                log.write(state, loss=_mean(state.losses))
             log.write(state, validation_rmse=summary["rmse"])
         log.close()
         record |= {"steps": state.step, "minutes": round(state.seconds / 60, 1), "validation": summary}
@@ -322,6 +330,10 @@ def error_loss(log_error: Tensor, prediction: Tensor, depth: Tensor) -> Tensor:
 
 def _done(config: TrainConfig, state: TrainState) -> float:
     return state.seconds / (60 * config.minutes) if config.minutes else state.step / config.steps
+
+
+def _mean(losses: list[Tensor]) -> float:
+    return float(torch.stack(losses).double().mean())
 
 
 def _minutes(state: TrainState) -> str:
@@ -428,7 +440,8 @@ def _restore(checkpoint: Path, device: torch.device, data: dict) -> tuple[TrainC
             if config.keep:
                 state.anchor[name] = tensors["anchor"][name].to(t.device)
         torch.set_rng_state(tensors["random"]["cpu"])
-        state.step, state.seconds, state.losses = facts["step"], facts["seconds"], facts.get("losses", [])
+        state.step, state.seconds = facts["step"], facts["seconds"]
+        state.losses = [torch.tensor(value, device=device) for value in facts.get("losses", [])]
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise InputError(f"{checkpoint}: is of another version of depthup ({reason}); expected one of this") from None
@@ -437,25 +450,14 @@ def _restore(checkpoint: Path, device: torch.device, data: dict) -> tuple[TrainC
 
 def train_step(
     config: TrainConfig, state: TrainState, batch: dict[str, Tensor], rate: float, processes: Processes = ALONE
-) -> float:
-    """One step of the optimisers at a learning rate, and of the averaged weights; returns the loss in centimetres."""
-    batch = processes.share(batch)
-    low, low_range, valid = _fill(batch["low"]), batch["low_range"], batch["low"].isfinite()
-    with torch.autocast(low.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-        rgb = batch["rgb"].contiguous(memory_format=torch.channels_last)
-        result = state.model(normalise(low, low_range), rgb, valid).float()
-    depth = denormalise(result[:, :1], low_range)
-    if config.sensor:
-        supported = F.interpolate(valid.float(), scale_factor=config.scale)
-        weight = UNSUPPORTED_WEIGHT + (1 - UNSUPPORTED_WEIGHT) * supported
-        value = loss(depth, batch["depth"], config.rmse_weight, weight)
-        log_error = result[:, 1:] + (low_range[:, 1] - low_range[:, 0]).log().view(-1, 1, 1, 1)
-        value = value + error_loss(log_error, depth, batch["depth"])
-    else:
-        value = loss(depth, batch["depth"], config.rmse_weight)
-    state.model.zero_grad(set_to_none=True)
-    value.backward()
-    mean_loss = processes.average(state.model, value.detach())
+) -> Tensor:
+    """One step of the optimisers at a learning rate, and of the averaged weights; returns the loss in centimetres.
+
+    The loss stays on its device, and a GPU may still be at work on it: to read it is to wait.
+    """
+    known = {"low": _fill(batch["low"]), "valid": batch["low"].isfinite()}
+    own = processes.share(batch | known)
+    mean_loss = processes.average(state.model, _gradients(config, state, own))
     torch.nn.utils.clip_grad_norm_(state.model.parameters(), config.gradient_clip)
     for optimiser in state.optimisers.values():
         for group in optimiser.param_groups:
@@ -466,7 +468,38 @@ def train_step(
         current = state.model.state_dict()
         torch._foreach_lerp_(list(state.ema.values()), [current[name] for name in state.ema], 1 - decay)
     state.step += 1
-    return mean_loss
+    return mean_loss.clone()
+
+
+def _gradients(config: TrainConfig, state: TrainState, batch: dict[str, Tensor]) -> Tensor:
+    """The loss of a batch; leaves its gradient in the network's parameters. A GPU does both as one CUDA graph."""
+
+    def compute(batch: dict[str, Tensor]) -> Tensor:
+        state.model.zero_grad(set_to_none=True)
+        value = _objective(config, state.model, batch)
+        value.backward()
+        return value.detach()
+
+    if batch["low"].device.type != "cuda":
+        return compute(batch)
+    if state.captured is None:
+        state.captured = Captured(compute, batch)
+    return state.captured(batch)
+
+
+def _objective(config: TrainConfig, model: DDFUpNet, batch: dict[str, Tensor]) -> Tensor:
+    """What is minimised, for a batch whose `low` is filled and whose `valid` tells where it was not."""
+    low, low_range, valid = batch["low"], batch["low_range"], batch["valid"]
+    with torch.autocast(low.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+        rgb = batch["rgb"].contiguous(memory_format=torch.channels_last)
+        result = model(normalise(low, low_range), rgb, valid).float()
+    depth = denormalise(result[:, :1], low_range)
+    if not config.sensor:
+        return loss(depth, batch["depth"], config.rmse_weight)
+    supported = F.interpolate(valid.float(), scale_factor=config.scale)
+    weight = UNSUPPORTED_WEIGHT + (1 - UNSUPPORTED_WEIGHT) * supported
+    log_error = result[:, 1:] + (low_range[:, 1] - low_range[:, 0]).log().view(-1, 1, 1, 1)
+    return loss(depth, batch["depth"], config.rmse_weight, weight) + error_loss(log_error, depth, batch["depth"])
 
 
 def _fill(low: Tensor) -> Tensor:
@@ -474,10 +507,10 @@ def _fill(low: Tensor) -> Tensor:
     if not low.isnan().any():
         return low
     images = []
-    for image in low.cpu().double().numpy()[:, 0]:
+    for image in low.double().numpy()[:, 0]:
         valid = ~np.isnan(image)
         images.append(fill_from_nearest(image, valid) if valid.any() else np.zeros_like(image))
-    return torch.from_numpy(np.stack(images))[:, None].to(low)
+    return torch.from_numpy(np.stack(images))[:, None].to(low.dtype)
 
 
 def validate(state: TrainState, dataset: PairDataset, config: TrainConfig) -> Evaluation:

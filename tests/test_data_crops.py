@@ -191,23 +191,24 @@ def test_every_pair_once_per_epoch(cached):
     assert len({tuple(epoch) for epoch in epochs}) > 1
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("workers", [{"workers": 1}, {"workers": 2}, {"workers": 3}, {"processes": 2}], ids=str)
 def test_prefetch_is_the_same_for_any_number_of_workers(cached, workers):
     crops, expected = sampler(cached), sampler(cached)
-    batches = list(prefetch(crops, 3, 15, workers))
+    batches = list(prefetch(crops, 3, 15, **workers))
     assert len(batches) == 12
     assert all(same(batch, expected.batch(step)) for step, batch in enumerate(batches, 3))
 
 
-def test_prefetch_may_be_left_early_and_passes_errors_on(cached):
-    batches = prefetch(sampler(cached), 0, 10**9)
+@pytest.mark.parametrize("processes", [0, 2])
+def test_prefetch_may_be_left_early_and_passes_errors_on(cached, processes):
+    batches = prefetch(sampler(cached), 0, 2**62, processes=processes)
     next(batches)
     batches.close()
-    assert list(prefetch(sampler(cached), 5, 5)) == []
+    assert list(prefetch(sampler(cached), 5, 5, processes=processes)) == []
     crops = sampler(cached)
     crops.batch = lambda step: 1 // 0
     with pytest.raises(ZeroDivisionError):
-        next(prefetch(crops, 0, 3))
+        next(prefetch(crops, 0, 3, processes=processes))
 
 
 def test_hard_places_are_preferred():
