@@ -125,7 +125,7 @@ class TrainConfig:
         if not 0 <= self.keep < 1:
             raise ValueError(f"keep: got {self.keep}, expected a fraction from 0 to below 1")
         if self.keep and not self.init:
-            raise ValueError(f"keep: got {self.keep} without weights to start from; expected init, too")
+            raise ValueError(f"keep: got {self.keep} without weights to start from (init), expected both")
         if self.augmentation not in AUGMENTATIONS:
             raise ValueError(f"augmentation: got {self.augmentation!r}, expected one of {', '.join(AUGMENTATIONS)}")
         if self.optimiser not in ("muon", "adamw"):

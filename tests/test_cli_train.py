@@ -34,6 +34,8 @@ TINY = ("--scale", "2", "--epochs", "4", "--batch-size", "2", "--crop-size", "32
         ((*TRAIN, "--epochs", "1", "--architecture", "huge"), 2, ["--architecture", "huge"]),
         ((*TRAIN, "--epochs", "1", "--architecture", "djf", "--sensor"), 2, ["sensor: got True", "'djf'"]),
         ((*TRAIN, "--epochs", "1", "--architecture", "djf", "--init", "x4"), 1, ["x4: none of its tensors fits"]),
+        (("train", "--data", "box", "--out", "run", "--epochs", "1", "--crop-size", "30"), 2, ["--crop-size: got 30"]),
+        ((*TRAIN, "--epochs", "1", "--keep", "0.5"), 2, ["--keep: got 0.5 without weights to start from"]),
         ((*TRAIN, "--resume"), 1, ["checkpoint.safetensors: no such file"]),
         (("train", "--data", "box", "--out", "run", "--epochs", "1"), 1, ["box", "holds no pairs"]),
         (("train", "--data", "motorcycle", "--out", "run", "--epochs", "1"), 2, ["motorcycle is one pair"]),

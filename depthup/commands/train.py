@@ -50,18 +50,24 @@ def train_run(
     if not resume and (minutes is None) == (epochs is None):
         raise UsageError("train: expected exactly one of --minutes, --epochs and --recipe")
     if not resume:
+        _config(minutes, 1, settings)  # wrong usage is told before anything is looked at
         _check_no_run(out, processes)
     training, validation = training_data(data, out, invalid)
     steps = -(-len(training) * epochs // batch_size) if epochs else 0
     if started and epochs and started["steps"] != steps:
         length = f"--minutes {started['minutes']}" if started["minutes"] else f"{started['steps']} steps"
         raise UsageError(f"{out}: was started with {length}, and --resume keeps to it; got {steps} (--epochs {epochs})")
+    config = _config(minutes, steps or 1, settings)
+    return _train_facts(train(training, validation, config, out, resume, report, progress, processes))
+
+
+def _config(minutes: float | None, steps: int, settings: dict) -> TrainConfig:
+    """A run of so many minutes or, without them, of so many steps; UsageError for settings that cannot be."""
     try:
-        config = TrainConfig(minutes=minutes or 0.0, steps=steps or (0 if minutes else 1), **settings)
+        return TrainConfig(minutes=minutes or 0.0, steps=0 if minutes else steps, **settings)
     except ValueError as error:
         name, fault = str(error).split(": ", 1)
         raise UsageError(f"--{name.replace('_', '-')}: {fault}") from None
-    return _train_facts(train(training, validation, config, out, resume, report, progress, processes))
 
 
 def is_recipe(out: Path) -> bool:
