@@ -27,6 +27,7 @@ _X8 = (_X4, _X8_FIRST, _X8_SECOND, _MUON | _LARGE_CROPS | {"scale": 8, "network"
 _X8_AGAIN = (*_X8, _X8_LONG | {"steps": 5000})
 _X16_LONG = _LONG | _LARGE_CROPS | {"scale": 16, "steps": 7000}
 _STRONG: Stage = {"rescale": 0.5, "augmentation": "strong", "weight_decay": 0.05, "ema_decay": 0.9995}
+_GENTLY = _STRONG | {"rescale": 0.4, "weight_decay": 0.03, "learning_rate": 1.4e-3}
 _MERGED = _STRONG | {"augmentation": "merged"}
 _CALM: Stage = {"rescale": 0.2, "weight_decay": 0.01, "learning_rate": 8e-4}
 _ALL_OF_X4 = (
@@ -38,6 +39,7 @@ _ALL_OF_X4 = (
 )
 _TWICE: Stage = {"network": {}}  # as `base` is now
 _X4_TWICE = _X4_DEEP | _TWICE | {"rescale": 0.2, "weight_decay": 0.01, "learning_rate": 1.6e-3, "ema_decay": 0.9995}
+_X4_PAC = _X4_DEEP | _TWICE | {"protocol": "pac"}
 _X8_STRONG = _X8_LONG | _STRONG | {"steps": 12000}
 _X16_STRONG = _X16_LONG | _STRONG | {"steps": 12000}
 _X16 = (*_X8_AGAIN, _X16_LONG, _X16_STRONG, _X16_STRONG | {"steps": 6000})
@@ -56,12 +58,20 @@ _ALL_OF_FAST_X16 = (_FAST_X4, _FAST_X8, _FAST_X16, _FAST_X16 | _FAST_AGAIN | {"s
 
 RECIPES: dict[str, tuple[Stage, ...]] = {
     "x4": (*_ALL_OF_X4, _X4_TWICE | {"steps": 16000}),
-    "x8": (*_X8, _X8_STRONG, _X8_LONG | _MERGED | {"steps": 8000}, _X8_LONG | _CALM | {"steps": 4000, "keep": 0.5}),
-    "x16": _ALL_OF_X16,
+    "x8": (
+        *_X8,
+        _X8_STRONG,
+        _X8_LONG | _MERGED | {"steps": 8000},
+        _X8_LONG | _CALM | {"steps": 4000, "keep": 0.5},
+        _X8_LONG | _TWICE | _GENTLY | {"steps": 5500},
+    ),
+    "x16": (*_ALL_OF_X16, _X16_LONG | _TWICE | _GENTLY | {"steps": 6500}),
     "x4-pac": (
         *_ALL_OF_X4,
         _X4_DEEP | {"protocol": "pac", "steps": 12000, "weight_decay": 0.01},
         _X4_DEEP | _CALM | {"protocol": "pac", "steps": 4000, "learning_rate": 6e-4},
+        _X4_PAC | _GENTLY | {"steps": 6000, "weight_decay": 0.01, "learning_rate": 1.6e-3},
+        _X4_PAC | _CALM | {"steps": 4000, "ema_decay": 0.999},
     ),
     "x8-pac": (
         *_X8,
@@ -70,6 +80,8 @@ RECIPES: dict[str, tuple[Stage, ...]] = {
         _X8_LONG | _CALM | {"protocol": "pac", "steps": 3000, "keep": 0.5},
         _X8_STRONG | _TWICE | {"protocol": "pac", "steps": 5500},
         _X8_LONG | _CALM | _TWICE | {"protocol": "pac", "steps": 1800, "keep": 0.5},
+        _X8_STRONG | _TWICE | {"protocol": "pac", "steps": 6694, "batch_size": 12, "crop_size": 256},  # on a GPU
+        _X8_LONG | _CALM | _TWICE | {"protocol": "pac", "steps": 5000, "keep": 0.5},
     ),
     "x16-pac": (
         *_ALL_OF_X16,
@@ -78,6 +90,8 @@ RECIPES: dict[str, tuple[Stage, ...]] = {
         _X16_LONG | _CALM | {"protocol": "pac", "steps": 3000, "keep": 0.5},
         _X16_STRONG | _TWICE | {"protocol": "pac", "steps": 7000},
         _X16_LONG | _CALM | _TWICE | {"protocol": "pac", "steps": 4000, "keep": 0.5},
+        _X16_STRONG | _TWICE | {"protocol": "pac", "steps": 7964, "batch_size": 8, "crop_size": 256},  # on a GPU
+        _X16_LONG | _CALM | _TWICE | {"protocol": "pac", "steps": 3000, "keep": 0.5},
     ),
     "fast-x4": _ALL_OF_FAST_X4,
     "fast-x8": _ALL_OF_FAST_X8,
