@@ -18,6 +18,9 @@ from torch import Tensor, nn
 
 from depthup.data import InputError
 
+MOST_ON_ONE_CORE = 4
+"""Training processes without a GPU, however few cores there are; hundreds take all memory."""
+
 MOST_FEEDERS = 12
 """Processes that make batches for the GPUs of a machine: some 4000 crops of 192 pixels a second."""
 
@@ -97,6 +100,9 @@ def joined_processes(count: int = 1, command: Sequence[str] = ()) -> Iterator[Pr
         return
     if not started_by_another and 0 < gpus < count:
         raise InputError(f"--processes: got {count}, expected at most {gpus}, one for each GPU")
+    most = max(MOST_ON_ONE_CORE, os.cpu_count() or 1)
+    if not started_by_another and not gpus and count > most:
+        raise InputError(f"--processes: got {count}, expected at most {most} on this processor")
     place, others = ("env://", []) if started_by_another else _start_others(count, command)
     rank, count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", count))
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if gpus else torch.device("cpu")

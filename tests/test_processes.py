@@ -74,6 +74,14 @@ def load_start(out: Path) -> dict[str, torch.Tensor]:
     return DDFUpNet(read_metadata(out / "model.safetensors")[0]).state_dict()
 
 
+def test_hundreds_of_processes_on_a_cpu_are_refused(folder, tmp_path):
+    process = train(folder, tmp_path / "run", *OPTIONS, "--epochs", "1", "--processes", "600")
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "--processes: got 600, expected at most" in errors
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("what", ["stop the first", "kill another"])
 def test_ends_of_a_run(folder, tmp_path, what):
