@@ -200,6 +200,8 @@ def train(
     checkpoint = out / "checkpoint.safetensors"
     if checkpoint.exists() and not resume:
         raise InputError(f"{out}: holds a run already; expected --resume to go on with it, or another folder")
+    if not resume and (out / "model.safetensors").exists():
+        raise InputError(f"{out / 'model.safetensors'}: exists already; expected another folder for the run")
     if resume and not checkpoint.exists():
         raise InputError(f"{checkpoint}: no such file; expected the checkpoint of a run to resume")
     tick = progress or (lambda what, fraction: None)

@@ -546,3 +546,10 @@ def test_the_expected_error_is_learned_from_the_errors_alone():
     assert prediction.grad is None
     torch.testing.assert_close(log_error[..., 4:].exp(), torch.full((1, 1, 8, 4), 0.1), rtol=0.02, atol=0)
     assert (log_error[..., :4] == 0).all()
+
+
+def test_weights_that_lie_in_the_folder_are_not_overwritten(folder, tmp_path):
+    (tmp_path / "model.safetensors").write_text("precious")
+    with pytest.raises(InputError, match=r"model\.safetensors: exists already"):
+        train(open_dataset(folder, "train"), open_dataset(folder, "val"), CONFIG, tmp_path)
+    assert (tmp_path / "model.safetensors").read_text() == "precious"
