@@ -230,16 +230,15 @@ class _Operation:
         )
 
     def grad_filters(self, grad_out: Tensor, grad_channel: Tensor, grad_spatial: Tensor) -> tuple[Launch, ...]:
-        """Both filter gradients in one reading of `x` and `grad_out`, then the sums over what blocks left apart."""
+        """Both filter gradients in one reading of `x` and `grad_out`, both planar, then the sums over blocks."""
         k = self.kernel_size
         tap_rows = k if k <= 7 else 1
         slots = 64
         aligned = _aligned((grad_out, self.x, self.spatial_filter, grad_spatial))
         pixels = self._pixels(HELD["grad_filters"] // (k * self.scale), aligned)
         totals = tap_rows * k * self.scale * slots // 32
-        staged = self._staged(32 if self.channels_last else 16, self.scale * self._padded_taps + totals)
-        vector, lanes = self._channels_together(12 // (k * self.scale), staged, aligned)
-        tile = _Tile(self.Ho, self.Wo, pixels, lanes, slots)
+        staged = self._staged(16, self.scale * self._padded_taps + totals)
+        tile = _Tile(self.Ho, self.Wo, pixels, 1, slots)
 
         blocks = self.B * tile.count * self.scale * (k // tap_rows)
         slices = min(_ceil_div(MANY_BLOCKS, blocks), _ceil_div(self.C, staged), MOST_SLICES)
@@ -251,7 +250,7 @@ class _Operation:
         threads = slots * tap_rows
         # Blocks a multiprocessor: the most for which registers do not spill.
         widens = self.x.itemsize < 4 and pixels == 1 and k > 3
-        together = 512 if self.channels_last or widens else 640
+        together = 512 if widens else 640
         resident = 1 if self._words > 1 else max(1, together // threads)
         constants = ("STAGED", staged), ("THREADS", threads), ("BLOCKS", resident), ("TAP_ROWS", tap_rows)
         tensors = grad_out, self.x, self.channel_filter, self.spatial_filter
@@ -259,7 +258,7 @@ class _Operation:
         sums = [(partial_channel, grad_channel)] + ([(partial_spatial, grad_spatial)] if slices > 1 else [])
         return (
             Launch(
-                Kernel("grad_filters", self.x.dtype, (*self._constants(aligned, pixels, vector, lanes), *constants)),
+                Kernel("grad_filters", self.x.dtype, (*self._constants(aligned, pixels, 1, 1), *constants)),
                 blocks * slices,
                 tile.threads * tap_rows,
                 (*tensors, *results, slices, slice_channels, *self._geometry(tile)),
