@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 
 import torch
-from timing import print_table, time_in_turn, time_on_gpu, write_results
+from timing import prepare_gpu, print_table, time_in_turn, time_on_gpu, write_results
 
 from depthup.models import DDFUpNet, DDFUpNetConfig
 
@@ -45,9 +45,7 @@ def measure(name: str, scale: int, changes: dict, width: int, height: int, preci
 
 def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 9
-    if DEVICE == "cuda":
-        torch.cuda.set_stream(torch.cuda.Stream())  # the default one cannot be recorded
-        torch.backends.cudnn.benchmark = True
+    prepare_gpu()
     networks = [network for network in NETWORKS if DEVICE == "cuda" or network[0] in ("fast", "base")]
     rows = [
         measure(*network, *size, precision, rounds)

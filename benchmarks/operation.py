@@ -11,7 +11,7 @@ import sys
 
 import torch
 import torch.nn.functional as F
-from timing import peak_and_now, print_table, restart_peak, time_in_turn, time_on_gpu, write_results
+from timing import peak_and_now, prepare_gpu, print_table, restart_peak, time_in_turn, time_on_gpu, write_results
 from torch import Tensor
 
 from depthup.kernels import ddf, ddf_up, use_backend
@@ -159,9 +159,7 @@ def main() -> None:
     torch.manual_seed(0)
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 15
     rows = []
-    if DEVICE == "cuda":
-        torch.cuda.set_stream(torch.cuda.Stream())  # the default one cannot be recorded
-        torch.backends.cudnn.benchmark = True  # or its convolutions are slower than they need be
+    prepare_gpu()
     for shape in DDF_SHAPES:
         rows += measure_ddf(*shape, rounds=rounds)
     for shape in UP_SHAPES:

@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ import torch
 RESULTS = Path(__file__).parent / "results"
 
 
+WARM_UPS = 2  # rounds that are not counted
 ENOUGH_MS = 1.0  # of a GPU's time in one measurement
 MOST_CALLS = 50
 
@@ -22,18 +24,17 @@ MOST_CALLS = 50
 def time_in_turn(candidates: dict[str, Callable[[], object]], rounds: int) -> dict[str, dict[str, float]]:
     """Milliseconds of every candidate: one call each per round, so that a machine that drifts is fair to all.
 
-    The first two rounds are not counted. On a GPU these are times with the launches from Python; `on_gpu` has them
-    without.
+    On a GPU these are times with the launches from Python; `time_on_gpu` has them without.
     """
-    taken: dict[str, list[float]] = {name: [] for name in candidates}
-    for turn in range(rounds + 2):
-        for name, call in candidates.items():
-            began = time.perf_counter()
-            call()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            if turn >= 2:
-                taken[name].append(1000 * (time.perf_counter() - began))
+
+    def by_the_clock(call: Callable[[], object]) -> float:
+        began = time.perf_counter()
+        call()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return 1000 * (time.perf_counter() - began)
+
+    taken = _in_turn({name: partial(by_the_clock, call) for name, call in candidates.items()}, rounds)
     return {
         name: {"median_ms": statistics.median(times), "min_ms": min(times), "max_ms": max(times), "rounds": rounds}
         for name, times in taken.items()
@@ -45,25 +46,34 @@ def time_on_gpu(candidates: dict[str, Callable[[], object]], rounds: int) -> dic
 
     Everything that the candidates read must come from torch's current stream, and that must not be the default one.
     """
-    graphs: dict[str, tuple[torch.cuda.CUDAGraph, int]] = {}
-    for name, call in candidates.items():
-        call()
-        calls = max(1, min(MOST_CALLS, int(ENOUGH_MS / max(_by_events(call), 1e-3))))
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
-            for _ in range(calls):
-                call()
-        graphs[name] = graph, calls
-    taken: dict[str, list[float]] = {name: [] for name in graphs}
-    for turn in range(rounds + 2):
-        for name, (graph, calls) in graphs.items():
-            milliseconds = _by_events(graph.replay) / calls
-            if turn >= 2:
-                taken[name].append(milliseconds)
+    measures = {name: _recorded(call) for name, call in candidates.items()}
+    taken = _in_turn(measures, rounds)
     return {
         name: {"gpu_ms": statistics.median(times), "gpu_min_ms": min(times), "gpu_max_ms": max(times)}
         for name, times in taken.items()
     }
+
+
+def _in_turn(measures: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """What each measured in every round, but for the first ones."""
+    taken: dict[str, list[float]] = {name: [] for name in measures}
+    for turn in range(rounds + WARM_UPS):
+        for name, measure in measures.items():
+            milliseconds = measure()
+            if turn >= WARM_UPS:
+                taken[name].append(milliseconds)
+    return taken
+
+
+def _recorded(call: Callable[[], object]) -> Callable[[], float]:
+    """Records a CUDA graph of some calls; what comes back replays it and gives the milliseconds of one of them."""
+    call()
+    calls = max(1, min(MOST_CALLS, int(ENOUGH_MS / max(_by_events(call), 1e-3))))
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
+        for _ in range(calls):
+            call()
+    return lambda: _by_events(graph.replay) / calls
 
 
 def _by_events(call: Callable[[], object]) -> float:
@@ -74,6 +84,13 @@ def _by_events(call: Callable[[], object]) -> float:
     after.record()
     after.synchronize()
     return before.elapsed_time(after)
+
+
+def prepare_gpu() -> None:
+    """What `time_on_gpu` needs, and convolutions as fast as they can be; nothing without a GPU."""
+    if torch.cuda.is_available():
+        torch.cuda.set_stream(torch.cuda.Stream())  # the default one cannot be recorded
+        torch.backends.cudnn.benchmark = True
 
 
 def restart_peak() -> None:
