@@ -457,8 +457,9 @@ def train_step(
 
     The loss stays on its device, and a GPU may still be at work on it: to read it is to wait.
     """
-    known = {"low": _fill(batch["low"]), "valid": batch["low"].isfinite()}
-    own = processes.share(batch | known)
+    own = processes.share(batch)
+    own |= {"low": _fill(own["low"]), "valid": own["low"].isfinite()}
+    own = {name: t.to(processes.device, non_blocking=True) for name, t in own.items()}
     mean_loss = processes.average(state.model, _gradients(config, state, own))
     torch.nn.utils.clip_grad_norm_(state.model.parameters(), config.gradient_clip)
     for optimiser in state.optimisers.values():
