@@ -8,18 +8,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from depthup.data import InputError
+
 
 @contextmanager
 def write_beside(path: str | Path) -> Iterator[Path]:
     """Gives a temporary path in the same folder and with the same ending; renames it to `path` if the block succeeds.
 
     If the block fails, the temporary file is removed and whatever was at `path` stays as it was.
+
+    Raises:
+        InputError: it cannot be written: the disk is full, say.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         yield temporary
         temporary.replace(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,20 +51,33 @@ def load_checkpoint(path: Path) -> tuple[dict[str, dict], dict]:
         InputError: the file is not a checkpoint of depthup.
     """
     tensors: dict[str, dict] = {"model": {}, "ema": {}, "anchor": {}, "optimiser": {}, "random": {}}
+    with _opened(path) as (file, facts):
+        for key in file.keys():  # noqa: SIM118 - not a dict
+            part, name = key.split("/", 1)
+            if part == "optimiser":
+                optimiser, index, moment = name.split("/")
+                of_one = tensors[part].setdefault(optimiser, {})
+                of_one.setdefault(int(index), {})[moment] = file.get_tensor(key)
+            else:
+                tensors[part][name] = file.get_tensor(key)
+    return tensors, facts
+
+
+def read_facts(path: Path) -> dict:
+    """The facts of a checkpoint alone, without its tensors; raises as `load_checkpoint`."""
+    with _opened(path) as (_, facts):
+        return facts
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, dict]]:
+    """A file and its facts; what is wrong with it while it is read is an InputError."""
     try:
         with safetensors.safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
                 raise InputError(f"{path}: its format is {metadata.get('format')}, expected {FORMAT}")
-            for key in file.keys():  # noqa: SIM118 - not a dict
-                part, name = key.split("/", 1)
-                if part == "optimiser":
-                    optimiser, index, moment = name.split("/")
-                    of_one = tensors[part].setdefault(optimiser, {})
-                    of_one.setdefault(int(index), {})[moment] = file.get_tensor(key)
-                else:
-                    tensors[part][name] = file.get_tensor(key)
-            return tensors, json.loads(metadata["facts"])
+            yield file, json.loads(metadata["facts"])
     except (OSError, safetensors.SafetensorError, KeyError, ValueError) as error:
         if isinstance(error, InputError):
             raise

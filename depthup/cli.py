@@ -8,6 +8,7 @@ import re
 import shlex
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -503,8 +504,8 @@ def train(
     as_json: JsonFlag = False,
 ) -> None:
     """Train a DDF-Up-Net, or another method to compare with; Ctrl-C saves, --resume goes on."""
-    from depthup.commands.train import is_recipe, train_recipe, train_run
-    from depthup.processes import joined_processes
+    from depthup.commands.train import carry_out, is_recipe, plan_recipe, plan_run
+    from depthup.processes import count_processes, joined_processes
 
     settings = {
         "scale": scale,
@@ -526,12 +527,14 @@ def train(
     }
     sources = {name: context.get_parameter_source(name) for name in context.params}
     given = {name for name, source in sources.items() if source and source.name == "COMMANDLINE"}
+    count = count_processes(processes)
+    if recipe is None and not (resume and is_recipe(out)):
+        plan = plan_run(data, out, minutes, epochs, resume, settings, given, count)
+    else:
+        plan = plan_recipe(data, out, recipe, resume, settings, given, count)
     command = ["-m", "depthup", *sys.argv[1:]]
     with joined_processes(processes, command) as together, progress_bar() as progress:
-        if recipe is None and not (resume and is_recipe(out)):
-            result = train_run(data, out, minutes, epochs, resume, settings, given, say, progress, together)
-        else:
-            result = train_recipe(data, out, recipe, resume, settings, given, say, progress, together)
+        result = carry_out(plan, say, progress, together)
     if not together.first:
         sys.exit(0 if result["finished"] else 130)
     if as_json:
@@ -609,6 +612,10 @@ def main() -> None:
 
     The exit code is 2 where the command line is wrong whatever the files hold, and 1 where a file or the machine is.
     """
+    for before, argument in pairwise(["argument 1", *sys.argv[1:]]):
+        if not argument or (argument.startswith("--") and argument.endswith("=")):  # Path("") is where one stands
+            say(f"depthup: {argument.rstrip('=') or before}: got no value, expected one; see --help")
+            sys.exit(2)
     try:
         with warnings_on_stderr():
             code = app(sys.argv[1:] or ["--help"], standalone_mode=False)

@@ -218,8 +218,5 @@ def _encode(path: Path, image: np.ndarray) -> bytes:
 
 
 def _write_bytes(path: Path, content: bytes) -> None:
-    try:
-        with write_beside(path) as temporary:
-            temporary.write_bytes(content)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+    with write_beside(path) as temporary:
+        temporary.write_bytes(content)

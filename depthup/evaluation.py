@@ -21,6 +21,7 @@ from depthup.metrics import (
     METRICS,
     Score,
     bootstrap_interval,
+    check_known,
     score,
 )
 from depthup.upsampling import Model, resolve_model, upsample
@@ -199,6 +200,17 @@ def evaluate_methods(
         )
         for method, own in zip(methods, scores, strict=True)
     ]
+
+
+def check_scorable(dataset: PairDataset, scale: int, protocol: str, sensor: Sensor | None = None) -> None:
+    """Raise InputError for a data set that `evaluate` cannot score, whatever the method, without doing it."""
+    if sensor:
+        check_metres(dataset)
+    nearest = Method("nearest", scale, "nearest")
+    for n in range(len(dataset)):
+        pair = dataset[n]
+        made = predict(pair, nearest, protocol, sensor)
+        check_known(pair.name, made.result, made.truth, dataset.border)
 
 
 def resolve_method(method: Method) -> Method:

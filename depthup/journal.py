@@ -99,8 +99,8 @@ class Journal:
         overwrite: whether results of other settings may be replaced; they are then forgotten.
 
     Raises:
-        InputError: the folder holds results of other settings.
-        OSError: the file cannot be read or written.
+        InputError: the folder holds results of other settings, or the file cannot be written.
+        OSError: the file cannot be read or added to.
     """
 
     def __init__(self, folder: Path, settings: Settings, overwrite: bool) -> None:
@@ -124,7 +124,7 @@ class Journal:
         self._file.close()
         try:
             self._write_anew()
-        except OSError:
+        except InputError:
             return
 
     def name(self, output: Path) -> str:

@@ -86,6 +86,17 @@ METRICS = (
 """Fields of `Score` of which an evaluation gives the mean over images."""
 
 
+def check_known(name: str, result: np.ndarray, truth: np.ndarray, border: int) -> None:
+    """Raise InputError if no pixel inside the border is known in both, as `score` does."""
+    found, true = _inside(border, result, truth)
+    if not (np.isfinite(found) & np.isfinite(true)).any():
+        raise InputError(f"{name}: no pixel inside a border of {border} is known in truth and result; expected some")
+
+
+def _inside(border: int, *images: np.ndarray) -> list[np.ndarray]:
+    return [image[border : -border or None, border : -border or None] for image in images]
+
+
 def score(
     name: str,
     scene: str,
@@ -109,13 +120,11 @@ def score(
     Raises:
         InputError: no pixel inside the border is known in both.
     """
-    inside = (slice(border, -border or None),) * 2
+    check_known(name, result, truth, border)
     # infinity minus infinity would warn, and is unknown as much as NaN
-    found, true = (np.where(np.isfinite(a), a, np.nan)[inside] * np.float64(factor) for a in (result, truth))
+    found, true = (np.where(np.isfinite(a), a, np.nan) * np.float64(factor) for a in _inside(border, result, truth))
     known = ~np.isnan(true)
     both = known & ~np.isnan(found)
-    if not both.any():
-        raise InputError(f"{name}: no pixel inside a border of {border} is known in truth and result; expected some")
     error = np.abs(found - true)
     absolute, positive = error[both], both & (true > 0)
     found_edges = depth_edges(np.where(both, found, np.nan))

@@ -8,7 +8,6 @@ from typing import BinaryIO
 import numpy as np
 
 from depthup.atomic import write_beside
-from depthup.data import InputError
 from depthup.depth_files import check_output
 
 PLY_SUFFIXES = (".ply",)
@@ -49,14 +48,11 @@ def write_ply(
     if faces is not None:
         _check_faces(faces, len(points))
     check_output(path, overwrite, PLY_SUFFIXES)
-    try:
-        with write_beside(path) as temporary, temporary.open("wb") as file:
-            file.write(_header(len(points), normals is not None, None if faces is None else len(faces)))
-            _write_vertices(file, points, colours, normals)
-            if faces is not None:
-                _write_faces(file, faces)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+    with write_beside(path) as temporary, temporary.open("wb") as file:
+        file.write(_header(len(points), normals is not None, None if faces is None else len(faces)))
+        _write_vertices(file, points, colours, normals)
+        if faces is not None:
+            _write_faces(file, faces)
 
 
 def _check_faces(faces: np.ndarray, points: int) -> None:

@@ -81,6 +81,28 @@ class Processes:
 ALONE = Processes(0, 1, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
 
+_OF_TORCHRUN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""Variables of the environment by which another program, or this one, says that processes train together."""
+
+
+def count_processes(asked: int) -> int:
+    """How many processes are to train together: as many as another program started, or as were asked for.
+
+    Raises:
+        InputError: the environment names a rank, but not all that belongs to it.
+    """
+    if "RANK" not in os.environ:
+        return asked
+    for name in _OF_TORCHRUN:
+        value = os.environ.get(name, "")
+        if not (value if name == "MASTER_ADDR" else value.isdecimal()):
+            raise InputError(
+                f"environment: RANK is set and {name} is {value!r}; expected {', '.join(_OF_TORCHRUN)} as torchrun "
+                "sets them, or none of them"
+            )
+    return int(os.environ["WORLD_SIZE"])
+
+
 @contextmanager
 def joined_processes(count: int = 1, command: Sequence[str] = ()) -> Iterator[Processes]:
     """This process, together with all that are to train with it.
@@ -91,7 +113,8 @@ def joined_processes(count: int = 1, command: Sequence[str] = ()) -> Iterator[Pr
         command: arguments for Python that lead another process to the same call.
 
     Raises:
-        InputError: there are fewer GPUs, or another process has failed; the last line it wrote is in the message.
+        InputError: there are fewer GPUs, the processes cannot meet, or another one has failed; the last line it wrote
+            is in the message.
     """
     gpus = torch.cuda.device_count()
     started_by_another = "RANK" in os.environ
@@ -103,8 +126,8 @@ def joined_processes(count: int = 1, command: Sequence[str] = ()) -> Iterator[Pr
     most = max(ALWAYS_ALLOWED, os.cpu_count() or 1)
     if not started_by_another and not gpus and count > most:
         raise InputError(f"--processes: got {count}, expected at most {most} on this processor")
+    rank, count = int(os.environ.get("RANK", 0)), count_processes(count)
     place, others = ("env://", []) if started_by_another else _start_others(count, command)
-    rank, count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", count))
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if gpus else torch.device("cpu")
     if gpus:
         torch.cuda.set_device(device)
@@ -117,6 +140,9 @@ def joined_processes(count: int = 1, command: Sequence[str] = ()) -> Iterator[Pr
             process.wait()
     except RuntimeError as error:  # of torch: the connection to another one is lost
         failed = [(process.returncode, said) for process, said in others if process.poll()]
+        if not failed and not dist.is_initialized():
+            reason = str(error).strip().splitlines()[0]
+            raise InputError(f"{place}: process {rank} of {count} cannot join the others ({reason})") from error
         if not failed:
             raise
         code, said = failed[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import re
 import time
@@ -27,13 +26,15 @@ from depthup.data import (
     CropSampler,
     InputError,
     PairDataset,
+    Sensor,
     SomePairs,
     prefetch,
 )
-from depthup.evaluation import Evaluation, evaluate
+from depthup.evaluation import Evaluation, check_scorable, evaluate
 from depthup.models import DDFUpNet, DDFUpNetConfig, denormalise, normalise
 from depthup.muon import Muon
 from depthup.processes import ALONE, Processes
+from depthup.run_folder import CHECKPOINT, WEIGHTS, RunLog, check_free
 from depthup.stopping import stop_on_signal
 from depthup.upsampling import fill_from_nearest
 from depthup.weights import load_model, read_metadata, save_weights
@@ -50,6 +51,9 @@ UNSUPPORTED_WEIGHT = 0.25
 
 SECONDS_BETWEEN_READINGS = 0.5
 """Of the loss, for progress: a GPU that is asked after every step is waited for after every step."""
+
+SECONDS_BETWEEN_CHECKPOINTS = 300.0
+"""At most, where `checkpoint_every` steps take longer."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ class TrainConfig:
             (WiSE-FT, Wortsman et al., CVPR 2022): a short training for other crops then forgets less.
         invalid: values of the depth files that the data sets were told to leave out, see `open_dataset`.
         validation_images: held-out images, evenly spread, that are scored during training; all are at its end.
-        validation_every, checkpoint_every: in steps.
+        validation_every, checkpoint_every: in steps; checkpoints are also made every five minutes.
     """
 
     scale: int
@@ -113,13 +117,14 @@ class TrainConfig:
     def __post_init__(self):
         if (self.minutes > 0) == (self.steps > 0):
             raise ValueError("minutes, steps: expected exactly one of them above 0")
+        for name in ("minutes", "learning_rate", "weight_decay"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name}: got {getattr(self, name)}, expected a finite number >= 0")
         self.network_config()  # raises for a scale or architecture that there is not
         if self.crop_size % self.scale:
             raise ValueError(f"crop_size: got {self.crop_size}, expected a multiple of the scale {self.scale}")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed: got {self.seed}, expected 0 to 2^63 - 1")
-        if not 0 <= self.learning_rate < math.inf:
-            raise ValueError(f"learning_rate: got {self.learning_rate}, expected a number >= 0")
         if not 0 <= self.rescale <= 1:
             raise ValueError(f"rescale: got {self.rescale}, expected a probability from 0 to 1")
         if not 0 <= self.keep < 1:
@@ -179,7 +184,7 @@ def train(
 
     `out` receives `model.safetensors` (the averaged weights), `checkpoint.safetensors`, `metrics.csv`, and TensorBoard
     files where TensorBoard is installed. Validation scenes are never trained on. Ctrl-C (SIGINT) or SIGTERM finishes
-    the step, saves a checkpoint and returns.
+    the step, saves a checkpoint and returns; a run that is killed goes on from its last checkpoint.
 
     Args:
         training, validation: pairs; no scene may be in both.
@@ -191,17 +196,16 @@ def train(
         processes: those that share every batch; only the first validates, reports and writes.
 
     Raises:
-        InputError: `out` holds a run and `resume` is False, or none and it is True; scenes overlap; bad data.
+        InputError: `out` holds a run and `resume` is False, or none and it is True; scenes overlap; bad data; the
+            training diverges.
         ValueError: the processes cannot share a batch equally.
     """
     shared = set(training.scenes) & set(validation.scenes)
     if shared:
         raise InputError(f"training and validation share {len(shared)} scenes, such as {min(shared)}; expected none")
-    checkpoint = out / "checkpoint.safetensors"
-    if checkpoint.exists() and not resume:
-        raise InputError(f"{out}: holds a run already; expected --resume to go on with it, or another folder")
-    if not resume and (out / "model.safetensors").exists():
-        raise InputError(f"{out / 'model.safetensors'}: exists already; expected another folder for the run")
+    checkpoint, weights = out / CHECKPOINT, out / WEIGHTS
+    if processes.first and not resume:
+        check_free(out, recipe=False)
     if resume and not checkpoint.exists():
         raise InputError(f"{checkpoint}: no such file; expected the checkpoint of a run to resume")
     tick = progress or (lambda what, fraction: None)
@@ -213,8 +217,7 @@ def train(
         config, state = _restore(checkpoint, processes.device, data)
         report(f"resumed {out} at step {state.step} after {_minutes(state)}")
     else:
-        state = start(config, processes.device)
-    weights = out / "model.safetensors"
+        state = start(config, processes.device, report)
     if resume and _done(config, state) >= 1 and weights.exists():
         final = read_metadata(weights)[1]
         if final["steps"] == state.step and final["validation"]:  # else it was stopped while it validated
@@ -225,6 +228,7 @@ def train(
     pairs = CachedPairs(training, lambda done, _: tick("reading pairs", done / both))
     sampler = make_sampler(pairs, config)
     scored = CachedPairs(validation, lambda done, _: tick("reading pairs", (len(pairs) + done) / both))
+    check_scorable(scored, config.scale, config.protocol, _sensor(config))
     held_out = SomePairs(scored, config.validation_images)
     parameters = state.model.parameter_count()
     report(
@@ -235,48 +239,59 @@ def train(
     record = _record(config, training, validation)
     try:
         out.mkdir(parents=True, exist_ok=True)  # not before the data are known to be good
-        log = _Log(out, state.step) if processes.first else None
+        if processes.first and not resume:
+            save_checkpoint(checkpoint, state, asdict(config), data)  # to resume, whatever happens
+        log = RunLog(out, state.step) if processes.first else None
     except OSError as error:
         raise InputError(f"{out}: cannot be written ({error.strerror}); expected a folder for the run") from None
     began, before = time.monotonic(), state.seconds
-    shown, read = "", -math.inf
+    shown, read, saved = "", -math.inf, before
 
     with stop_on_signal() as stopped:
         for batch in prefetch(sampler, state.step, config.steps or 2**62, processes=processes.feeders):
             done, stop = processes.agree(_done(config, state), stopped())
             if done >= 1 or stop:
                 break
-            rate = learning_rate(config, state.step, done)
-            state.losses.append(train_step(config, state, batch, rate, processes))
+            state.losses.append(train_step(config, state, batch, learning_rate(config, state.step, done), processes))
             state.seconds = before + time.monotonic() - began
             if state.seconds - read > SECONDS_BETWEEN_READINGS:
-                shown, read = f", loss {float(state.losses[-1]):.2f} cm", state.seconds
+                shown, read = f", loss {_finite(float(state.losses[-1]), config, state):.2f} cm", state.seconds
             tick(f"step {state.step}{shown}", _done(config, state))
-            if log and state.step % config.checkpoint_every == 0:
-                mean = _mean(state.losses)
-                log.write(state, loss=mean, learning_rate=rate)
-                report(f"step {state.step}: loss {mean:.2f} cm, {_minutes(state)}")
-                state.losses.clear()
+            regular = state.step % config.checkpoint_every == 0
+            if log and (regular or state.seconds - saved > SECONDS_BETWEEN_CHECKPOINTS):
+                mean = _finite(_mean(state.losses), config, state)
+                if regular:
+                    log.write(state.step, state.seconds, loss=mean, learning_rate=_rate(state))
+                    report(f"step {state.step}: loss {mean:.2f} cm, {_minutes(state)}")
+                    state.losses.clear()
                 save_checkpoint(checkpoint, state, asdict(config), data)
+                saved = state.seconds
             if log and state.step % config.validation_every == 0:
-                rmse = validate(state, held_out, config).rmse
-                log.write(state, validation_rmse=rmse)
-                report(f"step {state.step}: RMSE {rmse:.3f} on {len(held_out)} held-out images, {_minutes(state)}")
+                scores = validate(state, held_out, config)
+                log.write(state.step, state.seconds, validation_rmse=scores.rmse)
+                report(
+                    f"step {state.step}: RMSE {scores.rmse:.3f} {scores.unit} on {len(held_out)} held-out images, "
+                    f"{_minutes(state)}"
+                )
 
     finished = processes.agree(_done(config, state))[0] >= 1
     summary = None
     if log:
+        last = _finite(_mean(state.losses), config, state) if state.losses else None
         save_checkpoint(checkpoint, state, asdict(config), data)
+        record |= {"steps": state.step, "minutes": round(state.seconds / 60, 1), "validation": None}
+        result = result_weights(state, config)
+        save_weights(weights, state.model, record, result)
         if finished:
+            if last is not None:
+                log.write(state.step, state.seconds, loss=last, learning_rate=_rate(state))
+                report(f"step {state.step}: loss {last:.2f} cm, {_minutes(state)}")
             tick("validating", 1.0)
             report(f"validating on {len(held_out.all)} held-out images")
             summary = validate(state, held_out.all, config).summary()
-            if state.losses:
-                log.write(state, loss=_mean(state.losses))
-            log.write(state, validation_rmse=summary["rmse"])
+            log.write(state.step, state.seconds, validation_rmse=summary["rmse"])
+            save_weights(weights, state.model, record | {"validation": summary}, result)
         log.close()
-        record |= {"steps": state.step, "minutes": round(state.seconds / 60, 1), "validation": summary}
-        save_weights(weights, state.model, record, result_weights(state, config))
     processes.agree(0)  # the others wait for the files
     return TrainResult(finished, state.step, state.seconds / 60, summary, weights)
 
@@ -338,12 +353,34 @@ def _mean(losses: list[Tensor]) -> float:
     return float(torch.stack(losses).double().mean())
 
 
+def _rate(state: TrainState) -> float:
+    """The learning rate of the last step."""
+    return state.optimisers["adamw"].param_groups[0]["lr"]
+
+
 def _minutes(state: TrainState) -> str:
     return f"{state.seconds / 60:.1f} minutes"
 
 
-def start(config: TrainConfig, device: torch.device = ALONE.device) -> TrainState:
+def _finite(mean_loss: float, config: TrainConfig, state: TrainState) -> float:
+    """The loss, in centimetres, if it is a number; else the network is lost, and its checkpoint is not written over."""
+    if not math.isfinite(mean_loss):
+        raise InputError(
+            f"step {state.step}: the loss is {mean_loss}, so this training has diverged; expected a --learning-rate "
+            f"below {config.learning_rate:g}"
+        )
+    return mean_loss
+
+
+def start(
+    config: TrainConfig, device: torch.device = ALONE.device, report: Callable[[str], None] = lambda line: None
+) -> TrainState:
     """Network, optimisers and averaged weights before the first step.
+
+    Args:
+        config: what is trained, and the weights that it starts from.
+        device: where.
+        report: takes a line that says how many tensors of these weights fit.
 
     Raises:
         InputError: the weights to start from are bad, or of an architecture with no tensor in common.
@@ -352,11 +389,13 @@ def start(config: TrainConfig, device: torch.device = ALONE.device) -> TrainStat
     model = DDFUpNet(config.network_config())
     if config.init:
         source = load_model(config.init)
-        if not copy_fitting(source, model):
+        fitting, number = copy_fitting(source, model), len(model.state_dict())
+        if not fitting:
             raise InputError(
                 f"{config.init}: none of its tensors fits into architecture {config.architecture}; expected weights of "
                 f"that, not of {source.config.architecture}"
             )
+        report(f"starts from {config.init}: {fitting} of {number} tensors fit")
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     ema = {name: t.detach().clone() for name, t in model.state_dict().items()}
     anchor = {name: t.clone() for name, t in ema.items()} if config.keep else {}
@@ -516,52 +555,22 @@ def _fill(low: Tensor) -> Tensor:
     return torch.from_numpy(np.stack(images))[:, None].to(low.dtype)
 
 
+def _sensor(config: TrainConfig) -> Sensor | None:
+    """What a run is scored with."""
+    return STANDARD_SENSOR if config.sensor else None
+
+
 def validate(state: TrainState, dataset: PairDataset, config: TrainConfig) -> Evaluation:
     """Score what would be the result now; `state` is afterwards as before."""
     own = {name: t.detach().clone() for name, t in state.model.state_dict().items()}
     state.model.load_state_dict(result_weights(state, config))
     state.model.eval()
     try:
-        sensor = STANDARD_SENSOR if config.sensor else None
-        return evaluate(dataset, config.scale, config.protocol, state.model, "the averaged weights", None, sensor)
+        name = "the averaged weights"
+        return evaluate(dataset, config.scale, config.protocol, state.model, name, sensor=_sensor(config))
     finally:
         state.model.load_state_dict(own)
         state.model.train()
-
-
-class _Log:
-    """`metrics.csv`, one line per entry, and the same for TensorBoard where it is installed."""
-
-    columns = ("step", "minutes", "loss", "learning_rate", "validation_rmse")
-
-    def __init__(self, out: Path, step: int):
-        path = out / "metrics.csv"
-        lines = []
-        if step and path.exists():  # what a stopped run logged after its last checkpoint will be logged again
-            lines = [row for row in csv.DictReader(path.open(newline="")) if int(row["step"]) <= step]
-        self.file = path.open("w", newline="")
-        self.table = csv.DictWriter(self.file, self.columns)
-        self.table.writeheader()
-        self.table.writerows(lines)
-        self.file.flush()
-        self.board = None
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            return
-        self.board = SummaryWriter(str(out / "tensorboard"), purge_step=step or None)
-
-    def write(self, state: TrainState, **values: float) -> None:
-        self.table.writerow({"step": state.step, "minutes": f"{state.seconds / 60:.2f}"} | values)
-        self.file.flush()
-        for name, value in values.items():
-            if self.board:
-                self.board.add_scalar(name, value, state.step)
-
-    def close(self) -> None:
-        self.file.close()
-        if self.board:
-            self.board.close()
 
 
 def _record(config: TrainConfig, training: PairDataset, validation: PairDataset) -> dict:

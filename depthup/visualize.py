@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from depthup.atomic import write_beside
-from depthup.data import InputError
 from depthup.depth_files import check_output
 
 if TYPE_CHECKING:
@@ -150,11 +149,8 @@ def _write(path: str | Path, draw: Callable[[], Figure]) -> None:
 
     with style.context(["default", _STYLE]):  # a user's own settings would move the text
         figure = draw()
-        try:
-            with write_beside(path) as temporary:
-                figure.savefig(temporary, pil_kwargs={"optimize": True})
-        except OSError as error:
-            raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+        with write_beside(path) as temporary:
+            figure.savefig(temporary, pil_kwargs={"optimize": True})
 
 
 def _check_sizes(rgb: np.ndarray, low: np.ndarray, results: dict[str, np.ndarray], truth: np.ndarray) -> None:

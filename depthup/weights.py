@@ -37,12 +37,14 @@ def weights_path(model: str | Path) -> Path:
 
     Raises:
         UsageError: not a shipped name.
-        InputError: not a file.
+        InputError: not a file, but a folder, or the name of one that is not there.
     """
     name = str(model).removeprefix("base-")
     if name in shipped_names():
         return SHIPPED / f"{name}.safetensors"
     path = Path(model)
+    if path.is_dir():
+        raise InputError(f"{model}: is a folder, expected a file such as {path / 'model.safetensors'}")
     if not path.is_file():
         kind = InputError if path.suffix == ".safetensors" else UsageError
         raise kind(f"{model}: no such model; expected a .safetensors file or one of {', '.join(shipped_names())}")

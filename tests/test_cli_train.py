@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import signal
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 import depthup.commands.train
+import depthup.processes
 import depthup.training
 import depthup.weights
 from cli_helpers import command_line, snapshot, write_pairs
@@ -30,6 +32,16 @@ TINY = ("--scale", "2", "--epochs", "4", "--batch-size", "2", "--crop-size", "32
         ((*TRAIN, "--epochs", "1", "--scale", "3"), 2, ["--scale: got 3, expected one of 2, 4, 8, 16"]),
         ((*TRAIN, "--epochs", "1", "--crop-size", "30"), 2, ["--crop-size: got 30"]),
         ((*TRAIN, "--epochs", "1", "--learning-rate", "inf"), 2, ["--learning-rate: got inf"]),
+        ((*TRAIN, "--epochs", "1", "--weight-decay", "inf"), 2, ["--weight-decay: got inf"]),
+        ((*TRAIN, "--minutes", "inf"), 2, ["--minutes: got inf"]),
+        (("train", "--data", "pairs", "--out", "", "--epochs", "1"), 2, ["--out: got no value"]),
+        (("train", "--data", "pairs", "--out=", "--epochs", "1"), 2, ["--out: got no value"]),
+        (
+            ("train", "--data", "pairs", "--out", "pairs", "--epochs", "1"),
+            2,
+            ["--out: got pairs, the folder of the data"],
+        ),
+        ((*TRAIN, "--epochs", "1", "--init", "pairs"), 1, ["pairs: is a folder", "pairs/model.safetensors"]),
         ((*TRAIN, "--epochs", "1", "--seed", str(2**63)), 2, ["--seed: got 9223372036854775808"]),
         ((*TRAIN, "--epochs", "1", "--architecture", "huge"), 2, ["--architecture", "huge"]),
         ((*TRAIN, "--epochs", "1", "--architecture", "djf", "--sensor"), 2, ["sensor: got True", "'djf'"]),
@@ -50,6 +62,13 @@ TINY = ("--scale", "2", "--epochs", "4", "--batch-size", "2", "--crop-size", "32
 )
 def test_every_mistake_is_one_line_and_leaves_nothing_behind(check_mistake, arguments, code, parts):
     check_mistake(arguments, code, parts)
+
+
+def test_no_process_is_started_before_all_is_known_to_be_good(check_mistake, monkeypatch):
+    monkeypatch.setattr(depthup.processes, "_start_others", lambda count, command: pytest.fail("one was started"))
+    check_mistake(
+        ("train", "--data", "box", "--out", "run", "--epochs", "1", "--processes", "2"), 1, ["box", "no pairs"]
+    )
 
 
 @pytest.fixture
@@ -123,7 +142,11 @@ def test_a_run_keeps_to_its_settings_and_ends_once(training, depthup_):
     assert depthup_(*TRAIN, *TINY).code == 0
     contradiction = depthup_(*TRAIN, "--resume", "--seed", "7")
     assert contradiction.code == 2
-    assert contradiction.err == "depthup: run: was started with --seed 3, and --resume keeps to it; got 7\n"
+    assert contradiction.err == "depthup: run: was started with --seed 3, and --resume keeps to it; got --seed 7\n"
+    for given in (("--minutes", "1"), ("--init", "x4"), ("--sensor",)):
+        refused = depthup_(*TRAIN, "--resume", *given)
+        assert refused.code == 2
+        assert f"was started without {given[0]}, and --resume keeps to it; got {' '.join(given)}" in refused.err
     longer = depthup_(*TRAIN, "--resume", "--epochs", "5")
     assert longer.code == 2 and longer.err.startswith("depthup: run: was started with ") and "--epochs 5" in longer.err
     recipe = depthup_(*TRAIN, "--resume", "--recipe", "x4")
@@ -155,11 +178,13 @@ def test_a_run_keeps_to_what_is_no_measurement(training, depthup_, monkeypatch):
     assert opened == [[65535]] * 4
     contradiction = depthup_(*TRAIN, "--resume", "--invalid", "0.5")
     assert contradiction.code == 2
-    assert "was started with --invalid [65535.0], and --resume keeps to it; got [0.5]" in contradiction.err
+    assert "was started with --invalid 65535, and --resume keeps to it; got --invalid 0.5" in contradiction.err
 
 
 def test_train_starts_from_given_weights(training, depthup_):
-    assert depthup_(*TRAIN, *TINY, "--init", "x4").code == 0
+    started = depthup_(*TRAIN, *TINY, "--init", "x4")
+    assert started.code == 0
+    assert re.search(r"^starts from x4: [1-9]\d* of \d+ tensors fit$", started.err, re.MULTILINE)
     missing = depthup_("train", "--data", "pairs", "--out", "other", *TINY, "--init", "x5")
     assert missing.code == 2
     assert missing.err.startswith("depthup: x5: no such model")

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from depthup.processes import ALONE, Processes
+from depthup.data import InputError
+from depthup.processes import ALONE, Processes, count_processes
 from depthup.weights import load_model, read_metadata
 
 OPTIONS = ["--architecture", "fast", "--scale", "2", "--crop-size", "32", "--batch-size", "4"]
@@ -75,7 +76,7 @@ def load_start(out: Path) -> dict[str, torch.Tensor]:
 
 
 def test_hundreds_of_processes_on_a_cpu_are_refused(folder, tmp_path):
-    process = train(folder, tmp_path / "run", *OPTIONS, "--epochs", "1", "--processes", "600")
+    process = train(folder, tmp_path / "run", *OPTIONS, "--epochs", "1", "--batch-size", "600", "--processes", "600")
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "--processes: got 600, expected at most" in errors
@@ -107,6 +108,21 @@ def test_ends_of_a_run(folder, tmp_path, what):
         assert "--processes 2 --resume" in errors
         assert (out / "checkpoint.safetensors").exists()
     assert not any(Path(f"/proc/{other}").exists() for other in others)
+
+
+@pytest.mark.parametrize(
+    ("variables", "part"),
+    [
+        ({"RANK": "0"}, "WORLD_SIZE is ''; expected RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT as torchrun sets them"),
+        ({"RANK": "one", "WORLD_SIZE": "2"}, "RANK is 'one'"),
+    ],
+)
+def test_an_environment_that_says_half(monkeypatch, variables, part):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError) as caught:
+        count_processes(1)
+    assert part in str(caught.value)
 
 
 def test_what_cannot_be_shared(folder, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from depthup.commands.errors import UsageError
-from depthup.commands.train import train_recipe
+from depthup.commands.train import carry_out, plan_recipe
 from depthup.data import InputError
 from depthup.models import DDFUpNetConfig
 from depthup.processes import ALONE
@@ -48,7 +48,8 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 def run(folder: Path, out: Path, resume: bool = False, progress=quiet, given=(), recipe="tiny", seed=7) -> dict:
     settings = {"scale": 4, "seed": seed, "precision": "float32", "invalid": []}
-    return train_recipe(str(folder), out, recipe, resume, settings, set(given), quiet, progress, ALONE)
+    plan = plan_recipe(str(folder), out, recipe, resume, settings, set(given), ALONE.count)
+    return carry_out(plan, quiet, progress, ALONE)
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -110,9 +111,9 @@ def test_a_run_of_a_recipe_keeps_to_it(folder, tmp_path):
     run(folder, out)
     with pytest.raises(InputError, match="run: holds a run already; expected --resume"):
         run(folder, out)
-    with pytest.raises(UsageError, match="was started with --recipe tiny, and --resume keeps to it; got x4"):
+    with pytest.raises(UsageError, match="was started with --recipe tiny, and --resume keeps to it; got --recipe x4"):
         run(folder, out, resume=True, recipe="x4", given={"recipe"})
-    with pytest.raises(UsageError, match="was started with --seed 7, and --resume keeps to it; got 8"):
+    with pytest.raises(UsageError, match="was started with --seed 7, and --resume keeps to it; got --seed 8"):
         run(folder, out, resume=True, seed=8, given={"seed"})
     (out / "recipe.json").write_text("[]")
     with pytest.raises(InputError, match=r"recipe\.json: does not say which recipe this is"):

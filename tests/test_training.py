@@ -15,10 +15,12 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
+import depthup.training
 from depthup.checkpoint import load_checkpoint
 from depthup.data import InputError, is_validation_scene, open_dataset
 from depthup.evaluation import evaluate
 from depthup.models import DDFUpNet, DDFUpNetConfig, extrapolate
+from depthup.run_folder import RunLog
 from depthup.training import TrainConfig, TrainResult, copy_fitting, error_loss, learning_rate, loss, train
 from depthup.weights import load_model, read_metadata, save_weights
 
@@ -171,11 +173,49 @@ def test_killed_and_resumed_is_as_if_never_killed(folder, finished, tmp_path):
     assert_equal_runs(tmp_path, finished)
 
 
-def test_interrupted_before_the_first_checkpoint_may_start_again(folder, finished, tmp_path):
+def test_killed_before_anything_was_saved_and_resumed(folder, finished, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(folder, tmp_path, progress=Signals(1, signal.SIGINT, signal.SIGINT))
-    run(folder, tmp_path)
+    assert load_checkpoint(tmp_path / "checkpoint.safetensors")[1]["step"] == 0
+    run(folder, tmp_path, resume=True)
     assert_equal_runs(tmp_path, finished)
+
+
+def test_long_steps_are_saved_by_the_clock(folder, finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(depthup.training, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        run(folder, tmp_path, progress=Signals(3, signal.SIGINT, signal.SIGINT))
+    assert load_checkpoint(tmp_path / "checkpoint.safetensors")[1]["step"] == 2
+    run(folder, tmp_path, resume=True)
+    assert_equal_runs(tmp_path, finished)
+
+
+def test_a_failed_validation_loses_no_weights(folder, finished, tmp_path, monkeypatch):
+    def fail(state, dataset, config):
+        raise InputError("a bad image")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(depthup.training, "validate", fail)
+        with pytest.raises(InputError, match="a bad image"):
+            run(folder, tmp_path, replace(CONFIG, validation_every=100))
+    assert read_metadata(tmp_path / "model.safetensors")[1]["validation"] is None
+    assert run(folder, tmp_path, resume=True).validation
+    assert all(torch.equal(t, tensors(finished)[name]) for name, t in tensors(tmp_path).items())
+
+
+def test_a_held_out_image_that_cannot_be_scored_is_told_before_training(folder, tmp_path):
+    some = shutil.copytree(folder, tmp_path / "some")
+    cv2.imwrite(str(some / "room34_depth.png"), np.zeros((64, 64), np.uint16))
+    with pytest.raises(InputError, match=r"room34: depth: none of its \d+ samples is valid"):
+        run(some, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_training_that_diverges_says_so(folder, tmp_path):
+    with pytest.raises(InputError, match=r"the loss is (nan|inf), so this training has diverged; .*below 1e\+30"):
+        run(folder, tmp_path, replace(CONFIG, learning_rate=1e30, steps=100))
+    assert load_checkpoint(tmp_path / "checkpoint.safetensors")[1]["step"] == 0
+    assert not (tmp_path / "model.safetensors").exists()
 
 
 def test_metrics(finished):
@@ -402,6 +442,8 @@ def test_scenes_must_not_overlap(folder, tmp_path):
     [
         ({"steps": 0}, "minutes, steps: expected exactly one"),
         ({"minutes": 1.0}, "minutes, steps: expected exactly one"),
+        ({"steps": 0, "minutes": math.inf}, "minutes: got inf, expected a finite number"),
+        ({"weight_decay": math.nan}, "weight_decay: got nan"),
         ({"precision": "int8"}, "precision: got 'int8'"),
         ({"scale": 3}, "scale: got 3, expected one of"),
         ({"architecture": "giant"}, "architecture: got 'giant'"),
@@ -548,8 +590,20 @@ def test_the_expected_error_is_learned_from_the_errors_alone():
     assert (log_error[..., :4] == 0).all()
 
 
-def test_weights_that_lie_in_the_folder_are_not_overwritten(folder, tmp_path):
-    (tmp_path / "model.safetensors").write_text("precious")
-    with pytest.raises(InputError, match=r"model\.safetensors: exists already"):
-        train(open_dataset(folder, "train"), open_dataset(folder, "val"), CONFIG, tmp_path)
-    assert (tmp_path / "model.safetensors").read_text() == "precious"
+@pytest.mark.parametrize("name", ["model.safetensors", "metrics.csv"])
+def test_what_lies_in_the_folder_is_not_overwritten(folder, tmp_path, name):
+    (tmp_path / name).write_text("precious")
+    with pytest.raises(InputError, match=rf"{name}: exists already"):
+        run(folder, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "precious"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a full disk")
+def test_a_full_disk_is_told_with_the_file(tmp_path):
+    log = RunLog(tmp_path, 0)
+    log.file.close()
+    log.file = Path("/dev/full").open("w")  # noqa: SIM115 - closed with the log
+    log.table = csv.DictWriter(log.file, log.columns)
+    with pytest.raises(InputError, match=r"metrics\.csv: cannot be written \(No space left on device\)"):
+        log.write(1, 1.0, loss=1.0)

@@ -4,23 +4,44 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from depthup.atomic import write_beside
-from depthup.checkpoint import load_checkpoint
+from depthup.checkpoint import read_facts
 from depthup.commands.errors import UsageError
 from depthup.data import InputError, PairDataset, open_dataset
 from depthup.depth_files import check_output_folder
 from depthup.processes import Processes
 from depthup.recipes import RECIPES
+from depthup.run_folder import CHECKPOINT, RECIPE, WEIGHTS, check_free
 from depthup.training import TrainConfig, TrainResult, train
 
-RECIPE_FILE = "recipe.json"
 _FREE = ("seed", "precision", "invalid")
 """Settings that a recipe leaves to the user."""
 
 
-def train_run(
+@dataclass(frozen=True)
+class Plan:
+    """What `depthup train` is to do, once all is checked that can be before processes join and data are read.
+
+    Args:
+        training, validation: the `train` and `val` splits of the data.
+        out: folder of the run.
+        stages: of each its folder, what to do there, and whether to go on with what is there; one without a recipe.
+        recipe: what `out` is to remember of a recipe; None without one.
+        resume: whether `out` holds what is gone on with.
+    """
+
+    training: PairDataset
+    validation: PairDataset
+    out: Path
+    stages: list[tuple[Path, TrainConfig, bool]]
+    recipe: dict | None
+    resume: bool
+
+
+def plan_run(
     data: str,
     out: Path,
     minutes: float | None,
@@ -28,19 +49,17 @@ def train_run(
     resume: bool,
     settings: dict,
     given: set[str],
-    report: Callable[[str], None],
-    progress: Callable[[str, float], None],
-    processes: Processes,
-) -> dict:
-    """Train on the `train` split of `data`, validate on its `val` split.
+    processes: int,
+) -> Plan:
+    """A run that trains on the `train` split of `data` and validates on its `val` split.
 
     `given` names the settings that the user gave himself: with `resume` they must be those of the run.
     """
     batch_size = settings["batch_size"]
     invalid = settings.get("invalid", [])
     started: dict = {}
-    if resume and (out / "checkpoint.safetensors").exists():
-        started = load_checkpoint(out / "checkpoint.safetensors")[1]["config"]
+    if resume and (out / CHECKPOINT).exists():
+        started = read_facts(out / CHECKPOINT)["config"]
         for name, value in ({"minutes": minutes} | settings).items():
             if name in given and started.get(name) != value:
                 raise _contradiction(out, name, started.get(name), value)
@@ -51,14 +70,14 @@ def train_run(
         raise UsageError("train: expected exactly one of --minutes, --epochs and --recipe")
     if not resume:
         _config(minutes, 1, settings)  # wrong usage is told before anything is looked at
-        _check_no_run(out, processes)
+        check_free(out)
     training, validation = training_data(data, out, invalid)
     steps = -(-len(training) * epochs // batch_size) if epochs else 0
     if started and epochs and started["steps"] != steps:
         length = f"--minutes {started['minutes']}" if started["minutes"] else f"{started['steps']} steps"
         raise UsageError(f"{out}: was started with {length}, and --resume keeps to it; got {steps} (--epochs {epochs})")
     config = _config(minutes, steps or 1, settings)
-    return _train_facts(train(training, validation, config, out, resume, report, progress, processes))
+    return Plan(training, validation, out, [(out, config, resume)], None, resume)
 
 
 def _config(minutes: float | None, steps: int, settings: dict) -> TrainConfig:
@@ -72,71 +91,71 @@ def _config(minutes: float | None, steps: int, settings: dict) -> TrainConfig:
 
 def is_recipe(out: Path) -> bool:
     """Whether a folder holds a run of a recipe."""
-    return (out / RECIPE_FILE).exists()
+    return (out / RECIPE).exists()
 
 
-def train_recipe(
+def plan_recipe(
     data: str,
     out: Path,
     recipe: str | None,
     resume: bool,
     settings: dict,
     given: set[str],
-    report: Callable[[str], None],
-    progress: Callable[[str, float], None],
-    processes: Processes,
-) -> dict:
-    """Train as weights in the box were, stage by stage; all but the last in folders of their own inside `out`.
+    processes: int,
+) -> Plan:
+    """A run as weights in the box were trained, stage by stage; all but the last in folders of their own inside `out`.
 
     `out` also remembers which recipe it is, and the settings that are not part of it: with `resume` they are kept to,
     and `recipe` may be None.
     """
-    wanted = {"recipe": recipe} | {name: settings[name] for name in _FREE}
+    remembered = {"recipe": recipe} | {name: settings[name] for name in _FREE}
     if resume:
-        wanted = _remembered(out, wanted, given)
-    recipe = wanted.pop("recipe")
+        remembered = _remembered(out, remembered, given)
+    recipe = remembered["recipe"]
     if recipe not in RECIPES:
         raise UsageError(f"--recipe: got {recipe!r}, expected one of {', '.join(RECIPES)}")
     own = sorted(given & ({"minutes", "epochs"} | set(settings) - set(_FREE)))
     if own:
         raise UsageError(f"train: --{own[0].replace('_', '-')} is part of a recipe; expected it without --recipe")
-    init, stages = None, RECIPES[recipe]
-    for stage in stages:
-        _check_sharing(stage.get("batch_size", TrainConfig.batch_size), processes)
+    free = {name: remembered[name] for name in _FREE}
+    folders = [out / f"stage-{number}" for number in range(1, len(RECIPES[recipe]))] + [out]
     if not resume:
-        _check_no_run(out, processes)
-    training, validation = training_data(data, out, wanted["invalid"])
-    if processes.first and not resume:
-        out.mkdir(parents=True, exist_ok=True)
-        with write_beside(out / RECIPE_FILE) as file:
-            file.write_text(json.dumps({"recipe": recipe} | wanted))
-    for number, stage in enumerate(stages, 1):
-        folder = out if number == len(stages) else out / f"stage-{number}"
-        config = TrainConfig(init=init, **wanted, **stage)
-        started = (folder / "checkpoint.safetensors").exists()
-        if processes.first:
-            report(f"{recipe}: stage {number} of {len(stages)}, {config.steps} steps")
-        result = train(training, validation, config, folder, resume and started, report, progress, processes)
+        check_free(out)
+    stages, init = [], None
+    for folder, stage in zip(folders, RECIPES[recipe], strict=True):
+        _check_sharing(stage.get("batch_size", TrainConfig.batch_size), processes)
+        if not resume:
+            check_free(folder)
+        stages.append((folder, TrainConfig(init=init, **free, **stage), resume and (folder / CHECKPOINT).exists()))
+        init = str(folder / WEIGHTS)
+    return Plan(*training_data(data, out, free["invalid"]), out, stages, remembered, resume)
+
+
+def carry_out(
+    plan: Plan, report: Callable[[str], None], progress: Callable[[str, float], None], processes: Processes
+) -> dict:
+    """Train; what came of it."""
+    if plan.recipe and processes.first and not plan.resume:
+        plan.out.mkdir(parents=True, exist_ok=True)
+        with write_beside(plan.out / RECIPE) as file:
+            file.write_text(json.dumps(plan.recipe))
+    for number, (folder, config, resume) in enumerate(plan.stages, 1):
+        if plan.recipe and processes.first:
+            report(f"{plan.recipe['recipe']}: stage {number} of {len(plan.stages)}, {config.steps} steps")
+        result = train(plan.training, plan.validation, config, folder, resume, report, progress, processes)
         if not result.finished:
             break
-        init = str(result.weights)
     return _train_facts(result)
-
-
-def _check_no_run(out: Path, processes: Processes) -> None:
-    """Raises InputError where a run lies, of a recipe or not; only the first process looks, and then writes there."""
-    if processes.first and (is_recipe(out) or (out / "checkpoint.safetensors").exists()):
-        raise InputError(f"{out}: holds a run already; expected --resume to go on with it, or another folder")
 
 
 def _remembered(out: Path, wanted: dict, given: set[str]) -> dict:
     """What a run of a recipe was started with, which must be what the user now asks for."""
-    place = out / RECIPE_FILE
+    place = out / RECIPE
     try:
         started = json.loads(place.read_bytes())
         started = {name: started[name] for name in wanted}
     except FileNotFoundError:
-        if (out / "checkpoint.safetensors").exists():
+        if (out / CHECKPOINT).exists():
             raise UsageError(f"{out}: was started without --recipe; expected --resume without it") from None
         raise InputError(f"{place}: no such file; expected a run of a recipe to resume") from None
     except (ValueError, KeyError, TypeError):
@@ -148,14 +167,25 @@ def _remembered(out: Path, wanted: dict, given: set[str]) -> dict:
 
 
 def _contradiction(out: Path, name: str, started: object, value: object) -> UsageError:
-    option = name.replace("_", "-")
-    return UsageError(f"{out}: was started with --{option} {started}, and --resume keeps to it; got {value}")
+    before = f"with {typed}" if (typed := _as_typed(name, started)) else f"without --{name}"
+    return UsageError(f"{out}: was started {before}, and --resume keeps to it; got {_as_typed(name, value)}")
 
 
-def _check_sharing(batch_size: int, processes: Processes) -> None:
-    if batch_size % processes.count:
+def _as_typed(name: str, value: object) -> str:
+    """A setting as on a command line, such as `--seed 3`; empty where the option is not there."""
+    option = f"--{name.replace('_', '-')}"
+    if value is None or value is False or (name == "minutes" and not value):
+        return ""
+    if value is True:
+        return option
+    values = value if isinstance(value, list) else [value]
+    return " ".join(f"{option} {v:.15g}" if isinstance(v, float) else f"{option} {v}" for v in values)
+
+
+def _check_sharing(batch_size: int, processes: int) -> None:
+    if batch_size % processes:
         raise UsageError(
-            f"--processes (or of torchrun): got {processes.count}, expected a number that divides the batch of"
+            f"--processes (or of torchrun): got {processes}, expected a number that divides the batch of"
             f" {batch_size} crops"
         )
 
@@ -166,6 +196,8 @@ def training_data(data: str, out: Path, invalid: Sequence[float] = ()) -> tuple[
         raise UsageError(
             "train: motorcycle is one pair, kept for checking; expected a .mat file, a folder or `synthetic`"
         )
+    if Path(data).is_dir() and out.resolve() == Path(data).resolve():
+        raise UsageError(f"--out: got {out}, the folder of the data; expected another for the run")
     check_output_folder(out)
     return open_dataset(data, "train", invalid), open_dataset(data, "val", invalid)
 

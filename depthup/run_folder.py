@@ -1,0 +1,69 @@
+"""The folder of a training run: whether it is free, and the log in it."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from depthup.data import InputError
+
+CHECKPOINT, WEIGHTS, METRICS, RECIPE = "checkpoint.safetensors", "model.safetensors", "metrics.csv", "recipe.json"
+"""Files that a run writes; the last only if it is one of a recipe."""
+
+
+def check_free(out: Path, recipe: bool = True) -> None:
+    """Raise InputError where a new run would write over a run, or over files of the same names.
+
+    Args:
+        out: folder of the run.
+        recipe: whether that of a recipe is looked for, too, which is there before its last stage begins.
+    """
+    if (recipe and (out / RECIPE).exists()) or (out / CHECKPOINT).exists():
+        raise InputError(f"{out}: holds a run already; expected --resume to go on with it, or another folder")
+    for name in (WEIGHTS, METRICS):
+        if (out / name).exists():
+            raise InputError(f"{out / name}: exists already; expected another folder for the run")
+
+
+class RunLog:
+    """`metrics.csv`, one line per entry, and the same for TensorBoard where it is installed.
+
+    Args:
+        out: folder of the run.
+        step: of the checkpoint that the run goes on from; what was logged after it will be logged again.
+    """
+
+    columns = ("step", "minutes", "loss", "learning_rate", "validation_rmse")
+
+    def __init__(self, out: Path, step: int):
+        self.path = out / METRICS
+        lines = []
+        if step and self.path.exists():
+            lines = [row for row in csv.DictReader(self.path.open(newline="")) if int(row["step"]) <= step]
+        self.file = self.path.open("w", newline="")
+        self.table = csv.DictWriter(self.file, self.columns)
+        self.table.writeheader()
+        self.table.writerows(lines)
+        self.file.flush()
+        self.board = None
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            return
+        self.board = SummaryWriter(str(out / "tensorboard"), purge_step=step or None)
+
+    def write(self, step: int, seconds: float, **values: float) -> None:
+        """Add an entry; raises InputError if the disk is full."""
+        self.table.writerow({"step": step, "minutes": f"{seconds / 60:.2f}"} | values)
+        try:
+            self.file.flush()
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be written ({error.strerror})") from None
+        for name, value in values.items():
+            if self.board:
+                self.board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self.file.close()
+        if self.board:
+            self.board.close()
