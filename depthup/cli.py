@@ -460,7 +460,7 @@ def train(
         float | None, typer.Option(help="Length by the clock; the last validation comes on top.", min=0.001)
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(help="Length in passes over the data; repeatable bit for bit.", min=1)
+        int | None, typer.Option(help="Length in passes over the data; repeatable bit for bit on a CPU.", min=1)
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in OUT, exactly as it was started.")
