@@ -111,9 +111,9 @@ def _decode_npy(path: Path, content: bytes) -> np.ndarray:
         array = np.load(file, allow_pickle=False)
         whole = file.tell() == len(content)
     except Exception as error:  # a damaged header raises many kinds
-        raise _not_numpy(path, ".npy") from error
+        raise _not_numpy(path, ".npy", error) from error
     if not whole:
-        raise _not_numpy(path, ".npy")
+        raise InputError(f"{path}: goes on for {len(content) - file.tell()} bytes after its array, expected its end")
     return array
 
 
@@ -127,9 +127,9 @@ def _decode_npz(path: Path, content: bytes, what: str) -> tuple[np.ndarray, Reco
             array = arrays[name] if name and not damaged else None
             record = {key: str(arrays[key]) for key in ("software", "depth_scale") if key in names and not damaged}
     except Exception as error:  # a damaged archive raises many kinds
-        raise _not_numpy(path, ".npz") from error
+        raise _not_numpy(path, ".npz", error) from error
     if damaged:
-        raise _not_numpy(path, ".npz")
+        raise InputError(f"{path}: {damaged} in it is damaged (its checksum differs), expected a whole file")
     if name is None:
         found = listed(names) or "none"
         raise InputError(f"{path}: holds the arrays {found}, expected one, or one named {what}")
@@ -138,7 +138,9 @@ def _decode_npz(path: Path, content: bytes, what: str) -> tuple[np.ndarray, Reco
     return array, record
 
 
-def _not_numpy(path: Path, ending: str) -> InputError:
+def _not_numpy(path: Path, ending: str, error: Exception) -> InputError:
+    if "allow_pickle" in str(error):
+        return InputError(f"{path}: holds Python objects, which are never unpickled; expected an array of numbers")
     return InputError(f"{path}: cannot be read as a {ending} array, expected a whole file holding numbers")
 
 

@@ -55,7 +55,7 @@ from depthup.options import (
     Unit,
     UnitOption,
 )
-from depthup.report import comparison_lines, evaluation_lines, models_lines
+from depthup.report import comparison_lines, evaluation_lines, metres, models_lines
 
 app = typer.Typer(
     name="depthup",
@@ -236,7 +236,7 @@ def upsample(
             say(f"depthup: {depth}: x{x:g} by x{y:g}: if it is not of the whole view of {rgb}, the result is wrong")
     say(
         f"{out}: {w}x{h}, x{x:g}{'' if x == y else f' by x{y:g}'} by {result['model']} in {result['seconds']:.2f} s, "
-        f"{result['depth_min']:.3f} to {result['depth_max']:.3f} m, {known} % known"
+        f"{metres(result['depth_min'])} to {metres(result['depth_max'])} m, {known} % known"
     )
     for path in list(result["files"].values())[1:]:
         say(f"wrote {path}")

@@ -66,6 +66,11 @@ def models_lines(models: dict[str, dict]) -> Iterator[str]:
     yield "not in the box: PAC-Net and DJF, reimplemented; depthup train --architecture pac-net (or djf) makes weights"
 
 
+def metres(depth: float) -> str:
+    """A depth for people: to the millimetre where that says something."""
+    return f"{depth:.3f}" if 0.01 <= depth < 10000 or not depth else f"{depth:.3g}"
+
+
 def _definitions(result: dict) -> Iterator[str]:
     for name, text in result["definitions"].items():
         yield from wrap(_fact(name, text), 120, subsequent_indent=17 * " ")

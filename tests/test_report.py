@@ -1,6 +1,8 @@
 """Text: a mean that is not over all images says so, and columns stand below each other."""
 
-from depthup.report import comparison_lines, evaluation_lines, models_lines
+import pytest
+
+from depthup.report import comparison_lines, evaluation_lines, metres, models_lines
 
 RESULT = {
     "data": "rooms",
@@ -55,6 +57,14 @@ def test_comparison():
     assert "1.000 to 2.000" in first
     assert second.count("undefined") == 2
     assert second.endswith("7")
+
+
+@pytest.mark.parametrize(
+    ("depth", "text"),
+    [(0.0, "0.000"), (1.23456, "1.235"), (70.0, "70.000"), (0.000012345, "1.23e-05"), (123456.0, "1.23e+05")],
+)
+def test_metres_keep_what_they_say(depth, text):
+    assert metres(depth) == text
 
 
 def test_no_models():
