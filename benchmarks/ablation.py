@@ -23,7 +23,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from depthup.data import CachedPairs, open_dataset
 from depthup.models import DDFUpNet, DDFUpNetConfig
-from depthup.training import TrainConfig, train
+from depthup.train_config import TrainConfig
+from depthup.training import train
 from depthup.upsamplers import ALTERNATIVES
 from depthup.weights import read_metadata
 

@@ -17,7 +17,8 @@ import torch
 from timing import print_table
 
 from depthup.data import CachedPairs, SomePairs, open_dataset, prefetch
-from depthup.training import TrainConfig, learning_rate, make_sampler, start, train_step, validate
+from depthup.train_config import TrainConfig
+from depthup.training import learning_rate, make_sampler, start, train_step, validate
 
 
 def short_run(training: CachedPairs, validation: CachedPairs, config: TrainConfig, minutes: float) -> dict:

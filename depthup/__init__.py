@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from depthup.kernels import ddf, ddf_up, use_backend
     from depthup.layers import DDF, DDFUp, FilterNorm
     from depthup.models import DDFUpNet, DDFUpNetConfig
-    from depthup.training import TrainConfig, train
+    from depthup.train_config import TrainConfig
+    from depthup.training import train
     from depthup.upsampling import Upsampled, Upsampler, upsample
     from depthup.weights import load_model, shipped_names
 
@@ -32,7 +33,7 @@ _HOME = {
     "FilterNorm": "layers",
     "DDFUpNet": "models",
     "DDFUpNetConfig": "models",
-    "TrainConfig": "training",
+    "TrainConfig": "train_config",
     "train": "training",
     "Upsampled": "upsampling",
     "Upsampler": "upsampling",

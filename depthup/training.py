@@ -9,18 +9,14 @@ import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from depthup import __version__
 from depthup.capture import Captured
 from depthup.checkpoint import load_checkpoint, save_checkpoint
 from depthup.data import (
-    AUGMENTATIONS,
     STANDARD_SENSOR,
     CachedPairs,
     CropSampler,
@@ -31,118 +27,25 @@ from depthup.data import (
     prefetch,
 )
 from depthup.evaluation import Evaluation, check_scorable, evaluate
-from depthup.models import DDFUpNet, DDFUpNetConfig, denormalise, normalise
+from depthup.models import DDFUpNet
 from depthup.muon import Muon
+from depthup.objective import fill, objective
 from depthup.processes import ALONE, Processes
 from depthup.run_folder import CHECKPOINT, WEIGHTS, RunLog, check_free
 from depthup.stopping import stop_on_signal
-from depthup.upsampling import fill_from_nearest
-from depthup.weights import load_model, read_metadata, save_weights
-
-CENTIMETRES = 100.0
+from depthup.train_config import TrainConfig
+from depthup.weights import copy_fitting, load_model, read_metadata, save_weights
 
 AT_THE_RIM = re.compile(
     r"\b(depth|depth_encoder\.0|result|decoder\.2|spatial|depth_branch\.[04]|guidance_branch\.4|joint\.[04])\.weight$"
 )
 """Four-dimensional parameters that are not filters between features."""
 
-UNSUPPORTED_WEIGHT = 0.25
-"""Weight of the pixels inside a hole of the sensor, which can only be guessed."""
-
 SECONDS_BETWEEN_READINGS = 0.5
 """Of the loss, for progress: a GPU that is asked after every step is waited for after every step."""
 
 SECONDS_BETWEEN_CHECKPOINTS = 300.0
 """At most, where `checkpoint_every` steps take longer."""
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Everything that decides what a training run does; stored in its checkpoints and weights.
-
-    Args:
-        scale, protocol: what is learned: the factor, and how low-resolution depth is made (`dkn` or `pac`).
-        architecture: a name of `models.NAMED`: `base`, `fast`, `large`, `paper`, `pac-net` or `djf`.
-        network: what differs from it, fields of `DDFUpNetConfig`.
-        sensor: learn from simulated sensors (holes, noise, flying pixels ...) instead of the protocol's clean depth,
-            and how far off the result is; scored with `STANDARD_SENSOR`.
-        minutes: length by the clock, validation included; the learning rate follows the clock, so that two runs are
-            not equal bit for bit. 0 = use `steps`.
-        steps: length in steps of the optimiser; two runs with the same seed and number of threads are then equal bit
-            for bit on a CPU.
-        batch_size, crop_size: crops of a step and their side in pixels.
-        optimiser: `muon` for the filters of hidden convolutions with `adamw` for the rest, or `adamw` for all.
-        learning_rate: highest value, the same for both; reached after `warmup_steps`, then a cosine down to 1 % of it.
-        rmse_weight: weight of the mean RMSE of the crops beside the mean absolute error, both in centimetres.
-        ema_decay: of the averaged weights, which are the result.
-        rescale: how often, 0..1, a crop is a larger part of an image, reduced by 0.5 to 1.
-        augmentation: how much crops are varied: `standard`, `strong` or `merged`, see `CropSampler`.
-        precision: `float32` or `bf16` (autocast).
-        seed: of the initial weights and of every crop.
-        init: weights to start from, a name or a file; tensors that do not fit are left at their random start.
-        keep: how much, 0 to below 1, of the weights it started from is in the result, beside the averaged ones
-            (WiSE-FT, Wortsman et al., CVPR 2022): a short training for other crops then forgets less.
-        invalid: values of the depth files that the data sets were told to leave out, see `open_dataset`.
-        validation_images: held-out images, evenly spread, that are scored during training; all are at its end.
-        validation_every, checkpoint_every: in steps; checkpoints are also made every five minutes.
-    """
-
-    scale: int
-    protocol: str = "dkn"
-    architecture: str = "base"
-    network: dict[str, Any] = field(default_factory=dict)
-    sensor: bool = False
-    minutes: float = 0.0
-    steps: int = 0
-    batch_size: int = 8
-    crop_size: int = 128
-    optimiser: str = "muon"
-    learning_rate: float = 2e-3
-    warmup_steps: int = 200
-    weight_decay: float = 1e-4
-    gradient_clip: float = 1.0
-    rmse_weight: float = 1.0
-    ema_decay: float = 0.999
-    rescale: float = 0.0
-    augmentation: str = "standard"
-    precision: str = "float32"
-    seed: int = 0
-    init: str | None = None
-    keep: float = 0.0
-    invalid: list[float] = field(default_factory=list)
-    validation_images: int = 24
-    validation_every: int = 2000
-    checkpoint_every: int = 500
-
-    def __post_init__(self):
-        if (self.minutes > 0) == (self.steps > 0):
-            raise ValueError("minutes, steps: expected exactly one of them above 0")
-        for name in ("minutes", "learning_rate", "weight_decay"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name}: got {getattr(self, name)}, expected a finite number >= 0")
-        self.network_config()  # raises for a scale or architecture that there is not
-        if self.crop_size % self.scale:
-            raise ValueError(f"crop_size: got {self.crop_size}, expected a multiple of the scale {self.scale}")
-        if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed: got {self.seed}, expected 0 to 2^63 - 1")
-        if not 0 <= self.rescale <= 1:
-            raise ValueError(f"rescale: got {self.rescale}, expected a probability from 0 to 1")
-        if not 0 <= self.keep < 1:
-            raise ValueError(f"keep: got {self.keep}, expected a fraction from 0 to below 1")
-        if self.keep and not self.init:
-            raise ValueError(f"keep: got {self.keep} without weights to start from (init), expected both")
-        if self.augmentation not in AUGMENTATIONS:
-            raise ValueError(f"augmentation: got {self.augmentation!r}, expected one of {', '.join(AUGMENTATIONS)}")
-        if self.optimiser not in ("muon", "adamw"):
-            raise ValueError(f"optimiser: got {self.optimiser!r}, expected 'muon' or 'adamw'")
-        if self.precision not in ("float32", "bf16"):
-            raise ValueError(f"precision: got {self.precision!r}, expected 'float32' or 'bf16'")
-
-    def network_config(self) -> DDFUpNetConfig:
-        """What is trained; `base` back-projects where the low-resolution depth is known to be reduced by `dkn`."""
-        reduced = self.architecture == "base" and self.protocol == "dkn" and not self.sensor
-        network = {"back_projections": 2} | self.network if reduced else self.network
-        return DDFUpNetConfig.named(self.architecture, self.scale, self.sensor, **network)
 
 
 @dataclass(frozen=True)
@@ -317,34 +220,6 @@ def learning_rate(config: TrainConfig, step: int, done: float) -> float:
     return config.learning_rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
 
 
-def loss(prediction: Tensor, depth: Tensor, rmse_weight: float, weight: Tensor | None = None) -> Tensor:
-    """Mean absolute error plus `rmse_weight` times the mean over crops of their RMSE, in centimetres for metres in.
-
-    Args:
-        prediction, depth: `[B, 1, H, W]`; where `depth` is NaN nothing is scored.
-        weight: of every pixel, `[B, 1, H, W]`; without it 1.
-    """
-    known = depth.isfinite()
-    error = torch.where(known, prediction - torch.where(known, depth, 0), 0)
-    weight = known.to(error.dtype) if weight is None else known * weight
-    count = weight.sum((1, 2, 3)).clamp(min=1)
-    mae = ((weight * error.abs()).sum((1, 2, 3)) / count).mean()
-    rmse = (((weight * error.square()).sum((1, 2, 3)) / count) + 1e-8).sqrt().mean()
-    return (mae + rmse_weight * rmse) * CENTIMETRES
-
-
-def error_loss(log_error: Tensor, prediction: Tensor, depth: Tensor) -> Tensor:
-    """Negative log-likelihood of the errors made, were they Laplacian with the scale that was predicted for them.
-
-    Args:
-        log_error: `[B, 1, H, W]`, logarithm of the expected absolute error in the unit of `depth`.
-        prediction, depth: as in `loss`; the prediction learns nothing from this.
-    """
-    known = depth.isfinite()
-    error = torch.where(known, prediction.detach() - torch.where(known, depth, 0), 0).abs() + 1e-4
-    return ((error * torch.exp(-log_error) + log_error) * known).sum() / known.sum().clamp(min=1)
-
-
 def _done(config: TrainConfig, state: TrainState) -> float:
     return state.seconds / (60 * config.minutes) if config.minutes else state.step / config.steps
 
@@ -426,42 +301,6 @@ def make_optimisers(model: DDFUpNet, config: TrainConfig) -> dict[str, torch.opt
     return optimisers
 
 
-OF_SENSORS = {"net.depth.weight": 1, "net.result.weight": 0, "net.result.bias": 0}
-"""Tensor of which networks for sensors have more channels than others -> the dimension of these channels."""
-
-
-def copy_fitting(source: DDFUpNet, target: DDFUpNet) -> int:
-    """Copy every tensor that both have in the same shape, such as the octaves that two scales share.
-
-    A network for sensors takes over what another has: its further input and output start at zero; the other way around
-    they are dropped. Further residual blocks start as the identity, so that a longer network does what the shorter did.
-
-    Returns:
-        How many tensors were copied.
-    """
-    state, copied = target.state_dict(), 0
-    known = source.state_dict()
-    for name, t in state.items():
-        if re.fullmatch(r"net\.(trunk|fine)\.\d+\.second\.(weight|bias)", name) and name not in known:
-            t.zero_()
-    for name, t in known.items():
-        if name not in state:
-            continue
-        ours = state[name].shape
-        channel = OF_SENSORS.get(name)
-        if ours == t.shape:
-            state[name] = t
-        elif channel is not None and ours[:channel] + ours[channel + 1 :] == t.shape[:channel] + t.shape[channel + 1 :]:
-            both = min(ours[channel], t.shape[channel])
-            state[name] = torch.zeros_like(state[name])
-            state[name].narrow(channel, 0, both).copy_(t.narrow(channel, 0, both))
-        else:
-            continue
-        copied += 1
-    target.load_state_dict(state)
-    return copied
-
-
 def _restore(checkpoint: Path, device: torch.device, data: dict) -> tuple[TrainConfig, TrainState]:
     tensors, facts = load_checkpoint(checkpoint)
     if facts.get("data", data) != data:
@@ -497,7 +336,7 @@ def train_step(
     The loss stays on its device, and a GPU may still be at work on it: to read it is to wait.
     """
     own = processes.share(batch)
-    own |= {"low": _fill(own["low"]), "valid": own["low"].isfinite()}
+    own |= {"low": fill(own["low"]), "valid": own["low"].isfinite()}
     own = {name: t.to(processes.device, non_blocking=True) for name, t in own.items()}
     mean_loss = processes.average(state.model, _gradients(config, state, own))
     torch.nn.utils.clip_grad_norm_(state.model.parameters(), config.gradient_clip)
@@ -518,7 +357,7 @@ def _gradients(config: TrainConfig, state: TrainState, batch: dict[str, Tensor])
 
     def compute(batch: dict[str, Tensor]) -> Tensor:
         state.model.zero_grad(set_to_none=True)
-        value = _objective(config, state.model, batch)
+        value = objective(config, state.model, batch)
         value.backward()
         return value.detach()
 
@@ -527,32 +366,6 @@ def _gradients(config: TrainConfig, state: TrainState, batch: dict[str, Tensor])
     if state.captured is None:
         state.captured = Captured(compute, batch)
     return state.captured(batch)
-
-
-def _objective(config: TrainConfig, model: DDFUpNet, batch: dict[str, Tensor]) -> Tensor:
-    """What is minimised, for a batch whose `low` is filled and whose `valid` tells where it was not."""
-    low, low_range, valid = batch["low"], batch["low_range"], batch["valid"]
-    with torch.autocast(low.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-        rgb = batch["rgb"].contiguous(memory_format=torch.channels_last)
-        result = model(normalise(low, low_range), rgb, valid).float()
-    depth = denormalise(result[:, :1], low_range)
-    if not config.sensor:
-        return loss(depth, batch["depth"], config.rmse_weight)
-    supported = F.interpolate(valid.float(), scale_factor=config.scale)
-    weight = UNSUPPORTED_WEIGHT + (1 - UNSUPPORTED_WEIGHT) * supported
-    log_error = result[:, 1:] + (low_range[:, 1] - low_range[:, 0]).log().view(-1, 1, 1, 1)
-    return loss(depth, batch["depth"], config.rmse_weight, weight) + error_loss(log_error, depth, batch["depth"])
-
-
-def _fill(low: Tensor) -> Tensor:
-    """Low-resolution depth with holes filled as `upsample` fills them; a crop that is all hole becomes zero."""
-    if not low.isnan().any():
-        return low
-    images = []
-    for image in low.double().numpy()[:, 0]:
-        valid = ~np.isnan(image)
-        images.append(fill_from_nearest(image, valid) if valid.any() else np.zeros_like(image))
-    return torch.from_numpy(np.stack(images))[:, None].to(low.dtype)
 
 
 def _sensor(config: TrainConfig) -> Sensor | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import safetensors
@@ -96,3 +97,39 @@ def load_model(model: str | Path, device: str | torch.device = "cpu") -> DDFUpNe
         raise InputError(f"{path}: its tensors do not fit its configuration ({reason})") from None
     net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return net.eval().requires_grad_(False)
+
+
+OF_SENSORS = {"net.depth.weight": 1, "net.result.weight": 0, "net.result.bias": 0}
+"""Tensor of which networks for sensors have more channels than others -> the dimension of these channels."""
+
+
+def copy_fitting(source: DDFUpNet, target: DDFUpNet) -> int:
+    """Copy every tensor that both have in the same shape, such as the octaves that two scales share.
+
+    A network for sensors takes over what another has: its further input and output start at zero; the other way around
+    they are dropped. Further residual blocks start as the identity, so that a longer network does what the shorter did.
+
+    Returns:
+        How many tensors were copied.
+    """
+    state, copied = target.state_dict(), 0
+    known = source.state_dict()
+    for name, t in state.items():
+        if re.fullmatch(r"net\.(trunk|fine)\.\d+\.second\.(weight|bias)", name) and name not in known:
+            t.zero_()
+    for name, t in known.items():
+        if name not in state:
+            continue
+        ours = state[name].shape
+        channel = OF_SENSORS.get(name)
+        if ours == t.shape:
+            state[name] = t
+        elif channel is not None and ours[:channel] + ours[channel + 1 :] == t.shape[:channel] + t.shape[channel + 1 :]:
+            both = min(ours[channel], t.shape[channel])
+            state[name] = torch.zeros_like(state[name])
+            state[name].narrow(channel, 0, both).copy_(t.narrow(channel, 0, both))
+        else:
+            continue
+        copied += 1
+    target.load_state_dict(state)
+    return copied

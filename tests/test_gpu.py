@@ -14,7 +14,8 @@ from cli_helpers import SCALE, sensor_net, small_net, write_pairs
 from depthup import tiles
 from depthup.data import CachedPairs, open_dataset
 from depthup.processes import Processes
-from depthup.training import TrainConfig, make_sampler, start, train, train_step
+from depthup.train_config import TrainConfig
+from depthup.training import make_sampler, start, train, train_step
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")]
 

@@ -5,7 +5,8 @@ import torch
 
 from depthup.models import DDFUpNet, DDFUpNetConfig
 from depthup.muon import Muon, orthogonalise
-from depthup.training import TrainConfig, make_optimisers
+from depthup.train_config import TrainConfig
+from depthup.training import make_optimisers
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (2, 8, 50), (2, 50, 8), (1, 1, 20)])

@@ -15,7 +15,7 @@ from depthup.data import InputError
 from depthup.models import DDFUpNetConfig
 from depthup.processes import ALONE
 from depthup.recipes import RECIPES
-from depthup.training import TrainConfig
+from depthup.train_config import TrainConfig
 from depthup.weights import load_model, read_metadata, shipped_names
 
 TINY = {"batch_size": 2, "crop_size": 32, "warmup_steps": 2}

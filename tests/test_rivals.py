@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from cli_helpers import RECORD, write_pairs
 from depthup.models import DDFUpNet, DDFUpNetConfig
 from depthup.rivals import PACTranspose
-from depthup.training import TrainConfig, TrainState, learning_rate, make_optimisers, train_step
+from depthup.train_config import TrainConfig
+from depthup.training import TrainState, learning_rate, make_optimisers, train_step
 from depthup.weights import load_model, save_weights
 
 ARCHITECTURES = ("pac-net", "djf")

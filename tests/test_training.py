@@ -20,9 +20,11 @@ from depthup.checkpoint import load_checkpoint
 from depthup.data import InputError, is_validation_scene, open_dataset
 from depthup.evaluation import evaluate
 from depthup.models import DDFUpNet, DDFUpNetConfig, extrapolate
+from depthup.objective import error_loss, loss
 from depthup.run_folder import RunLog
-from depthup.training import TrainConfig, TrainResult, copy_fitting, error_loss, learning_rate, loss, train
-from depthup.weights import load_model, read_metadata, save_weights
+from depthup.train_config import TrainConfig
+from depthup.training import TrainResult, learning_rate, train
+from depthup.weights import copy_fitting, load_model, read_metadata, save_weights
 
 SCENES = ("room0", "room1", "room2", "room3", "room23", "room34")  # the last two are for validation
 CONFIG = TrainConfig(

@@ -15,7 +15,8 @@ from depthup.depth_files import check_output_folder
 from depthup.processes import Processes
 from depthup.recipes import RECIPES
 from depthup.run_folder import CHECKPOINT, RECIPE, WEIGHTS, check_free
-from depthup.training import TrainConfig, TrainResult, train
+from depthup.train_config import TrainConfig
+from depthup.training import TrainResult, train
 
 _FREE = ("seed", "precision", "invalid")
 """Settings that a recipe leaves to the user."""

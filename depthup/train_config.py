@@ -1,0 +1,99 @@
+"""Everything that decides what a training run does."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from depthup.data import AUGMENTATIONS
+from depthup.models import DDFUpNetConfig
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides what a training run does; stored in its checkpoints and weights.
+
+    Args:
+        scale, protocol: what is learned: the factor, and how low-resolution depth is made (`dkn` or `pac`).
+        architecture: a name of `models.NAMED`: `base`, `fast`, `large`, `paper`, `pac-net` or `djf`.
+        network: what differs from it, fields of `DDFUpNetConfig`.
+        sensor: learn from simulated sensors (holes, noise, flying pixels ...) instead of the protocol's clean depth,
+            and how far off the result is; scored with `STANDARD_SENSOR`.
+        minutes: length by the clock, validation included; the learning rate follows the clock, so that two runs are
+            not equal bit for bit. 0 = use `steps`.
+        steps: length in steps of the optimiser; two runs with the same seed and number of threads are then equal bit
+            for bit on a CPU.
+        batch_size, crop_size: crops of a step and their side in pixels.
+        optimiser: `muon` for the filters of hidden convolutions with `adamw` for the rest, or `adamw` for all.
+        learning_rate: highest value, the same for both; reached after `warmup_steps`, then a cosine down to 1 % of it.
+        rmse_weight: weight of the mean RMSE of the crops beside the mean absolute error, both in centimetres.
+        ema_decay: of the averaged weights, which are the result.
+        rescale: how often, 0..1, a crop is a larger part of an image, reduced by 0.5 to 1.
+        augmentation: how much crops are varied: `standard`, `strong` or `merged`, see `CropSampler`.
+        precision: `float32` or `bf16` (autocast).
+        seed: of the initial weights and of every crop.
+        init: weights to start from, a name or a file; tensors that do not fit are left at their random start.
+        keep: how much, 0 to below 1, of the weights it started from is in the result, beside the averaged ones
+            (WiSE-FT, Wortsman et al., CVPR 2022): a short training for other crops then forgets less.
+        invalid: values of the depth files that the data sets were told to leave out, see `open_dataset`.
+        validation_images: held-out images, evenly spread, that are scored during training; all are at its end.
+        validation_every, checkpoint_every: in steps; checkpoints are also made every five minutes.
+    """
+
+    scale: int
+    protocol: str = "dkn"
+    architecture: str = "base"
+    network: dict[str, Any] = field(default_factory=dict)
+    sensor: bool = False
+    minutes: float = 0.0
+    steps: int = 0
+    batch_size: int = 8
+    crop_size: int = 128
+    optimiser: str = "muon"
+    learning_rate: float = 2e-3
+    warmup_steps: int = 200
+    weight_decay: float = 1e-4
+    gradient_clip: float = 1.0
+    rmse_weight: float = 1.0
+    ema_decay: float = 0.999
+    rescale: float = 0.0
+    augmentation: str = "standard"
+    precision: str = "float32"
+    seed: int = 0
+    init: str | None = None
+    keep: float = 0.0
+    invalid: list[float] = field(default_factory=list)
+    validation_images: int = 24
+    validation_every: int = 2000
+    checkpoint_every: int = 500
+
+    def __post_init__(self):
+        if (self.minutes > 0) == (self.steps > 0):
+            raise ValueError("minutes, steps: expected exactly one of them above 0")
+        for name in ("minutes", "learning_rate", "weight_decay"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name}: got {getattr(self, name)}, expected a finite number >= 0")
+        self.network_config()  # raises for a scale or architecture that there is not
+        if self.crop_size % self.scale:
+            raise ValueError(f"crop_size: got {self.crop_size}, expected a multiple of the scale {self.scale}")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed: got {self.seed}, expected 0 to 2^63 - 1")
+        if not 0 <= self.rescale <= 1:
+            raise ValueError(f"rescale: got {self.rescale}, expected a probability from 0 to 1")
+        if not 0 <= self.keep < 1:
+            raise ValueError(f"keep: got {self.keep}, expected a fraction from 0 to below 1")
+        if self.keep and not self.init:
+            raise ValueError(f"keep: got {self.keep} without weights to start from (init), expected both")
+        if self.augmentation not in AUGMENTATIONS:
+            raise ValueError(f"augmentation: got {self.augmentation!r}, expected one of {', '.join(AUGMENTATIONS)}")
+        if self.optimiser not in ("muon", "adamw"):
+            raise ValueError(f"optimiser: got {self.optimiser!r}, expected 'muon' or 'adamw'")
+        if self.precision not in ("float32", "bf16"):
+            raise ValueError(f"precision: got {self.precision!r}, expected 'float32' or 'bf16'")
+
+    def network_config(self) -> DDFUpNetConfig:
+        """What is trained; `base` back-projects where the low-resolution depth is known to be reduced by `dkn`."""
+        reduced = self.architecture == "base" and self.protocol == "dkn" and not self.sensor
+        network = {"back_projections": 2} | self.network if reduced else self.network
+        return DDFUpNetConfig.named(self.architecture, self.scale, self.sensor, **network)
