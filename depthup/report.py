@@ -58,7 +58,7 @@ def models_lines(models: dict[str, dict]) -> Iterator[str]:
             "file": f"{model['bytes'] / 1e6:.1f} MB",
             "held-out RMSE": f"{model['held_out_rmse']:.3f} {model['unit']}",
             "images": str(model["held_out_images"]),
-            "trained on": f"{model['data']}, {model['steps']} steps",
+            "trained on": f"{model['data']}, {model['steps']} steps in all",
         }
         rows.append(row)
     yield from _table(rows, texts=("model", "protocol", "for", "network", "trained on"))

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from depthup.commands.errors import UsageError
+from depthup.commands.info import models_in_the_box
 from depthup.commands.train import carry_out, plan_recipe
 from depthup.data import InputError
 from depthup.models import DDFUpNetConfig
@@ -64,6 +65,10 @@ def test_a_recipe_ends_with_the_network_in_the_box(name):
         assert record["config"].get(field, before_it_existed) == getattr(last, field), field
     assert record["steps"] == last.steps
     assert all(config.minutes == 0 for config in before)
+
+
+def test_models_counts_the_steps_of_all_stages():
+    assert models_in_the_box()["fast-x8"]["steps"] == 3200 + 1200 + 4000
 
 
 def test_stages_follow_each_other(folder, tmp_path):

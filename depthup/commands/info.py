@@ -9,6 +9,7 @@ import torch
 from depthup import __version__
 from depthup.kernels import BACKENDS, why_not
 from depthup.models import DDFUpNet
+from depthup.recipes import RECIPES
 from depthup.weights import read_metadata, shipped_names, weights_path
 
 
@@ -27,7 +28,7 @@ def installation() -> dict:
 
 
 def models_in_the_box() -> dict[str, dict]:
-    """Facts about the weights in the box by name, from their files' metadata."""
+    """Facts about the weights in the box by name, from their files' metadata; steps are those of all their stages."""
     models = {}
     for name in shipped_names():
         config, training = read_metadata(name)
@@ -42,7 +43,7 @@ def models_in_the_box() -> dict[str, dict]:
             "parameters": parameters,
             "bytes": weights_path(name).stat().st_size,
             "data": training["data"]["title"],
-            "steps": training["steps"],
+            "steps": sum(stage["steps"] for stage in RECIPES.get(name, ())) or training["steps"],
             "held_out_rmse": validation["rmse"],
             "unit": validation["unit"],
             "held_out_images": validation["images"],
