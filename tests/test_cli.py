@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import depthup.commands.info
 from cli_helpers import GOOD, RECORD, command_line, small_net
 from depthup.cli import main
 from depthup.console import progress_bar
@@ -48,7 +49,8 @@ def test_models(place, depthup_):
     assert "3" in lines[1].split()
 
 
-def test_info(place, depthup_):
+def test_info(place, depthup_, monkeypatch):
+    monkeypatch.setattr(depthup.commands.info, "RECIPES", {"x2": ({"steps": 5}, {"steps": 6})})
     result = depthup_("info", "--json")
     assert (result.code, result.err) == (0, "")
     facts = json.loads(result.out)
@@ -70,6 +72,7 @@ def test_info(place, depthup_):
         "unit": "cm",
         "held_out_images": 3,
     }
+    assert facts["models"]["x2"]["steps"] == 11
     text = depthup_("info")
     assert text.code == 0
     for part in ("depthup", torch.__version__, "reference", "x4"):
