@@ -203,7 +203,7 @@ class CropSampler:
         if min(self._size(index)) < self.crop_size:
             raise InputError(
                 f"{self.pairs.names[index]}: is {width}x{height} pixels, expected at least"
-                f" {self.crop_size}x{self.crop_size} for crops of {self.crop_size}; use a smaller crop size"
+                f" {self.crop_size}x{self.crop_size} for crops of {self.crop_size}; use a smaller --crop-size"
             )
         depth = crop_to_multiple(self.pairs.depth(index), self.scale)
         low = make_low_resolution(depth, self.scale, self.protocol)

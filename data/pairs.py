@@ -78,8 +78,15 @@ def check_split(split: str) -> None:
 
 
 def is_validation_scene(scene: str) -> bool:
-    """Whether a scene is held out for validation: one in ten, by its name alone, so that it never changes."""
-    return zlib.crc32(scene.encode()) % 10 == 0
+    """Whether a scene is held out for validation: one in ten, by its name alone, so that it never changes.
+
+    Where this holds out none of several scenes, or all, the one with the lowest checksum is held out instead.
+    """
+    return _checksum(scene) % 10 == 0
+
+
+def _checksum(scene: str) -> int:
+    return zlib.crc32(scene.encode())
 
 
 def select_nyuv2(source: Path, indices: list[int], scenes: list[str], split: str) -> list[int]:
@@ -114,13 +121,13 @@ def select_nyuv2(source: Path, indices: list[int], scenes: list[str], split: str
 
 def _by_scene(source: Path, positions: Iterable[int], scenes: list[str], split: str) -> list[int]:
     positions = list(positions)
-    chosen = [n for n in positions if is_validation_scene(scenes[n]) == (split == "val")]
+    found = {scenes[n] for n in positions}
+    held_out = {scene for scene in found if is_validation_scene(scene)}
+    if len(found) > 1 and len(held_out) in (0, len(found)):  # of few scenes, chance may hold out none or all
+        held_out = {min(found, key=_checksum)}
+    chosen = [n for n in positions if (scenes[n] in held_out) == (split == "val")]
     if not chosen:
-        count = len({scenes[n] for n in positions})
-        raise InputError(
-            f"{source}: none of its scenes ({count}) is for split {split} (one scene in ten is for val, by a"
-            " checksum of its name, the others for train); expected more scenes"
-        )
+        raise InputError(f"{source}: holds {len(found)} scene, not for split {split}; expected at least two scenes")
     return chosen
 
 

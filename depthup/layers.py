@@ -183,6 +183,8 @@ class DDFUp(nn.Module):
             raise ValueError(f"guidance: got shape {list(guidance.shape)}, expected {expected} for x {list(x.shape)}")
         if self.unshuffle > 1:
             guidance = F.pixel_unshuffle(guidance, self.unshuffle)
+            shape = x.shape[0], self.spatial.in_channels, *x.shape[-2:]
+            guidance = guidance.reshape(shape)  # an empty batch was left as it is
         spatial = self.spatial(guidance).unflatten(1, (self.scale**2, self.kernel_size**2))
         spatial = self.spatial_norm(spatial)
         channel = self.channel(x, mean)

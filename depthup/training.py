@@ -242,7 +242,7 @@ def _finite(mean_loss: float, config: TrainConfig, state: TrainState) -> float:
     if not math.isfinite(mean_loss):
         raise InputError(
             f"step {state.step}: the loss is {mean_loss}, so this training has diverged; expected a --learning-rate "
-            f"below {config.learning_rate:g}"
+            f"below {config.learning_rate:g}, in another folder"
         )
     return mean_loss
 

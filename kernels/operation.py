@@ -130,12 +130,12 @@ def _shape(t: Tensor) -> str:
 
 def check_options(kernel_size: int, combine: str, **positive: int) -> None:
     """Raise ValueError for an option that no filter can have."""
-    if kernel_size < 1 or kernel_size % 2 != 1:
+    if isinstance(kernel_size, float) or kernel_size < 1 or kernel_size % 2 != 1:
         raise ValueError(f"kernel_size: got {kernel_size}, expected an odd number of at least 1")
     if combine not in COMBINE:
         raise ValueError(f"combine: got {combine!r}, expected 'mul' or 'add'")
     for name, value in positive.items():
-        if value < 1 or value % 1:
+        if isinstance(value, float) or value < 1:
             raise ValueError(f"{name}: got {value}, expected an integer of at least 1")
 
 

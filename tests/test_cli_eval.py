@@ -7,8 +7,9 @@ import cv2
 import numpy as np
 import pytest
 
-from cli_helpers import SCENES, command_line, write_pairs
+from cli_helpers import RECORD, SCENES, command_line, small_net, write_pairs
 from depthup.data import read_rgb
+from depthup.weights import save_weights
 
 EVAL = ("eval", "--data", "motorcycle", "--scale", "4")
 COMPARE = ("compare", "--data", "pairs", "--scale", "2,4")
@@ -144,6 +145,28 @@ def test_a_network_of_another_protocol_is_told_of(place, depthup_):
     assert other.code == 0
     assert "x4: learned from protocol dkn, is scored under pac" in other.err and other.err.count("\n") == 1
     assert depthup_("eval", "--data", "pairs", "--scale", "4", "--model", "x4").err == ""
+
+
+def test_a_network_that_was_trained_on_what_is_scored_is_told_of(place, depthup_):
+    write_pairs(place / "pairs")
+    save_weights(place / "own.safetensors", small_net(4), RECORD | {"data": {"title": "pairs, split train"}})
+    command = ("eval", "--data", "pairs", "--scale", "4", "--model", "own.safetensors")
+    told = depthup_(*command)
+    assert told.code == 0
+    assert told.err == (
+        "depthup: own.safetensors: was trained on pairs, split train, where 3 of these 4 images are; --split val has "
+        "none of them\n"
+    )
+    for quiet in (("--split", "val"), ("--split", "train")):
+        assert depthup_(*command, *quiet).err == ""
+
+
+def test_an_image_that_is_not_among_the_scored_ones(place, depthup_):
+    write_pairs(place / "pairs")
+    command = ("compare", "--data", "pairs", "--scale", "4", "--methods", "bicubic", "--figure", "f.png")
+    refused = depthup_(*command, "--limit", "2", "--image", "room1")
+    assert refused.code == 1
+    assert refused.err.startswith("depthup: pairs: has no pair room1 in pairs, split test, 2 of 4 images; expected one")
 
 
 def test_eval_leaves_out_what_is_no_measurement(place, depthup_):

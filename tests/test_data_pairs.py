@@ -154,7 +154,17 @@ def test_empty_split(tmp_path):
     assert not is_validation_scene("a")
     write(tmp_path / "a_rgb.png", colours())
     write(tmp_path / "a_depth.png", integers())
-    refused(tmp_path, str(tmp_path), "none of its scenes (1) is for split val", split="val")
+    refused(tmp_path, str(tmp_path), "holds 1 scene, not for split val", split="val")
+
+
+@pytest.mark.parametrize("scenes", [["a", "b", "c"], ["kitchen_0011", "kitchen_0018"]])  # none by checksum, all
+def test_of_few_scenes_one_is_held_out(tmp_path, scenes):
+    for scene in scenes:
+        write(tmp_path / f"{scene}_rgb.png", colours())
+        write(tmp_path / f"{scene}_depth.png", integers())
+    assert len({is_validation_scene(scene) for scene in scenes}) == 1
+    train, val = (PairFolder(tmp_path, split).names for split in ("train", "val"))
+    assert len(val) == 1 and sorted(train + val) == scenes
 
 
 def test_folders_without_pairs(tmp_path):

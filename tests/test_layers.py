@@ -213,12 +213,22 @@ def test_guidance_on_the_input_grid_of_a_wrong_size():
         (lambda: DDFUp(4, 0), "guidance_channels: got 0"),
         (lambda: DDFUp(4, 3, scale=0), "scale: got 0"),
         (lambda: DDFUp(4, 3, scale=2.5), "scale: got 2.5, expected an integer of at least 1"),
+        (lambda: DDFUp(4, 3, scale=2.0), "scale: got 2.0, expected an integer of at least 1"),
         (lambda: DDFUp(4, 3, kernel_size=2), "kernel_size: got 2"),
+        (lambda: DDF(4, kernel_size=3.0), "kernel_size: got 3.0"),
     ],
 )
 def test_options_that_no_layer_can_have(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("grid", ["input", "output"])
+def test_an_empty_batch(grid):
+    side = 5 if grid == "input" else 10
+    result = DDFUp(4, 2, guidance_grid=grid)(torch.randn(0, 4, 5, 5), torch.randn(0, 2, side, side))
+    assert result.shape == (0, 4, 10, 10)
+    assert DDF(4)(torch.randn(0, 4, 5, 5)).shape == (0, 4, 5, 5)
 
 
 def test_unknown_grid():

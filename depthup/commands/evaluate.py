@@ -88,6 +88,26 @@ def _warn_of_protocol(model: str, protocol: str) -> None:
         )
 
 
+def _warn_of_training(model: str, dataset: PairDataset, data: str, split: str, invalid: Sequence[float]) -> None:
+    """Warn where images that are scored are those that a network was trained on, as far as its record tells."""
+    trained_on = read_metadata(model)[1].get("data", {}).get("title", "")
+    if split not in ("all", "test") or _without_split(trained_on) != _without_split(dataset.title):
+        return
+    try:
+        seen = set(open_dataset(data, "train", invalid).names) & set(dataset.names)
+    except InputError:  # it has no such split
+        return
+    if seen:
+        log.warning(
+            "%s: was trained on %s, where %d of these %d images are; --split val has none of them",
+            *(model, trained_on, len(seen), len(dataset)),
+        )
+
+
+def _without_split(title: str) -> str:
+    return title.partition(", split ")[0]
+
+
 def evaluate_data(
     data: str,
     split: str,
@@ -125,7 +145,10 @@ def evaluate_data(
     if limit:
         dataset = SomePairs(dataset, limit)
     if image is not None and image not in dataset.names:
-        raise InputError(f"{data}: has no pair {image} in split {split}; expected one such as {dataset.names[0]}")
+        place = dataset.title if limit else f"split {split}"
+        raise InputError(f"{data}: has no pair {image} in {place}; expected one such as {dataset.names[0]}")
+    for name in dict.fromkeys(method.name for method in methods if method.model not in BASELINES):
+        _warn_of_training(name, dataset, data, split, invalid)
     runs = evaluate_methods(
         dataset, methods, protocol, lambda done, total: progress("evaluating", done / total), sensor
     )
