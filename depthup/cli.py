@@ -607,6 +607,16 @@ def models(as_json: JsonFlag = False) -> None:
     print(json.dumps(facts) if as_json else "\n".join(models_lines(facts)))
 
 
+def _with_value(message: str) -> str:
+    """A message of typer's on the value of an option, with that value where it does not say it."""
+    named = re.match(r"Invalid value for '(--[\w-]+)'", message)
+    for argument, following in pairwise([*sys.argv[1:], ""]):
+        option, equals, value = argument.partition("=")
+        if named and option == named[1] and repr(value if equals else following) not in message:
+            return f"{message}, got {value if equals else following}"
+    return message
+
+
 def main() -> None:
     """Entry point. An expected failure is one line on stderr.
 
@@ -627,7 +637,7 @@ def main() -> None:
         sys.exit(130)
     except Exception as error:
         if hasattr(error, "format_message"):  # wrong usage: of click's class, which newer typers carry in themselves
-            say(f"depthup: {' '.join(error.format_message().split()).rstrip('.')}; see --help")
+            say(f"depthup: {_with_value(' '.join(error.format_message().split()).rstrip('.'))}; see --help")
             sys.exit(2)
         from depthup.commands.errors import UsageError  # here, because it imports torch, which `--help` must not
         from depthup.data import InputError

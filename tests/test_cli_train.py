@@ -28,7 +28,8 @@ TINY = ("--scale", "2", "--epochs", "4", "--batch-size", "2", "--crop-size", "32
     [
         (TRAIN, 2, ["exactly one of --minutes, --epochs and --recipe"]),
         ((*TRAIN, "--minutes", "1", "--epochs", "1"), 2, ["exactly one of --minutes, --epochs and --recipe"]),
-        ((*TRAIN, "--minutes", "0"), 2, ["--minutes"]),
+        ((*TRAIN, "--minutes", "0"), 2, ["--minutes", "got 0"]),
+        ((*TRAIN, "--epochs=0"), 2, ["--epochs", "got 0"]),
         ((*TRAIN, "--epochs", "1", "--scale", "3"), 2, ["--scale: got 3, expected one of 2, 4, 8, 16"]),
         ((*TRAIN, "--epochs", "1", "--crop-size", "30"), 2, ["--crop-size: got 30"]),
         ((*TRAIN, "--epochs", "1", "--learning-rate", "inf"), 2, ["--learning-rate: got inf"]),
