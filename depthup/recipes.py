@@ -82,6 +82,8 @@ RECIPES: dict[str, tuple[Stage, ...]] = {
         _X8_LONG | _CALM | _TWICE | {"protocol": "pac", "steps": 1800, "keep": 0.5},
         _X8_STRONG | _TWICE | {"protocol": "pac", "steps": 6694, "batch_size": 12, "crop_size": 256},  # on a GPU
         _X8_LONG | _CALM | _TWICE | {"protocol": "pac", "steps": 5000, "keep": 0.5},
+        _X8_LONG | _GENTLY | _TWICE | {"protocol": "pac", "steps": 14000},
+        _X8_LONG | _CALM | _TWICE | {"protocol": "pac", "steps": 5000, "keep": 0.5},
     ),
     "x16-pac": (
         *_ALL_OF_X16,
@@ -105,6 +107,7 @@ RECIPES: dict[str, tuple[Stage, ...]] = {
         _X4_LONG | _SENSOR | {"steps": 24000},
         _X4_LONG | _SENSOR_AGAIN | {"steps": 3000},
         _X4_DEEP | _SENSOR | {"steps": 20000},
+        _X4_DEEP | _CALM | {"sensor": True, "steps": 9000, "keep": 0.5},
     ),
     "sensor-x8": (
         *_X8,
