@@ -610,10 +610,13 @@ def models(as_json: JsonFlag = False) -> None:
 def _with_value(message: str) -> str:
     """A message of typer's on the value of an option, with that value where it does not say it."""
     named = re.match(r"Invalid value for '(--[\w-]+)'", message)
+    if named is None:
+        return message
     for argument, following in pairwise([*sys.argv[1:], ""]):
         option, equals, value = argument.partition("=")
-        if named and option == named[1] and repr(value if equals else following) not in message:
-            return f"{message}, got {value if equals else following}"
+        value = value if equals else following
+        if option == named[1] and repr(value) not in message:
+            return f"{message}, got {value}"
     return message
 
 

@@ -21,7 +21,7 @@ from depthup.metrics import (
     METRICS,
     Score,
     bootstrap_interval,
-    check_known,
+    known_in_both,
     score,
 )
 from depthup.upsampling import Model, resolve_model, upsample
@@ -210,7 +210,7 @@ def check_scorable(dataset: PairDataset, scale: int, protocol: str, sensor: Sens
     for n in range(len(dataset)):
         pair = dataset[n]
         made = predict(pair, nearest, protocol, sensor)
-        check_known(pair.name, made.result, made.truth, dataset.border)
+        known_in_both(pair.name, made.result, made.truth, dataset.border)
 
 
 def resolve_method(method: Method) -> Method:

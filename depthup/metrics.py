@@ -86,11 +86,13 @@ METRICS = (
 """Fields of `Score` of which an evaluation gives the mean over images."""
 
 
-def check_known(name: str, result: np.ndarray, truth: np.ndarray, border: int) -> None:
-    """Raise InputError if no pixel inside the border is known in both, as `score` does."""
+def known_in_both(name: str, result: np.ndarray, truth: np.ndarray, border: int) -> np.ndarray:
+    """Which pixels inside the border are known in both; raises InputError if none is, as `score` does."""
     found, true = _inside(border, result, truth)
-    if not (np.isfinite(found) & np.isfinite(true)).any():
+    both = np.isfinite(found) & np.isfinite(true)
+    if not both.any():
         raise InputError(f"{name}: no pixel inside a border of {border} is known in truth and result; expected some")
+    return both
 
 
 def _inside(border: int, *images: np.ndarray) -> list[np.ndarray]:
@@ -120,11 +122,10 @@ def score(
     Raises:
         InputError: no pixel inside the border is known in both.
     """
-    check_known(name, result, truth, border)
+    both = known_in_both(name, result, truth, border)
     # infinity minus infinity would warn, and is unknown as much as NaN
     found, true = (np.where(np.isfinite(a), a, np.nan) * np.float64(factor) for a in _inside(border, result, truth))
     known = ~np.isnan(true)
-    both = known & ~np.isnan(found)
     error = np.abs(found - true)
     absolute, positive = error[both], both & (true > 0)
     found_edges = depth_edges(np.where(both, found, np.nan))

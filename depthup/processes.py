@@ -140,11 +140,11 @@ def joined_processes(count: int = 1, command: Sequence[str] = ()) -> Iterator[Pr
             process.wait()
     except RuntimeError as error:  # of torch: the connection to another one is lost
         failed = [(process.returncode, said) for process, said in others if process.poll()]
-        if not failed and not dist.is_initialized():
+        if not failed and dist.is_initialized():
+            raise
+        if not failed:
             reason = str(error).strip().splitlines()[0]
             raise InputError(f"{place}: process {rank} of {count} cannot join the others ({reason})") from error
-        if not failed:
-            raise
         code, said = failed[0]
         said.seek(0)
         reason = (said.read().decode(errors="replace").strip().splitlines() or [f"exit code {code}"])[-1]

@@ -131,7 +131,8 @@ def train(
     pairs = CachedPairs(training, lambda done, _: tick("reading pairs", done / both))
     sampler = make_sampler(pairs, config)
     scored = CachedPairs(validation, lambda done, _: tick("reading pairs", (len(pairs) + done) / both))
-    check_scorable(scored, config.scale, config.protocol, _sensor(config))
+    if processes.first:  # it alone validates
+        check_scorable(scored, config.scale, config.protocol, _sensor(config))
     held_out = SomePairs(scored, config.validation_images)
     parameters = state.model.parameter_count()
     report(
@@ -164,8 +165,7 @@ def train(
             if log and (regular or state.seconds - saved > SECONDS_BETWEEN_CHECKPOINTS):
                 mean = _finite(_mean(state.losses), config, state)
                 if regular:
-                    log.write(state.step, state.seconds, loss=mean, learning_rate=_rate(state))
-                    report(f"step {state.step}: loss {mean:.2f} cm, {_minutes(state)}")
+                    _log_loss(log, report, state, mean)
                     state.losses.clear()
                 save_checkpoint(checkpoint, state, asdict(config), data)
                 saved = state.seconds
@@ -187,8 +187,7 @@ def train(
         save_weights(weights, state.model, record, result)
         if finished:
             if last is not None:
-                log.write(state.step, state.seconds, loss=last, learning_rate=_rate(state))
-                report(f"step {state.step}: loss {last:.2f} cm, {_minutes(state)}")
+                _log_loss(log, report, state, last)
             tick("validating", 1.0)
             report(f"validating on {len(held_out.all)} held-out images")
             summary = validate(state, held_out.all, config).summary()
@@ -228,9 +227,11 @@ def _mean(losses: list[Tensor]) -> float:
     return float(torch.stack(losses).double().mean())
 
 
-def _rate(state: TrainState) -> float:
-    """The learning rate of the last step."""
-    return state.optimisers["adamw"].param_groups[0]["lr"]
+def _log_loss(log: RunLog, report: Callable[[str], None], state: TrainState, mean_loss: float) -> None:
+    """Log and tell the mean loss of the steps since the last time, with the learning rate of the last one."""
+    rate = state.optimisers["adamw"].param_groups[0]["lr"]
+    log.write(state.step, state.seconds, loss=mean_loss, learning_rate=rate)
+    report(f"step {state.step}: loss {mean_loss:.2f} cm, {_minutes(state)}")
 
 
 def _minutes(state: TrainState) -> str:

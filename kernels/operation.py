@@ -135,7 +135,7 @@ def check_options(kernel_size: int, combine: str, **positive: int) -> None:
     if combine not in COMBINE:
         raise ValueError(f"combine: got {combine!r}, expected 'mul' or 'add'")
     for name, value in positive.items():
-        if isinstance(value, float) or value < 1:
+        if isinstance(value, float) or value < 1 or value % 1:
             raise ValueError(f"{name}: got {value}, expected an integer of at least 1")
 
 

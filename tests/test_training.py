@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 import depthup.training
-from depthup.checkpoint import load_checkpoint
+from depthup.checkpoint import load_checkpoint, read_facts
 from depthup.data import InputError, is_validation_scene, open_dataset
 from depthup.evaluation import evaluate
 from depthup.models import DDFUpNet, DDFUpNetConfig, extrapolate
@@ -167,27 +167,29 @@ def test_stopped_and_resumed_is_as_if_never_stopped(folder, finished, tmp_path, 
     assert_equal_runs(tmp_path, finished)
 
 
-def test_killed_and_resumed_is_as_if_never_killed(folder, finished, tmp_path):
+def killed(folder: Path, out: Path, step: int) -> int:
+    """Kills a run of CONFIG after a step; gives that of the checkpoint that is left."""
     with pytest.raises(KeyboardInterrupt):
-        run(folder, tmp_path, progress=Signals(5, signal.SIGINT, signal.SIGINT))
+        run(folder, out, progress=Signals(step, signal.SIGINT, signal.SIGINT))
+    return read_facts(out / "checkpoint.safetensors")["step"]
+
+
+def test_killed_and_resumed_is_as_if_never_killed(folder, finished, tmp_path):
+    assert killed(folder, tmp_path, step=5) == 3
     assert rows(tmp_path)[-1]["step"] == "4"  # after the checkpoint of step 3
     assert run(folder, tmp_path, resume=True).steps == 6
     assert_equal_runs(tmp_path, finished)
 
 
 def test_killed_before_anything_was_saved_and_resumed(folder, finished, tmp_path):
-    with pytest.raises(KeyboardInterrupt):
-        run(folder, tmp_path, progress=Signals(1, signal.SIGINT, signal.SIGINT))
-    assert load_checkpoint(tmp_path / "checkpoint.safetensors")[1]["step"] == 0
+    assert killed(folder, tmp_path, step=1) == 0
     run(folder, tmp_path, resume=True)
     assert_equal_runs(tmp_path, finished)
 
 
 def test_long_steps_are_saved_by_the_clock(folder, finished, tmp_path, monkeypatch):
     monkeypatch.setattr(depthup.training, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
-    with pytest.raises(KeyboardInterrupt):
-        run(folder, tmp_path, progress=Signals(3, signal.SIGINT, signal.SIGINT))
-    assert load_checkpoint(tmp_path / "checkpoint.safetensors")[1]["step"] == 2
+    assert killed(folder, tmp_path, step=3) == 2
     run(folder, tmp_path, resume=True)
     assert_equal_runs(tmp_path, finished)
 

@@ -119,14 +119,14 @@ def plan_recipe(
     if own:
         raise UsageError(f"train: --{own[0].replace('_', '-')} is part of a recipe; expected it without --recipe")
     free = {name: remembered[name] for name in _FREE}
-    folders = [out / f"stage-{number}" for number in range(1, len(RECIPES[recipe]))] + [out]
-    if not resume:
-        check_free(out)
-    stages, init = [], None
-    for folder, stage in zip(folders, RECIPES[recipe], strict=True):
+    for stage in RECIPES[recipe]:
         _check_sharing(stage.get("batch_size", TrainConfig.batch_size), processes)
-        if not resume:
+    earlier = [out / f"stage-{number}" for number in range(1, len(RECIPES[recipe]))]
+    if not resume:
+        for folder in (out, *earlier):
             check_free(folder)
+    stages, init = [], None
+    for folder, stage in zip((*earlier, out), RECIPES[recipe], strict=True):
         stages.append((folder, TrainConfig(init=init, **free, **stage), resume and (folder / CHECKPOINT).exists()))
         init = str(folder / WEIGHTS)
     return Plan(*training_data(data, out, free["invalid"]), out, stages, remembered, resume)
@@ -168,14 +168,14 @@ def _remembered(out: Path, wanted: dict, given: set[str]) -> dict:
 
 
 def _contradiction(out: Path, name: str, started: object, value: object) -> UsageError:
-    before = f"with {typed}" if (typed := _as_typed(name, started)) else f"without --{name}"
-    return UsageError(f"{out}: was started {before}, and --resume keeps to it; got {_as_typed(name, value)}")
-
-
-def _as_typed(name: str, value: object) -> str:
-    """A setting as on a command line, such as `--seed 3`; empty where the option is not there."""
     option = f"--{name.replace('_', '-')}"
-    if value is None or value is False or (name == "minutes" and not value):
+    before = f"with {typed}" if (typed := _as_typed(option, started)) else f"without {option}"
+    return UsageError(f"{out}: was started {before}, and --resume keeps to it; got {_as_typed(option, value)}")
+
+
+def _as_typed(option: str, value: object) -> str:
+    """An option as on a command line, such as `--seed 3`; empty where it is not there."""
+    if value is None or value is False or (option == "--minutes" and not value):
         return ""
     if value is True:
         return option
