@@ -93,6 +93,7 @@ class DDF(nn.Module):
         stride, dilation: as of a convolution; zero padding keeps the size at stride 1.
         squeeze_ratio: sigma.
         combine: `"mul"` or `"add"`.
+        device, dtype: of the parameters, as of torch's own layers.
     """
 
     def __init__(
@@ -103,6 +104,9 @@ class DDF(nn.Module):
         dilation: int = 1,
         squeeze_ratio: float = 0.2,
         combine: str = "mul",
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ):
         super().__init__()
         check_options(kernel_size, combine, channels=channels, stride=stride, dilation=dilation)
@@ -113,6 +117,7 @@ class DDF(nn.Module):
         self.channel = ChannelFilter(channels, 1, kernel_size, squeeze_ratio)
         if combine == "add":
             nn.init.zeros_(self.channel.norm.beta)  # the sum of the two shifts is to start as a mean
+        self.to(device=device, dtype=dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, C, H, W]` to `[B, C, Ho, Wo]` of the same type, with `Ho = (H - 1) // stride + 1`, `Wo` alike.
@@ -143,6 +148,7 @@ class DDFUp(nn.Module):
             output (then it is pixel-unshuffled first).
         squeeze_ratio: sigma.
         combine: `"mul"` or `"add"`.
+        device, dtype: of the parameters, as of torch's own layers.
     """
 
     def __init__(
@@ -154,6 +160,9 @@ class DDFUp(nn.Module):
         guidance_grid: str = "output",
         squeeze_ratio: float = 0.2,
         combine: str = "mul",
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ):
         super().__init__()
         if guidance_grid not in ("input", "output"):
@@ -168,6 +177,7 @@ class DDFUp(nn.Module):
         self.channel = ChannelFilter(channels, branches, kernel_size, squeeze_ratio)
         if combine == "add":
             nn.init.zeros_(self.channel.norm.beta)  # the sum of the two shifts is to start as bilinear
+        self.to(device=device, dtype=dtype)
 
     def forward(self, x: Tensor, guidance: Tensor, mean: Tensor | None = None) -> Tensor:
         """`x [B, C, H, W]` and guidance `[B, G, ...]` on either grid to `[B, C, scale*H, scale*W]` of the type of `x`.

@@ -231,6 +231,19 @@ def test_an_empty_batch(grid):
     assert DDF(4)(torch.randn(0, 4, 5, 5)).shape == (0, 4, 5, 5)
 
 
+@pytest.mark.parametrize("make", [lambda **o: DDF(4, **o), lambda **o: DDFUp(4, 3, **o)], ids=["ddf", "ddf_up"])
+def test_device_and_type_of_the_parameters(make):
+    for parameter in make(device="meta", dtype=torch.float64).parameters():
+        assert (parameter.device.type, parameter.dtype) == ("meta", torch.float64)
+    torch.manual_seed(0)
+    plain = make()
+    torch.manual_seed(0)
+    double = make(dtype=torch.float64)
+    for one, other in zip(plain.parameters(), double.parameters(), strict=True):
+        assert one.dtype == torch.float32
+        torch.testing.assert_close(one.double(), other, rtol=0, atol=0)
+
+
 def test_unknown_grid():
     with pytest.raises(ValueError, match="guidance_grid: got 'low', expected 'input' or 'output'"):
         DDFUp(5, 3, guidance_grid="low")

@@ -101,10 +101,10 @@ def test_ends_of_a_run(folder, tmp_path, what):
             os.killpg(process.pid, signal.SIGKILL)
     assert "Traceback" not in errors
     if what == "kill another":
-        assert process.returncode == 1
+        assert process.returncode == 1, errors
         assert "another process of this training failed: exit code -9" in errors
     else:
-        assert process.returncode == 130
+        assert process.returncode == 130, errors
         assert "--processes 2 --resume" in errors
         assert (out / "checkpoint.safetensors").exists()
     assert not any(Path(f"/proc/{other}").exists() for other in others)
