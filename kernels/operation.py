@@ -7,8 +7,11 @@ that `torch.compile`, `torch.export`, autograd and fake tensors know it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from depthup.kernels import reference
 from depthup.kernels.backend import choose_backend
@@ -119,8 +122,12 @@ def _(info, in_dims, *arguments):
 
 
 def _run(x, channel_filter, spatial_filter, dilation, stride, scale, combine) -> Tensor:
-    backend = choose_backend(x.device)
-    operation = reference.forward if backend == "reference" else _ddf
+    forward_mode = not torch.compiler.is_compiling() and forward_ad._current_level >= 0
+    if forward_mode or choose_backend(x.device) == "reference":
+        # A registered operation would drop tangents without a word. As for second derivatives, there is no kernel.
+        operation: Callable[..., Tensor] = reference.forward
+    else:
+        operation = _ddf
     return operation(x, channel_filter, spatial_filter, dilation, stride, scale, combine)
 
 

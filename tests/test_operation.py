@@ -351,6 +351,28 @@ def test_second_derivatives(case, name):
         assert torch.autograd.gradgradcheck(lambda *tensors: apply(case, *tensors), leaves)
 
 
+@pytest.mark.parametrize("case", TINY, ids=str)
+def test_forward_mode(case):
+    tensors = random_inputs(case)[:3]
+    leaves = [t.clone().requires_grad_() for t in tensors]
+    options = {"check_forward_ad": True, "check_backward_ad": False, "check_undefined_grad": False}
+    assert torch.autograd.gradcheck(lambda *inputs: apply(case, *inputs), leaves, **options)
+    expected = torch.autograd.functional.jacobian(lambda *inputs: apply(case, *inputs), tuple(tensors))
+    found = torch.func.jacfwd(lambda *inputs: apply(case, *inputs), argnums=(0, 1, 2))(*tensors)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_forward_mode_twice():
+    x, channel, spatial = random_inputs(FEW[0])[:3]
+    v = torch.randn_like(x)
+
+    def slope(x: Tensor) -> Tensor:
+        return torch.func.jvp(lambda y: apply(FEW[0], y**2, channel, spatial), (x,), (v,))[1]
+
+    curvature = torch.func.jvp(slope, (x,), (v,))[1]
+    torch.testing.assert_close(curvature, apply(FEW[0], 2 * v**2, channel, spatial), rtol=1e-12, atol=1e-12)
+
+
 def test_third_derivatives():
     def third(name):
         leaves = [t.requires_grad_() for t in random_inputs(FEW[3])[:3]]
