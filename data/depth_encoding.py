@@ -67,6 +67,8 @@ class DepthEncoding:
                 raise ValueError(f"depth {name} is {value}, expected a number > 0")
         if self.baseline is not None and self.baseline > LARGEST_BASELINE:
             raise ValueError(f"depth baseline is {self.baseline:g} m, expected metres; are these millimetres?")
+        if not isinstance(self.invalid, tuple | list) or not all(isinstance(v, int | float) for v in self.invalid):
+            raise ValueError(f"depth invalid is {self.invalid!r}, expected numbers in a tuple, such as (65535,)")
         if not math.isfinite(self.doffs):
             raise ValueError(f"depth doffs is {self.doffs}, expected a finite number of pixels")
         if self.unit != "auto" and self.scale is not None:

@@ -12,6 +12,7 @@ import math
 import numba
 import numpy as np
 
+from depthup.calibration import check_pose
 from depthup.data import Camera, InputError
 from depthup.surface import check_depth, gradient, grazing_steps, inverse_depth, joined
 
@@ -60,13 +61,13 @@ def align(
         sensor saw nothing: outside its view, in its holes, and on what only the RGB camera sees.
 
     Raises:
-        InputError: `depth` is not [h, w], a camera's image has another size, or the RGB image's size is not known.
-        ValueError: `depth_to_rgb` is not [4, 4], or `size` is not positive.
+        InputError: `depth` is not [h, w], a camera's image has another size, the RGB image's size is not known, or
+            `depth_to_rgb` is no rotation and translation.
+        ValueError: `size` is not positive.
     """
     depth, depth_to_rgb = np.asarray(depth), np.asarray(depth_to_rgb, dtype=np.float64)
     depth_camera = check_depth(depth, depth_camera)
-    if depth_to_rgb.shape != (4, 4):
-        raise ValueError(f"depth_to_rgb is {list(depth_to_rgb.shape)}, expected [4, 4]")
+    check_pose(depth_to_rgb, "depth_to_rgb")
     width, height = aligned_size(depth_camera, rgb_camera) if size is None else size
     if width < 1 or height < 1:
         raise ValueError(f"size is {width}x{height}, expected at least 1x1")

@@ -151,19 +151,30 @@ def _pose_of(numbers: np.ndarray, path: Path) -> np.ndarray:
     if numbers.size == 12:
         numbers = np.append(numbers, [0, 0, 0, 1])
     pose = _square(numbers, path, "transform", (4,))
+    check_pose(pose, path)
+    return pose
+
+
+def check_pose(pose: np.ndarray, source: str | Path) -> None:
+    """Check that `[4, 4]` takes one camera's points to another's: a rotation, and a translation in metres.
+
+    Raises:
+        InputError: it does not; `source` is named.
+    """
+    if pose.shape != (4, 4) or pose[3].tolist() != [0, 0, 0, 1]:
+        raise InputError(f"{source}: got {list(pose.shape)}, expected [4, 4] with the last row 0, 0, 0, 1")
     R, t = pose[:3, :3], pose[:3, 3]
     error = max(np.abs(R.T @ R - np.eye(3)).max(), abs(np.linalg.det(R) - 1))
     if not error <= _ROTATION_TOLERANCE:
         raise InputError(
-            f"{path}: its 3x3 part is no rotation (R^T R and det R are off by up to {error:.2g}), expected orthonormal"
-            f" axes and determinant +1, within {_ROTATION_TOLERANCE:g}"
+            f"{source}: its 3x3 part is no rotation (R^T R and det R are off by up to {error:.2g}), expected"
+            f" orthonormal axes and determinant +1, within {_ROTATION_TOLERANCE:g}"
         )
-    if (baseline := float(np.linalg.norm(t))) > _LARGEST_BASELINE_M:
+    if not (baseline := float(np.linalg.norm(t))) <= _LARGEST_BASELINE_M:
         raise InputError(
-            f"{path}: the cameras would be {baseline:g} m apart, expected metres, at most {_LARGEST_BASELINE_M}; are"
+            f"{source}: the cameras would be {baseline:g} m apart, expected metres, at most {_LARGEST_BASELINE_M}; are"
             " these millimetres?"
         )
-    return pose
 
 
 def _square(numbers: np.ndarray, source: str | Path, what: str, sizes: tuple[int, ...]) -> np.ndarray:

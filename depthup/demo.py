@@ -31,7 +31,7 @@ def run_demo(out: Path, overwrite: bool, progress: Callable[[str, float], None])
     Raises:
         InputError: a file exists and `overwrite` is False, or the folder cannot be written.
     """
-    net = resolve_model(None, SCALE)
+    net = resolve_model(f"x{SCALE}", SCALE)
     paths = {name: out / f"{name}.png" for name in ("rgb", "low", "depth", "preview", "figure")}
     if not out.exists():
         check_output(out)

@@ -12,7 +12,16 @@ import numpy as np
 
 from depthup.atomic import write_beside
 from depthup.baselines import BASELINES
-from depthup.data import PROTOCOLS, InputError, Pair, PairDataset, Sensor, crop_to_multiple, make_low_resolution
+from depthup.data import (
+    PROTOCOLS,
+    InputError,
+    Pair,
+    PairDataset,
+    Sensor,
+    UsageError,
+    crop_to_multiple,
+    make_low_resolution,
+)
 from depthup.data.sensor import check_metres
 from depthup.metrics import (
     CONSISTENCY_DEFINITION,
@@ -24,7 +33,9 @@ from depthup.metrics import (
     known_in_both,
     score,
 )
+from depthup.models import DDFUpNet
 from depthup.upsampling import Model, resolve_model, upsample
+from depthup.weights import shipped_names
 
 DEGRADATION = {
     "dkn": "anti-aliased bicubic, a = -0.5 (PIL)",
@@ -55,12 +66,12 @@ class Method:
     Args:
         name: what to call it in a report.
         scale: up-sampling factor.
-        model: as of `upsample`.
+        model: a name in the box, a weights file, a network or a baseline.
     """
 
     name: str
     scale: int
-    model: Model
+    model: str | Path | DDFUpNet
 
 
 @dataclass(frozen=True)
@@ -150,7 +161,7 @@ def evaluate(
         dataset: pairs with dense truth.
         scale: up-sampling factor.
         protocol: how low-resolution depth is made, `dkn` or `pac`; never to be mixed.
-        model: as of `upsample`.
+        model: a name in the box, a weights file, a network or a baseline; without it `default_network`.
         method: what to call the model in the report.
         progress: called with (images done, images in all).
         sensor: measure with it, with a seed that each image's name decides, instead of reducing by the protocol alone;
@@ -160,8 +171,26 @@ def evaluate(
         InputError: bad data, a sensor for disparity, a model of another scale, an image of fewer than `MIN_CELLS` cells
             along a side, or one with nothing to score.
     """
-    method = method or str(model or f"x{scale}")
+    if model is None:
+        model = default_network(scale, protocol, sensor is not None)
+    if method is None:
+        method = f"{model.config.architecture}-x{scale}" if isinstance(model, DDFUpNet) else str(model)
     return evaluate_methods(dataset, [Method(method, scale, model)], protocol, progress, sensor)[0]
+
+
+def default_network(scale: int, protocol: str, sensor: bool = False) -> str:
+    """The network in the box for a scale and a protocol, or for sensors.
+
+    Raises:
+        UsageError: there is none.
+    """
+    name = f"sensor-x{scale}" if sensor else f"x{scale}" if protocol == "dkn" else f"x{scale}-{protocol}"
+    if name not in shipped_names():
+        raise UsageError(
+            f"no weights in the box for scale {scale} under protocol {protocol}; "
+            f"expected --model, such as bicubic, or what one of these is for: {', '.join(shipped_names())}"
+        )
+    return name
 
 
 def evaluate_methods(
@@ -172,6 +201,11 @@ def evaluate_methods(
     sensor: Sensor | None = None,
 ) -> list[Evaluation]:
     """As `evaluate`, for several methods and scales in one pass over the data; one evaluation per method, in order."""
+    for method in methods:
+        if not isinstance(method.scale, int) or method.scale < 1:
+            raise UsageError(f"scale: got {method.scale!r}, expected a whole number of at least 1")
+    if not len(dataset):
+        raise InputError(f"{dataset.title}: holds no pair, expected at least one")
     if sensor:
         check_metres(dataset)
     methods = [resolve_method(method) for method in methods]

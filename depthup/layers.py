@@ -67,7 +67,7 @@ class ChannelFilter(nn.Module):
 
     def __init__(self, channels: int, branches: int, kernel_size: int, squeeze_ratio: float):
         super().__init__()
-        if not squeeze_ratio > 0:
+        if not isinstance(squeeze_ratio, float | int) or not squeeze_ratio > 0:
             raise ValueError(f"squeeze_ratio: got {squeeze_ratio}, expected a number above 0")
         self.shape = (branches, channels, kernel_size, kernel_size)
         hidden = max(4, round(squeeze_ratio * channels))
@@ -118,6 +118,12 @@ class DDF(nn.Module):
         if combine == "add":
             nn.init.zeros_(self.channel.norm.beta)  # the sum of the two shifts is to start as a mean
         self.to(device=device, dtype=dtype)
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.channel.shape[1]}, kernel_size={self.kernel_size}, stride={self.stride}, dilation={self.dilation}, "
+            f"combine={self.combine!r}"
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, C, H, W]` to `[B, C, Ho, Wo]` of the same type, with `Ho = (H - 1) // stride + 1`, `Wo` alike.
@@ -179,6 +185,13 @@ class DDFUp(nn.Module):
             nn.init.zeros_(self.channel.norm.beta)  # the sum of the two shifts is to start as bilinear
         self.to(device=device, dtype=dtype)
 
+    def extra_repr(self) -> str:
+        grid = "input" if self.unshuffle < self.scale else "output"
+        return (
+            f"{self.channel.shape[1]}, {self.guidance_channels}, scale={self.scale}, kernel_size={self.kernel_size}, "
+            f"guidance_grid={grid!r}, combine={self.combine!r}"
+        )
+
     def forward(self, x: Tensor, guidance: Tensor, mean: Tensor | None = None) -> Tensor:
         """`x [B, C, H, W]` and guidance `[B, G, ...]` on either grid to `[B, C, scale*H, scale*W]` of the type of `x`.
 
@@ -191,12 +204,10 @@ class DDFUp(nn.Module):
         expected = [x.shape[0], self.guidance_channels, *(n * self.unshuffle for n in x.shape[-2:])]
         if list(guidance.shape) != expected:
             raise ValueError(f"guidance: got shape {list(guidance.shape)}, expected {expected} for x {list(x.shape)}")
-        if self.unshuffle > 1:
-            guidance = F.pixel_unshuffle(guidance, self.unshuffle)
-            shape = x.shape[0], self.spatial.in_channels, *x.shape[-2:]
-            guidance = guidance.reshape(shape)  # an empty batch was left as it is
-        spatial = self.spatial(guidance).unflatten(1, (self.scale**2, self.kernel_size**2))
-        spatial = self.spatial_norm(spatial)
+        # Pixel-unshuffle and 1x1 convolution in one; apart, torch.compile (2.13) fails for sizes that vary.
+        weight = self.spatial.weight.reshape(-1, self.guidance_channels, self.unshuffle, self.unshuffle)
+        spatial = F.conv2d(guidance, weight, self.spatial.bias, stride=self.unshuffle)
+        spatial = self.spatial_norm(spatial.unflatten(1, (self.scale**2, self.kernel_size**2)))
         channel = self.channel(x, mean)
         wide = x.to(spatial.dtype)
         return ddf_up(wide, channel, spatial, self.scale, self.kernel_size, combine=self.combine).to(x.dtype)

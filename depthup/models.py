@@ -52,6 +52,9 @@ ONLY_IN_BASE = {
 }
 """Field of a configuration that `base` alone has -> its value everywhere else."""
 
+LEAST = {"width": 1, "trunk_blocks": 0, "kernel_size": 1, "fine_blocks": 0, "passes": 1, "back_projections": 0}
+"""Field of a configuration that is a whole number -> the least it may be."""
+
 LOG_ERROR_START = -5.0
 """Where the logarithm of the expected error starts: 0.7 % of the depth range."""
 
@@ -97,18 +100,17 @@ class DDFUpNetConfig:
     def __post_init__(self):
         if self.architecture not in ARCHITECTURES:
             raise ValueError(f"architecture: got {self.architecture!r}, expected one of {', '.join(ARCHITECTURES)}")
-        if self.scale not in SCALES:
-            raise ValueError(f"scale: got {self.scale}, expected one of {', '.join(map(str, SCALES))}")
+        if not isinstance(self.scale, int) or self.scale not in SCALES:
+            raise ValueError(f"scale: got {self.scale!r}, expected one of {', '.join(map(str, SCALES))}")
         if self.upsampler not in ("ddf_up", *ALTERNATIVES):
             raise ValueError(
                 f"upsampler: got {self.upsampler!r}, expected 'ddf_up' or one of {', '.join(ALTERNATIVES)}"
             )
+        for name, least in LEAST.items():
+            if not isinstance(number := getattr(self, name), int) or number < least:
+                raise ValueError(f"{name}: got {number!r}, expected a whole number of at least {least}")
         if self.scale == 2 and self.fine_blocks:
             raise ValueError(f"fine_blocks: got {self.fine_blocks} at scale 2, which has none; expected 0")
-        if self.passes < 1 or self.back_projections < 0:
-            raise ValueError(
-                f"got {self.passes} passes and {self.back_projections} back-projections, expected at least 1 and 0"
-            )
         if self.sensor and self.back_projections:
             raise ValueError(
                 f"back_projections: got {self.back_projections} for a sensor, whose samples need not be what bicubic "
@@ -392,13 +394,22 @@ class DDFUpNet(nn.Module):
             the second channel is the natural logarithm of the expected absolute error in these units.
 
         Raises:
-            ValueError: the size of `rgb` is not `scale` times that of `low`.
+            ValueError: a shape that does not fit, such as that of `rgb`, whose size is not `scale` times that of `low`.
+            TypeError: `rgb` or `low` of integers.
         """
         s = self.config.scale
+        if low.dim() != 4 or low.shape[1] != 1 or 0 in low.shape:
+            raise ValueError(f"low: got shape {list(low.shape)}, expected [B, 1, h, w], none of them 0")
+        if rgb.dim() != 4 or rgb.shape[0] != low.shape[0] or rgb.shape[1] != 3:
+            raise ValueError(f"rgb: got shape {list(rgb.shape)}, expected [{low.shape[0]}, 3, H, W]")
         if [n * s for n in low.shape[-2:]] != list(rgb.shape[-2:]):
             raise ValueError(
                 f"rgb: got size {list(rgb.shape[-2:])}, expected {s} times {list(low.shape[-2:])}, that of low"
             )
+        if valid is not None and valid.shape != low.shape:
+            raise ValueError(f"valid: got shape {list(valid.shape)}, expected {list(low.shape)}, as low")
+        if not (low.is_floating_point() and rgb.is_floating_point()):
+            raise TypeError(f"got low {low.dtype} and rgb {rgb.dtype}, expected floats, rgb in 0..1")
         return self.net(low, rgb, valid, {}, None)
 
     def forward_part(

@@ -9,6 +9,17 @@ from typing import Any
 from depthup.data import AUGMENTATIONS
 from depthup.models import DDFUpNetConfig
 
+LEAST = {
+    "steps": 0,
+    "batch_size": 1,
+    "crop_size": 1,
+    "warmup_steps": 0,
+    "validation_images": 1,
+    "validation_every": 1,
+    "checkpoint_every": 1,
+}
+"""Field that is a whole number -> the least it may be."""
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -71,9 +82,16 @@ class TrainConfig:
     def __post_init__(self):
         if (self.minutes > 0) == (self.steps > 0):
             raise ValueError("minutes, steps: expected exactly one of them above 0")
-        for name in ("minutes", "learning_rate", "weight_decay"):
+        for name in ("minutes", "learning_rate", "weight_decay", "rmse_weight"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected a finite number >= 0")
+        for name, least in LEAST.items():
+            if not isinstance(number := getattr(self, name), int) or number < least:
+                raise ValueError(f"{name}: got {number!r}, expected a whole number of at least {least}")
+        if not self.gradient_clip > 0:
+            raise ValueError(f"gradient_clip: got {self.gradient_clip}, expected a number above 0")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay: got {self.ema_decay}, expected a fraction from 0 to below 1")
         self.network_config()  # raises for a scale or architecture that there is not
         if self.crop_size % self.scale:
             raise ValueError(f"crop_size: got {self.crop_size}, expected a multiple of the scale {self.scale}")

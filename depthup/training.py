@@ -77,7 +77,7 @@ def train(
     training: PairDataset,
     validation: PairDataset,
     config: TrainConfig,
-    out: Path,
+    out: str | Path,
     resume: bool = False,
     report: Callable[[str], None] = print,
     progress: Callable[[str, float], None] | None = None,
@@ -99,10 +99,13 @@ def train(
         processes: those that share every batch; only the first validates, reports and writes.
 
     Raises:
-        InputError: `out` holds a run and `resume` is False, or none and it is True; scenes overlap; bad data; the
-            training diverges.
+        InputError: `out` holds a run and `resume` is False, or none and it is True; scenes overlap, or units differ;
+            bad data; the training diverges.
         ValueError: the processes cannot share a batch equally.
     """
+    out = Path(out)
+    if training.unit != validation.unit:
+        raise InputError(f"training data are in {training.unit} and validation data in {validation.unit}; expected one")
     shared = set(training.scenes) & set(validation.scenes)
     if shared:
         raise InputError(f"training and validation share {len(shared)} scenes, such as {min(shared)}; expected none")

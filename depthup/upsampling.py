@@ -19,7 +19,7 @@ from depthup.baselines import BASELINES
 from depthup.data import InputError, UsageError
 from depthup.models import SCALES, DDFUpNet, normalise
 from depthup.tiles import run_network
-from depthup.weights import load_model, shipped_names, weights_path
+from depthup.weights import check_device, load_model, shipped_names, weights_path
 
 Model = str | Path | DDFUpNet | None
 
@@ -62,7 +62,7 @@ class Upsampler:
 
     def __init__(self, model: Model = None, device: str | torch.device | None = None):
         self.model = model
-        self.device = _device(device) if device is not None else None
+        self.device = check_device(device) if device is not None else None
         if model is not None and not self._is_baseline():
             self._network(2.0)
 
@@ -82,7 +82,7 @@ class Upsampler:
                 millimetres with 0 for no measurement. 0 is a value in floats; integer arrays that hold it are refused
                 without `valid`, as it nearly always means no measurement there. With a further dimension in front: a
                 batch, and so must `rgb` be; tensors also `[B, 1, h, w]`.
-            valid: further samples that are not to be trusted are False, `[h, w]`.
+            valid: further samples that are not to be trusted are False, `[h, w]`, beside what a masked array masks.
             size: (width, height) of the result; without it that of `rgb`.
             fill: `none`: a pixel is known if the sample whose cell contains it is; `near`: also if there is a valid
                 sample within two samples' distance; `all`: everywhere.
@@ -92,14 +92,15 @@ class Upsampler:
             stays on its device.
 
         Raises:
-            InputError: wrong type, shape or size, integer zeros without `valid`, or no valid sample.
+            InputError: wrong type, shape or size, integer zeros without `valid`, no valid sample, or a type of `depth`
+                that does not hold the result.
         """
         if isinstance(depth, Tensor):
             return self._tensors(rgb, depth, valid, size, fill)
         if hasattr(depth, "getbands"):
             return self._pil(rgb, depth, valid, size, fill)
-        depth = np.asarray(depth)
-        if depth.ndim == 3:
+        depth, valid = _unmasked(depth, valid)
+        if depth.ndim > 2:
             _check_batch(rgb, depth, "[B, H, W, 3]")
             return np.stack([self.run(*pair, size, fill).depth for pair in _pairs_of_batch(rgb, depth, valid)])
         return self.run(rgb, depth, valid, size, fill).depth
@@ -113,15 +114,11 @@ class Upsampler:
         fill: str = "near",
     ) -> Upsampled:
         """As a call with arrays, but also the expected error and what was run."""
-        rgb, depth = np.asarray(rgb), np.asarray(depth)
+        depth, valid = _unmasked(depth, valid)
+        _check_depth(depth, valid)
+        rgb = np.asarray(rgb)
         if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
             raise InputError(f"rgb: got {rgb.dtype} {list(rgb.shape)}, expected uint8 [H, W, 3]")
-        if depth.ndim != 2 or depth.dtype.kind not in "fiu" or 0 in depth.shape:
-            raise InputError(f"depth: got {depth.dtype} {list(depth.shape)}, expected real numbers [h, w]")
-        if depth.dtype.kind in "iu" and valid is None and (zeros := depth.size - np.count_nonzero(depth)):
-            raise InputError(
-                f"depth: {zeros} of its integers are 0; expected valid=depth > 0 if that is no measurement, else floats"
-            )
         image = torch.from_numpy(rgb.copy()).permute(2, 0, 1)[None]  # a copy, because torch refuses negative strides
         result, name = self._run(image, depth.astype(np.float64), valid, size, fill)
         both = result[0].cpu().numpy()
@@ -152,7 +149,7 @@ class Upsampler:
         self, rgb: Tensor, depth: np.ndarray, valid: Any, size: tuple[int, int] | None, fill: str
     ) -> tuple[Tensor, str]:
         """float32 `[1, 1 or 2, H, W]` where `rgb`, uint8 `[1, 3, H, W]`, is: depth, expected error; and a name."""
-        if fill not in FILLS:
+        if not isinstance(fill, str) or fill not in FILLS:
             raise InputError(f"fill: got {fill!r}, expected one of {', '.join(FILLS)}")
         _check_size(size)
         W, H = size or (rgb.shape[3], rgb.shape[2])
@@ -168,6 +165,8 @@ class Upsampler:
         if not known.any():
             raise InputError(f"depth: none of its {depth.size} samples is valid; expected at least one measurement")
         filled, distance = _fill(depth, known)
+        if (largest := np.abs(filled).max()) > torch.finfo(torch.float32).max:
+            raise InputError(f"depth: got {largest:g}, expected what float32 holds")
         ratio = mean_ratio((H, W), depth.shape)
         if self._is_baseline():
             name, factor = str(self.model), max(1, round(ratio))
@@ -199,6 +198,8 @@ class Upsampler:
             device = self.device or torch.device("cpu")
             with _loading:
                 net, name = _load_once(path, path.stat().st_mtime_ns, str(device)), str(model)
+        if (dtype := next(net.parameters()).dtype) != torch.float32:
+            raise InputError(f"{name}: its parameters are {dtype}, expected torch.float32")
         if self.device is not None and next(net.parameters()).device.type != self.device.type:
             raise InputError(f"{name}: is on {next(net.parameters()).device}, expected device {self.device}")
         return net, name
@@ -210,17 +211,23 @@ class Upsampler:
         if depth.dim() > 2:
             _check_batch(rgb, depth, "[B, 3, H, W]")
             return torch.stack([self._tensors(*pair, size, fill) for pair in _pairs_of_batch(rgb, depth, valid)])
+        array = (depth.detach().double() if depth.is_floating_point() else depth.detach()).cpu().numpy()
+        _check_depth(array, valid)
         if not isinstance(rgb, Tensor) or rgb.dim() != 3 or rgb.shape[0] != 3:
             found = f"{rgb.dtype} {list(rgb.shape)}" if isinstance(rgb, Tensor) else type(rgb).__name__
             raise InputError(f"rgb: got {found}, expected a tensor [3, H, W], as depth is a tensor")
         if rgb.dtype != torch.uint8:
-            if not rgb.is_floating_point() or rgb.min() < 0 or rgb.max() > 1:
+            if not rgb.is_floating_point() or not (rgb.min() >= 0 and rgb.max() <= 1):
                 raise InputError(f"rgb: got {rgb.dtype} outside 0..1, expected uint8, or floats in 0..1")
             rgb = (rgb * 255).round().byte()
         mask = valid.cpu().numpy() if isinstance(valid, Tensor) else valid
         dtype = depth.dtype if depth.is_floating_point() else torch.float32
-        result, _ = self._run(rgb[None], depth.detach().double().cpu().numpy(), mask, size, fill)
-        return result[0, 0].to(depth.device, dtype)
+        result = self._run(rgb[None], array.astype(np.float64), mask, size, fill)[0][0, 0]
+        converted = result.to(depth.device, dtype)
+        if converted.isinf().any():
+            largest = float(result.nan_to_num().abs().max())
+            raise InputError(f"depth: results of up to {largest:g} are more than {dtype} holds, expected torch.float32")
+        return converted
 
     def _pil(self, rgb: Any, depth: Any, valid: Any, size: tuple[int, int] | None, fill: str) -> Any:
         from PIL import Image, ImageOps
@@ -228,6 +235,10 @@ class Upsampler:
         values, integers = np.asarray(depth), depth.mode.startswith("I")
         if not integers and depth.mode != "F":
             raise InputError(f"depth: a PIL image of mode {depth.mode}, expected F (metres) or I, I;16 (millimetres)")
+        if not hasattr(rgb, "getbands"):
+            raise InputError(f"rgb: got {type(rgb).__name__}, expected a PIL image, as depth is one")
+        if rgb.mode.startswith(("I", "F")):
+            raise InputError(f"rgb: a PIL image of mode {rgb.mode}, expected 8 bits a channel, such as RGB")
         metres = np.where(values > 0, values / 1000, np.nan) if integers else values
         upright = ImageOps.exif_transpose(rgb).convert("RGB")
         result = self.run(np.asarray(upright), metres, valid, size, fill).depth
@@ -278,35 +289,35 @@ def default_model(ratio: float) -> str:
     raise InputError("model: there are no weights in the box; expected a file, or a baseline such as bicubic")
 
 
-def resolve_model(model: Model, factor: int) -> DDFUpNet:
+def resolve_model(model: str | Path | DDFUpNet, factor: int) -> DDFUpNet:
     """The network that `model` means where exactly this factor is asked for, as in an evaluation.
 
     Raises:
         InputError: no such model, or one of another factor.
     """
-    if model is None and f"x{factor}" not in shipped_names():
-        shipped = [s for s in SCALES if f"x{s}" in shipped_names()]
-        raise UsageError(
-            f"depth: the pair's factor is {factor}; expected {', '.join(map(str, shipped))}, for which there are "
-            "networks in the box, or another model, such as bicubic"
-        )
-    net, name = Upsampler(model or f"x{factor}")._network(factor)
+    net, name = Upsampler(model)._network(factor)
     if net.config.scale != factor:
         name = "the model" if isinstance(model, DDFUpNet) else name
         raise UsageError(f"{name}: upsamples by {net.config.scale}, expected a model for the scale {factor}")
     return net
 
 
-def _device(name: str | torch.device) -> torch.device:
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UsageError(f"device: got {name!r}, expected cpu, cuda or cuda:N") from None
-    if device.type not in ("cpu", "cuda"):
-        raise UsageError(f"device: got {device}, expected cpu, cuda or cuda:N")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"device: {device} is not here, torch sees {torch.cuda.device_count()} GPUs; expected cpu")
-    return device
+def _unmasked(depth: Any, valid: Any) -> tuple[np.ndarray, Any]:
+    """An array, and what is valid of it, by the mask of a masked array too."""
+    if not isinstance(depth, np.ma.MaskedArray):
+        return np.asarray(depth), valid
+    seen = ~np.ma.getmaskarray(depth)
+    return depth.data, seen if valid is None else seen & np.asarray(valid)
+
+
+def _check_depth(depth: np.ndarray, valid: Any) -> None:
+    """Check shape and type, and that integers say what their zeros mean."""
+    if depth.ndim != 2 or depth.dtype.kind not in "fiu" or 0 in depth.shape:
+        raise InputError(f"depth: got {depth.dtype} {list(depth.shape)}, expected real numbers [h, w]")
+    if depth.dtype.kind in "iu" and valid is None and (zeros := depth.size - np.count_nonzero(depth)):
+        raise InputError(
+            f"depth: {zeros} of its integers are 0; expected valid=depth > 0 if that is no measurement, else floats"
+        )
 
 
 def _check_batch(rgb: Any, depth: Any, expected: str) -> None:
@@ -320,8 +331,11 @@ def _check_batch(rgb: Any, depth: Any, expected: str) -> None:
 def _pairs_of_batch(rgb: Any, depth: Any, valid: Any) -> list[tuple[Any, Any, Any]]:
     """RGB, depth and mask (None without one) of every pair."""
     masks = [None] * len(depth) if valid is None else valid
-    if len(rgb) != len(depth) or len(masks) != len(depth):
-        raise InputError(f"rgb: a batch of {len(rgb)}, expected {len(depth)}, as many as depth has")
+    for name, batch in (("rgb", rgb), ("valid", masks)):
+        if len(batch) != len(depth):
+            raise InputError(f"{name}: a batch of {len(batch)}, expected {len(depth)}, as many as depth has")
+    if not len(depth):
+        raise InputError("depth: a batch of 0, expected at least one pair")
     return list(zip(rgb, depth, masks, strict=True))
 
 
@@ -373,12 +387,13 @@ def _run_network(net: DDFUpNet, rgb: Tensor, depth: np.ndarray, valid: np.ndarra
     size = [n * net.config.scale for n in depth.shape]
     low = torch.from_numpy(depth)[None, None]
     if depth.min() == depth.max():  # no range to normalise by; only a constant follows every affine change
-        return torch.zeros((1, 2 if net.config.sensor else 1, *size))
+        return torch.zeros((1, 2 if net.config.sensor else 1, *size), dtype=torch.float32)
     device = next(net.parameters()).device
     low_range = torch.stack([low.min(), low.max()])[None]
     image = _resize(rgb.to(device), size)
     seen = torch.from_numpy(valid)[None, None].to(device)
-    return run_network(net, normalise(low, low_range).float().to(device), image, seen)
+    with torch.autocast(device.type, enabled=False):  # bf16 is off by centimetres
+        return run_network(net, normalise(low, low_range).float().to(device), image, seen)
 
 
 def _resize(rgb: Tensor, size: list[int]) -> Tensor:

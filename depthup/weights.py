@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -37,9 +38,11 @@ def weights_path(model: str | Path) -> Path:
     """The file of a name in the box or of a path. `base-x4` is `x4`: the default configuration needs no name.
 
     Raises:
-        UsageError: not a shipped name.
+        UsageError: not a shipped name, nor a path.
         InputError: not a file, but a folder, or the name of one that is not there.
     """
+    if not isinstance(model, str | os.PathLike):
+        raise UsageError(f"model: got {type(model).__name__}, expected a name in the box or a .safetensors file")
     name = str(model).removeprefix("base-")
     if name in shipped_names():
         return SHIPPED / f"{name}.safetensors"
@@ -77,6 +80,24 @@ def read_metadata(model: str | Path) -> tuple[DDFUpNetConfig, dict]:
         ) from None
 
 
+def check_device(name: str | torch.device) -> torch.device:
+    """A device that is here.
+
+    Raises:
+        UsageError: no kind of device that is used.
+        InputError: a GPU that is not here.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"device: got {name!r}, expected cpu, cuda or cuda:N") from None
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"device: got {device}, expected cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"device: {device} is not here, torch sees {torch.cuda.device_count()} GPUs; expected cpu")
+    return device
+
+
 def load_model(model: str | Path, device: str | torch.device = "cpu") -> DDFUpNet:
     """A trained DDF-Up-Net, in evaluation mode.
 
@@ -85,11 +106,13 @@ def load_model(model: str | Path, device: str | torch.device = "cpu") -> DDFUpNe
         device: where its parameters go.
 
     Raises:
-        InputError: no such model, or a file that is not depthup's.
+        InputError: no such model or device, or a file that is not depthup's.
     """
+    device = check_device(device)
     config, _ = read_metadata(model)
     path = weights_path(model)
-    net = DDFUpNet(config)
+    with torch.device("cpu"):  # whatever the caller's default is, and float32
+        net = DDFUpNet(config).float()
     try:
         net.load_state_dict(load_file(path))
     except (RuntimeError, safetensors.SafetensorError) as error:

@@ -19,6 +19,8 @@ from depthup.kernels.layout import image_format, readable
 
 COMBINE = ("mul", "add")
 
+_NO_INTEGERS = (bool, float, str, tuple, list, type(None))  # what is given for them by mistake; there are symbolic ones
+
 
 # defined and not decorated with `custom_op`, whose first call imports all of torch.compile: 2 seconds of every command
 _TAGS = (torch.Tag.pt2_compliant_tag, torch.Tag.needs_fixed_stride_order)
@@ -137,13 +139,13 @@ def _shape(t: Tensor) -> str:
 
 def check_options(kernel_size: int, combine: str, **positive: int) -> None:
     """Raise ValueError for an option that no filter can have."""
-    if isinstance(kernel_size, float) or kernel_size < 1 or kernel_size % 2 != 1:
-        raise ValueError(f"kernel_size: got {kernel_size}, expected an odd number of at least 1")
+    if isinstance(kernel_size, _NO_INTEGERS) or kernel_size < 1 or kernel_size % 2 != 1:
+        raise ValueError(f"kernel_size: got {kernel_size!r}, expected an odd number of at least 1")
     if combine not in COMBINE:
         raise ValueError(f"combine: got {combine!r}, expected 'mul' or 'add'")
     for name, value in positive.items():
-        if isinstance(value, float) or value < 1 or value % 1:
-            raise ValueError(f"{name}: got {value}, expected an integer of at least 1")
+        if isinstance(value, _NO_INTEGERS) or value < 1 or value % 1:
+            raise ValueError(f"{name}: got {value!r}, expected an integer of at least 1")
 
 
 def _check_tensors(x: Tensor, **filters: tuple[Tensor, list[int], str]) -> None:
@@ -172,7 +174,10 @@ def _under_autocast(x: Tensor, *filters: Tensor) -> tuple[Tensor, ...]:
     return tuple(t.to(dtype) for t in (x, *filters))
 
 
-def _check_4d(x: Tensor) -> None:
+def _check_4d(x: Tensor, **filters: Tensor) -> None:
+    for name, tensor in {"x": x, **filters}.items():
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{name}: got {type(tensor).__name__}, expected a tensor")
     if x.dim() != 4 or 0 in x.shape[1:]:
         raise ValueError(f"x: got shape {_shape(x)}, expected [B, C, H, W] with at least one channel and one pixel")
 
@@ -208,7 +213,7 @@ def ddf(
         BackendError: the backend that `use_backend` or `DEPTHUP_BACKEND` names cannot run here, or the latter unknown.
     """
     check_options(kernel_size, combine, dilation=dilation, stride=stride)
-    _check_4d(x)
+    _check_4d(x, channel_filter=channel_filter, spatial_filter=spatial_filter)
     x, channel_filter, spatial_filter = _under_autocast(x, channel_filter, spatial_filter)
     B, C, H, W = x.shape
     k, Ho, Wo = kernel_size, (H - 1) // stride + 1, (W - 1) // stride + 1
@@ -249,7 +254,7 @@ def ddf_up(
         ValueError, TypeError, BackendError: as `ddf`.
     """
     check_options(kernel_size, combine, scale=scale, dilation=dilation)
-    _check_4d(x)
+    _check_4d(x, channel_filter=channel_filter, spatial_filter=spatial_filter)
     x, channel_filter, spatial_filter = _under_autocast(x, channel_filter, spatial_filter)
     B, C, H, W = x.shape
     N, k = scale * scale, kernel_size

@@ -213,6 +213,11 @@ def test_sizes_that_do_not_fit():
     ]:
         with pytest.raises(InputError, match=found):
             align(*arguments)
-    for arguments in [(depth, SENSOR, RGB, identity[:3]), (depth, SENSOR, RGB, identity, (0, 12))]:
+    mirrored, far = np.diag([1.0, 1, -1, 1]), np.eye(4)
+    far[0, 3] = 50
+    for pose in (identity[:3], 2 * identity, mirrored, far):
+        with pytest.raises(InputError, match=r"depth_to_rgb: .*expected"):
+            align(depth, SENSOR, RGB, pose)
+    for arguments in [(depth, SENSOR, RGB, identity, (0, 12))]:
         with pytest.raises(ValueError, match="expected"):
             align(*arguments)

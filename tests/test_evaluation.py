@@ -12,7 +12,16 @@ import torch
 from skimage.metrics import mean_squared_error
 
 from depthup import upsample
-from depthup.data import InputError, Pair, Sensor, crop_to_multiple, make_low_resolution, open_dataset
+from depthup.data import (
+    STANDARD_SENSOR,
+    InputError,
+    Pair,
+    Sensor,
+    SomePairs,
+    crop_to_multiple,
+    make_low_resolution,
+    open_dataset,
+)
 from depthup.data.sensor import SAMPLINGS
 from depthup.evaluation import (
     DEFINITIONS,
@@ -26,6 +35,7 @@ from depthup.evaluation import (
 )
 from depthup.metrics import METRICS, Score, bootstrap_interval, score
 from depthup.models import DDFUpNet, DDFUpNetConfig
+from depthup.weights import load_model
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "rgbd"
 real = pytest.mark.skipif(not REAL.is_dir(), reason="the RGB-D images are not at hand")
@@ -165,6 +175,31 @@ def test_means_skip_what_is_undefined_and_say_so():
     nothing = Evaluation(*facts, [flat("a", 1.0)]).summary()
     assert (nothing["boundary_f1"], nothing["undefined_images"]["boundary_f1"]) == (None, 1)
     assert "NaN" not in json.dumps(nothing)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "sensor", "name"),
+    [("dkn", None, "x4"), ("pac", None, "x4-pac"), ("dkn", STANDARD_SENSOR, "sensor-x4")],
+)
+def test_default_is_the_network_for_the_protocol_or_for_sensors(protocol, sensor, name):
+    dataset = Synthetic(((24, 32),))
+    result = evaluate(dataset, 4, protocol, sensor=sensor)
+    assert result == evaluate(dataset, 4, protocol, name, sensor=sensor)
+    assert result.method == name
+
+
+def test_a_network_is_called_by_its_architecture():
+    assert evaluate(Synthetic(((24, 32),)), 4, "dkn", load_model("fast-x4")).method == "base-x4"
+
+
+def test_nothing_to_score():
+    with pytest.raises(InputError, match="holds no pair, expected at least one"):
+        evaluate(SomePairs(Synthetic(), 0), 4, "dkn", "bicubic")
+    for scale in (0, -4, 4.0):
+        with pytest.raises(InputError, match=f"scale: got {scale}, expected a whole number"):
+            evaluate(Synthetic(), scale, "dkn", "bicubic")
+    with pytest.raises(InputError, match="no weights in the box for scale 2"):
+        evaluate(Synthetic(), 2, "dkn")
 
 
 def test_several_methods_in_one_pass_are_those_of_one():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import shutil
 
 import pytest
 import torch
@@ -175,7 +176,7 @@ def test_guidance_on_the_output_grid_is_unshuffled():
     coarse = DDFUp(5, 12, scale=2, guidance_grid="input")
     coarse.load_state_dict(fine.state_dict())
     x, guidance = torch.randn(2, 5, 4, 6), torch.randn(2, 3, 8, 12)
-    assert torch.equal(fine(x, guidance), coarse(x, F.pixel_unshuffle(guidance, 2)))
+    torch.testing.assert_close(fine(x, guidance), coarse(x, F.pixel_unshuffle(guidance, 2)), rtol=1e-5, atol=1e-6)
 
 
 def test_guidance_acts_where_it_is():
@@ -244,6 +245,19 @@ def test_device_and_type_of_the_parameters(make):
         torch.testing.assert_close(one.double(), other, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("wrong", [(1, 1), "8", True, None])
+def test_options_that_are_no_numbers(wrong):
+    for make in (lambda: DDF(wrong), lambda: DDF(8, wrong), lambda: DDFUp(8, 4, wrong)):
+        with pytest.raises(ValueError, match=r"got .*, expected an (integer|odd number)"):
+            make()
+
+
+def test_layers_say_what_they_are():
+    assert repr(DDF(8, stride=2)).startswith("DDF(\n  8, kernel_size=3, stride=2, dilation=1, combine='mul'\n")
+    assert "4, scale=2, kernel_size=3, guidance_grid='input'" in repr(DDFUp(8, 4, guidance_grid="input"))
+    assert "guidance_grid='output'" in repr(DDFUp(8, 4))
+
+
 def test_unknown_grid():
     with pytest.raises(ValueError, match="guidance_grid: got 'low', expected 'input' or 'output'"):
         DDFUp(5, 3, guidance_grid="low")
@@ -302,6 +316,16 @@ def test_compile(layer, shapes):
     gradients = torch.autograd.grad(out.square().sum(), list(layer.parameters()))
     expected = torch.autograd.grad(layer(*inputs).square().sum(), list(layer.parameters()))
     torch.testing.assert_close(gradients, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a compiler")
+def test_compile_for_sizes_that_vary():
+    torch._dynamo.reset()
+    layer = fresh(DDFUp(4, 3))
+    compiled = torch.compile(layer)
+    for h, w in ((5, 4), (3, 6)):
+        x, guidance = torch.randn(2, 4, h, w), torch.randn(2, 3, 2 * h, 2 * w)
+        torch.testing.assert_close(compiled(x, guidance), layer(x, guidance), rtol=1e-4, atol=1e-4)
 
 
 @each_layer

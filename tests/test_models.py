@@ -220,8 +220,12 @@ def test_configuration():
         ({"scale": 3}, "scale: got 3, expected one of"),
         ({"scale": 32}, "scale: got 32, expected one of"),
         ({"scale": 2, "fine_blocks": 1}, "fine_blocks: got 1 at scale 2, which has none; expected 0"),
-        ({"passes": 0}, "got 0 passes and 0 back-projections, expected at least 1 and 0"),
-        ({"back_projections": -1}, "got 1 passes and -1 back-projections, expected at least 1 and 0"),
+        ({"scale": 4.0}, "scale: got 4.0, expected one of"),
+        ({"scale": "4"}, "scale: got '4', expected one of"),
+        ({"passes": 0}, "passes: got 0, expected a whole number of at least 1"),
+        ({"back_projections": -1}, "back_projections: got -1, expected a whole number of at least 0"),
+        ({"width": "a"}, "width: got 'a', expected a whole number of at least 1"),
+        ({"trunk_blocks": -1}, "trunk_blocks: got -1, expected a whole number of at least 0"),
         ({"sensor": True, "back_projections": 1}, "back_projections: got 1 for a sensor, .*; expected 0"),
         ({"architecture": "paper"}, "trunk_blocks: got 6, which architecture 'paper' does not have; expected 0, or"),
         *(
@@ -242,6 +246,28 @@ def test_configuration():
 def test_wrong_configuration(options, message):
     with pytest.raises(ValueError, match=message):
         DDFUpNetConfig(**options)
+
+
+@pytest.mark.parametrize(
+    ("low", "rgb", "valid", "error", "message"),
+    [
+        ((2, 1, 3, 4), (1, 3, 12, 16), None, ValueError, r"rgb: got shape \[1, 3, 12, 16\], expected \[2, 3, H, W\]"),
+        ((1, 1, 3, 4), (1, 1, 12, 16), None, ValueError, "rgb: got shape"),
+        ((0, 1, 3, 4), (0, 3, 12, 16), None, ValueError, r"low: got shape \[0, 1, 3, 4\], expected \[B, 1, h, w\]"),
+        ((1, 3, 4), (1, 3, 12, 16), None, ValueError, "low: got shape"),
+        ((1, 1, 3, 4), (1, 3, 12, 16), (1, 1, 4, 4), ValueError, "valid: got shape"),
+    ],
+)
+def test_shapes_that_do_not_fit(low, rgb, valid, error, message):
+    net = DDFUpNet(DDFUpNetConfig(width=16, trunk_blocks=1))
+    with pytest.raises(error, match=message):
+        net(torch.rand(low), torch.rand(rgb), None if valid is None else torch.ones(valid))
+
+
+def test_an_rgb_image_of_integers_is_refused():
+    net = DDFUpNet(DDFUpNetConfig(width=16, trunk_blocks=1))
+    with pytest.raises(TypeError, match=r"rgb torch.uint8, expected floats, rgb in 0\.\.1"):
+        net(torch.rand(1, 1, 3, 4), torch.zeros(1, 3, 12, 16, dtype=torch.uint8))
 
 
 @pytest.mark.parametrize("name", NAMED)

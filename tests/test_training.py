@@ -441,6 +441,14 @@ def test_scenes_must_not_overlap(folder, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_units_must_not_differ(folder, tmp_path):
+    training, validation = open_dataset(folder, "train"), open_dataset(folder, "val")
+    validation.unit = "disparity"
+    with pytest.raises(InputError, match="training data are in m and validation data in disparity; expected one"):
+        train(training, validation, CONFIG, str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
@@ -449,6 +457,13 @@ def test_scenes_must_not_overlap(folder, tmp_path):
         ({"steps": 0, "minutes": math.inf}, "minutes: got inf, expected a finite number"),
         ({"weight_decay": math.nan}, "weight_decay: got nan"),
         ({"precision": "int8"}, "precision: got 'int8'"),
+        ({"rmse_weight": -1.0}, "rmse_weight: got -1.0"),
+        ({"gradient_clip": -1.0}, "gradient_clip: got -1.0, expected a number above 0"),
+        ({"ema_decay": 2.0}, "ema_decay: got 2.0, expected a fraction"),
+        ({"batch_size": 2.5}, "batch_size: got 2.5, expected a whole number of at least 1"),
+        ({"warmup_steps": -1}, "warmup_steps: got -1"),
+        ({"validation_every": 0}, "validation_every: got 0"),
+        ({"checkpoint_every": 0}, "checkpoint_every: got 0"),
         ({"scale": 3}, "scale: got 3, expected one of"),
         ({"architecture": "giant"}, "architecture: got 'giant'"),
         ({"scale": 16, "crop_size": 40}, "crop_size: got 40, expected a multiple of the scale 16"),

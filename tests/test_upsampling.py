@@ -450,6 +450,98 @@ def test_a_device_that_is_not_here(device):
         Upsampler("bicubic", device)
 
 
+@pytest.mark.parametrize("device", ["meta", "cuda:99", "foo"])
+def test_weights_for_a_device_that_is_not_here(device):
+    with pytest.raises(InputError, match="device: "):
+        load_model("fast-x4", device)
+
+
+def test_masked_arrays():
+    rgb, depth, valid = pair_with_holes()
+    masked = np.ma.array(np.where(valid, depth, -9999), mask=~valid)
+    expected = upsample(rgb, depth, METHODS["base"], valid=valid)
+    np.testing.assert_array_equal(upsample(rgb, masked, METHODS["base"]), expected)
+    other = np.random.default_rng(3).random(depth.shape) > 0.3
+    expected = upsample(rgb, depth, METHODS["base"], valid=valid & other)
+    np.testing.assert_array_equal(upsample(rgb, masked, METHODS["base"], valid=other), expected)
+    batch = upsample(np.stack([rgb, rgb]), np.ma.stack([masked, masked]), METHODS["base"])
+    np.testing.assert_array_equal(batch[1], upsample(rgb, masked, METHODS["base"]))
+
+
+def as_tensors(rgb, depth):
+    return torch.from_numpy(rgb).permute(2, 0, 1), torch.from_numpy(depth)
+
+
+def test_tensors_that_are_refused():
+    rgb, depth = as_tensors(*random_pair())
+    for wrong, message in [
+        ((depth * 1000).int() * (depth > 4), "of its integers are 0; expected valid"),
+        (depth > 4, "got bool"),
+        (depth.to(torch.complex64), "got complex64"),
+        (depth[0], r"got float64 \[9\], expected real numbers \[h, w\]"),
+        (depth[0, 0], r"got float64 \[\]"),
+        ((depth * 1e4).half(), "more than torch.float16 holds, expected torch.float32"),
+    ]:
+        with pytest.raises(InputError, match=f"depth: .*{message}"):
+            upsample(rgb, wrong, METHODS["base"])
+    with pytest.raises(InputError, match=r"rgb: got torch.float32 outside 0\.\.1"):
+        upsample(torch.full(rgb.shape, torch.nan), depth, METHODS["base"])
+
+
+def test_batches_that_are_refused():
+    rgb, depth = random_pair()
+    batch = np.stack([rgb, rgb]), np.stack([depth, depth])
+    tensors = [torch.stack([t, t]) for t in as_tensors(rgb, depth)]
+    for rgbs, depths, valid, message in [
+        (batch[0][:0], batch[1][:0], None, "depth: a batch of 0, expected at least one pair"),
+        (tensors[0][:0], tensors[1][:0], None, "depth: a batch of 0, expected at least one pair"),
+        (batch[0], batch[1], depth > 1, "valid: a batch of 6, expected 2, as many as depth has"),
+        (batch[0][:1], batch[1], None, "rgb: a batch of 1, expected 2"),
+        (batch[0], batch[1][:, None], None, r"depth: got \[2, 1, 6, 9\] with rgb"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            upsample(rgbs, depths, METHODS["base"], valid=valid)
+
+
+def test_values_that_float32_does_not_hold():
+    rgb, depth = random_pair()
+    with pytest.raises(InputError, match=r"depth: got \d.*e\+39, expected what float32 holds"):
+        upsample(rgb, depth * 1e39, METHODS["base"])
+
+
+@pytest.mark.parametrize(
+    ("rgb", "message"),
+    [
+        (Image.fromarray(np.full((24, 36), 30000, np.uint16)), "rgb: a PIL image of mode I;16, expected 8 bits"),
+        (np.zeros((24, 36, 3), np.uint8), "rgb: got ndarray, expected a PIL image"),
+    ],
+)
+def test_what_does_not_go_with_a_pil_image(rgb, message):
+    depth = Image.fromarray(np.full((6, 9), 1.5, np.float32))
+    with pytest.raises(InputError, match=message):
+        upsample(rgb, depth, METHODS["base"])
+
+
+@pytest.mark.parametrize("model", [3, torch.nn.Linear(1, 1), small_net().double()], ids=["number", "module", "double"])
+def test_what_is_no_model(model):
+    with pytest.raises(InputError, match="expected"):
+        Upsampler(model)
+
+
+def test_what_is_around_a_call_does_not_change_it(shipped):
+    rgb, depth = random_pair()
+    save_weights(shipped / "other.safetensors", small_net(), {})
+    expected = upsample(rgb, depth, METHODS["base"])
+    with torch.autocast("cpu", torch.bfloat16):
+        np.testing.assert_array_equal(upsample(rgb, depth, METHODS["base"]), expected)
+    torch.set_default_dtype(torch.float64)
+    try:
+        np.testing.assert_allclose(upsample(rgb, depth, "other"), expected, rtol=1e-5)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    np.testing.assert_array_equal(upsample(rgb, depth, "other"), expected)
+
+
 def test_tensors_with_a_channel():
     rgb, depth = torch.rand(2, 3, 16, 12), torch.rand(2, 4, 3) + 1
     upsampler = Upsampler("bicubic")

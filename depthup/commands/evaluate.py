@@ -13,26 +13,19 @@ from depthup.baselines import BASELINES
 from depthup.commands.errors import UsageError
 from depthup.data import STANDARD_SENSOR, InputError, PairDataset, Sensor, SomePairs, open_dataset
 from depthup.depth_files import check_output
-from depthup.evaluation import Evaluation, Method, evaluate_methods, predict, resolve_method, write_csv
+from depthup.evaluation import (
+    Evaluation,
+    Method,
+    default_network,
+    evaluate_methods,
+    predict,
+    resolve_method,
+    write_csv,
+)
 from depthup.visualize import ScaleRow, methods_figure
-from depthup.weights import read_metadata, shipped_names
+from depthup.weights import read_metadata
 
 log = logging.getLogger("depthup")
-
-
-def default_model(scale: int, protocol: str) -> str:
-    """The network in the box for a scale and a protocol.
-
-    Raises:
-        UsageError: there is none.
-    """
-    name = f"x{scale}" if protocol == "dkn" else f"x{scale}-{protocol}"
-    if name not in shipped_names():
-        raise UsageError(
-            f"no weights in the box for scale {scale} under protocol {protocol}; "
-            f"expected --model, such as bicubic, or what one of these is for: {', '.join(shipped_names())}"
-        )
-    return name
 
 
 def named_methods(names: list[str], scales: list[int], protocol: str, sensor: bool) -> list[Method]:
@@ -54,7 +47,7 @@ def named_methods(names: list[str], scales: list[int], protocol: str, sensor: bo
         for name in names:
             model = name.replace("{scale}", str(scale))
             if name == "default":
-                model = f"sensor-x{scale}" if sensor else default_model(scale, protocol)
+                model = default_network(scale, protocol, sensor)
             if any((model, scale) == (other.name, other.scale) for other in methods):
                 raise UsageError(f"{model}: is named twice for scale {scale}; expected each method once")
             methods.append(resolve_method(Method(model, scale, model)))
