@@ -114,6 +114,7 @@ RECIPES: dict[str, tuple[Stage, ...]] = {
         _X8_LONG | _SENSOR | {"steps": 8000},
         _X8_LONG | _SENSOR_AGAIN | {"steps": 2000},
         _X8_LONG | _SENSOR | {"steps": 12000},
+        _X8_LONG | _CALM | {"sensor": True, "steps": 9000, "keep": 0.5},
     ),
     "sensor-x16": (*_X16, _X16_LONG | _SENSOR | {"steps": 4000}, _X16_LONG | _SENSOR_AGAIN | {"steps": 1500}),
 }
