@@ -174,7 +174,7 @@ def evaluate(
     if model is None:
         model = default_network(scale, protocol, sensor is not None)
     if method is None:
-        method = f"{model.config.architecture}-x{scale}" if isinstance(model, DDFUpNet) else str(model)
+        method = f"a network {model.config.architecture} x{scale}" if isinstance(model, DDFUpNet) else str(model)
     return evaluate_methods(dataset, [Method(method, scale, model)], protocol, progress, sensor)[0]
 
 
@@ -202,7 +202,7 @@ def evaluate_methods(
 ) -> list[Evaluation]:
     """As `evaluate`, for several methods and scales in one pass over the data; one evaluation per method, in order."""
     for method in methods:
-        if not isinstance(method.scale, int) or method.scale < 1:
+        if not isinstance(method.scale, int | np.integer) or method.scale < 1:
             raise UsageError(f"scale: got {method.scale!r}, expected a whole number of at least 1")
     if not len(dataset):
         raise InputError(f"{dataset.title}: holds no pair, expected at least one")

@@ -189,7 +189,7 @@ def test_default_is_the_network_for_the_protocol_or_for_sensors(protocol, sensor
 
 
 def test_a_network_is_called_by_its_architecture():
-    assert evaluate(Synthetic(((24, 32),)), 4, "dkn", load_model("fast-x4")).method == "base-x4"
+    assert evaluate(Synthetic(((24, 32),)), 4, "dkn", load_model("fast-x4")).method == "a network base x4"
 
 
 def test_nothing_to_score():
