@@ -116,6 +116,12 @@ RECIPES: dict[str, tuple[Stage, ...]] = {
         _X8_LONG | _SENSOR | {"steps": 12000},
         _X8_LONG | _CALM | {"sensor": True, "steps": 9000, "keep": 0.5},
     ),
-    "sensor-x16": (*_X16, _X16_LONG | _SENSOR | {"steps": 4000}, _X16_LONG | _SENSOR_AGAIN | {"steps": 1500}),
+    "sensor-x16": (
+        *_X16,
+        _X16_LONG | _SENSOR | {"steps": 4000},
+        _X16_LONG | _SENSOR_AGAIN | {"steps": 1500},
+        _X16_LONG | _TWICE | _GENTLY | {"sensor": True, "steps": 9000},
+        _X16_LONG | _CALM | _TWICE | {"sensor": True, "steps": 4000, "keep": 0.5},
+    ),
 }
 """Name of weights -> stages."""
