@@ -66,6 +66,13 @@ Means = dict[int, Tensor]
 """Number of a DDF-Up, from 0 in the order in which they run -> mean of its input over a whole image, `[B, C]`."""
 
 
+def check_whole_numbers(config: Any, least: dict[str, int]) -> None:
+    """Raise ValueError for a field that is no whole number, or is below the least that `least` names for it."""
+    for name, smallest in least.items():
+        if not isinstance(number := getattr(config, name), int) or number < smallest:
+            raise ValueError(f"{name}: got {number!r}, expected a whole number of at least {smallest}")
+
+
 @dataclass(frozen=True)
 class DDFUpNetConfig:
     """What makes a DDF-Up-Net, or a network that it is compared with. `named` fits all of it to an architecture.
@@ -106,9 +113,7 @@ class DDFUpNetConfig:
             raise ValueError(
                 f"upsampler: got {self.upsampler!r}, expected 'ddf_up' or one of {', '.join(ALTERNATIVES)}"
             )
-        for name, least in LEAST.items():
-            if not isinstance(number := getattr(self, name), int) or number < least:
-                raise ValueError(f"{name}: got {number!r}, expected a whole number of at least {least}")
+        check_whole_numbers(self, LEAST)
         if self.scale == 2 and self.fine_blocks:
             raise ValueError(f"fine_blocks: got {self.fine_blocks} at scale 2, which has none; expected 0")
         if self.sensor and self.back_projections:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from depthup.data import AUGMENTATIONS
-from depthup.models import DDFUpNetConfig
+from depthup.models import DDFUpNetConfig, check_whole_numbers
 
 LEAST = {
     "steps": 0,
@@ -85,9 +85,7 @@ class TrainConfig:
         for name in ("minutes", "learning_rate", "weight_decay", "rmse_weight"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected a finite number >= 0")
-        for name, least in LEAST.items():
-            if not isinstance(number := getattr(self, name), int) or number < least:
-                raise ValueError(f"{name}: got {number!r}, expected a whole number of at least {least}")
+        check_whole_numbers(self, LEAST)
         if not self.gradient_clip > 0:
             raise ValueError(f"gradient_clip: got {self.gradient_clip}, expected a number above 0")
         if not 0 <= self.ema_decay < 1:

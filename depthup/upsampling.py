@@ -115,12 +115,11 @@ class Upsampler:
     ) -> Upsampled:
         """As a call with arrays, but also the expected error and what was run."""
         depth, valid = _unmasked(depth, valid)
-        _check_depth(depth, valid)
         rgb = np.asarray(rgb)
         if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
             raise InputError(f"rgb: got {rgb.dtype} {list(rgb.shape)}, expected uint8 [H, W, 3]")
         image = torch.from_numpy(rgb.copy()).permute(2, 0, 1)[None]  # a copy, because torch refuses negative strides
-        result, name = self._run(image, depth.astype(np.float64), valid, size, fill)
+        result, name = self._run(image, depth, valid, size, fill)
         both = result[0].cpu().numpy()
         ratio = both.shape[1] / depth.shape[0], both.shape[2] / depth.shape[1]
         return Upsampled(both[0], both[1] if len(both) > 1 else None, ratio, name)
@@ -149,6 +148,8 @@ class Upsampler:
         self, rgb: Tensor, depth: np.ndarray, valid: Any, size: tuple[int, int] | None, fill: str
     ) -> tuple[Tensor, str]:
         """float32 `[1, 1 or 2, H, W]` where `rgb`, uint8 `[1, 3, H, W]`, is: depth, expected error; and a name."""
+        _check_depth(depth, valid)
+        depth = depth.astype(np.float64)
         if not isinstance(fill, str) or fill not in FILLS:
             raise InputError(f"fill: got {fill!r}, expected one of {', '.join(FILLS)}")
         _check_size(size)
@@ -198,10 +199,11 @@ class Upsampler:
             device = self.device or torch.device("cpu")
             with _loading:
                 net, name = _load_once(path, path.stat().st_mtime_ns, str(device)), str(model)
-        if (dtype := next(net.parameters()).dtype) != torch.float32:
-            raise InputError(f"{name}: its parameters are {dtype}, expected torch.float32")
-        if self.device is not None and next(net.parameters()).device.type != self.device.type:
-            raise InputError(f"{name}: is on {next(net.parameters()).device}, expected device {self.device}")
+        parameter = next(net.parameters())
+        if parameter.dtype != torch.float32:
+            raise InputError(f"{name}: its parameters are {parameter.dtype}, expected torch.float32")
+        if self.device is not None and parameter.device.type != self.device.type:
+            raise InputError(f"{name}: is on {parameter.device}, expected device {self.device}")
         return net, name
 
     def _tensors(self, rgb: Any, depth: Tensor, valid: Any, size: tuple[int, int] | None, fill: str) -> Tensor:
@@ -211,8 +213,6 @@ class Upsampler:
         if depth.dim() > 2:
             _check_batch(rgb, depth, "[B, 3, H, W]")
             return torch.stack([self._tensors(*pair, size, fill) for pair in _pairs_of_batch(rgb, depth, valid)])
-        array = (depth.detach().double() if depth.is_floating_point() else depth.detach()).cpu().numpy()
-        _check_depth(array, valid)
         if not isinstance(rgb, Tensor) or rgb.dim() != 3 or rgb.shape[0] != 3:
             found = f"{rgb.dtype} {list(rgb.shape)}" if isinstance(rgb, Tensor) else type(rgb).__name__
             raise InputError(f"rgb: got {found}, expected a tensor [3, H, W], as depth is a tensor")
@@ -222,7 +222,8 @@ class Upsampler:
             rgb = (rgb * 255).round().byte()
         mask = valid.cpu().numpy() if isinstance(valid, Tensor) else valid
         dtype = depth.dtype if depth.is_floating_point() else torch.float32
-        result = self._run(rgb[None], array.astype(np.float64), mask, size, fill)[0][0, 0]
+        values = depth.detach().double() if depth.is_floating_point() else depth  # NumPy has no bfloat16
+        result = self._run(rgb[None], values.cpu().numpy(), mask, size, fill)[0][0, 0]
         converted = result.to(depth.device, dtype)
         if converted.isinf().any():
             largest = float(result.nan_to_num().abs().max())

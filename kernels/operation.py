@@ -174,7 +174,8 @@ def _under_autocast(x: Tensor, *filters: Tensor) -> tuple[Tensor, ...]:
     return tuple(t.to(dtype) for t in (x, *filters))
 
 
-def _check_4d(x: Tensor, **filters: Tensor) -> None:
+def _check_x(x: Tensor, **filters: Tensor) -> None:
+    """The shape of `x`, and that all three are tensors; the rest is for `_check_tensors`."""
     for name, tensor in {"x": x, **filters}.items():
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name}: got {type(tensor).__name__}, expected a tensor")
@@ -213,7 +214,7 @@ def ddf(
         BackendError: the backend that `use_backend` or `DEPTHUP_BACKEND` names cannot run here, or the latter unknown.
     """
     check_options(kernel_size, combine, dilation=dilation, stride=stride)
-    _check_4d(x, channel_filter=channel_filter, spatial_filter=spatial_filter)
+    _check_x(x, channel_filter=channel_filter, spatial_filter=spatial_filter)
     x, channel_filter, spatial_filter = _under_autocast(x, channel_filter, spatial_filter)
     B, C, H, W = x.shape
     k, Ho, Wo = kernel_size, (H - 1) // stride + 1, (W - 1) // stride + 1
@@ -254,7 +255,7 @@ def ddf_up(
         ValueError, TypeError, BackendError: as `ddf`.
     """
     check_options(kernel_size, combine, scale=scale, dilation=dilation)
-    _check_4d(x, channel_filter=channel_filter, spatial_filter=spatial_filter)
+    _check_x(x, channel_filter=channel_filter, spatial_filter=spatial_filter)
     x, channel_filter, spatial_filter = _under_autocast(x, channel_filter, spatial_filter)
     B, C, H, W = x.shape
     N, k = scale * scale, kernel_size

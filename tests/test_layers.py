@@ -172,11 +172,11 @@ def test_untrained_ddf_up_is_near_bilinear(combine):
 
 
 def test_guidance_on_the_output_grid_is_unshuffled():
-    fine = randomise(DDFUp(5, 3, scale=2, guidance_grid="output"))
-    coarse = DDFUp(5, 12, scale=2, guidance_grid="input")
+    fine = randomise(DDFUp(5, 3, scale=2, guidance_grid="output", dtype=torch.float64))
+    coarse = DDFUp(5, 12, scale=2, guidance_grid="input", dtype=torch.float64)
     coarse.load_state_dict(fine.state_dict())
-    x, guidance = torch.randn(2, 5, 4, 6), torch.randn(2, 3, 8, 12)
-    torch.testing.assert_close(fine(x, guidance), coarse(x, F.pixel_unshuffle(guidance, 2)), rtol=1e-5, atol=1e-6)
+    x, guidance = torch.randn(2, 5, 4, 6).double(), torch.randn(2, 3, 8, 12).double()
+    torch.testing.assert_close(fine(x, guidance), coarse(x, F.pixel_unshuffle(guidance, 2)), rtol=1e-12, atol=1e-12)
 
 
 def test_guidance_acts_where_it_is():

@@ -362,17 +362,6 @@ def test_forward_mode(case):
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
-def test_what_is_no_tensor():
-    x, channel, spatial = random_inputs(Case("ddf", 3, 1, 1, "mul", (1, 1, 2, 2)))[:3]
-    for inputs, name in (
-        ((x.numpy(), channel, spatial), "x"),
-        ((x, None, spatial), "channel_filter"),
-        ((x, channel, [1.0]), "spatial_filter"),
-    ):
-        with pytest.raises(TypeError, match=f"{name}: got .*, expected a tensor"):
-            ddf(*inputs)
-
-
 def test_forward_mode_twice():
     x, channel, spatial = random_inputs(FEW[0])[:3]
     v = torch.randn_like(x)
@@ -382,6 +371,17 @@ def test_forward_mode_twice():
 
     curvature = torch.func.jvp(slope, (x,), (v,))[1]
     torch.testing.assert_close(curvature, apply(FEW[0], 2 * v**2, channel, spatial), rtol=1e-12, atol=1e-12)
+
+
+def test_what_is_no_tensor():
+    x, channel, spatial = random_inputs(Case("ddf", 3, 1, 1, "mul", (1, 1, 2, 2)))[:3]
+    for inputs, name in (
+        ((x.numpy(), channel, spatial), "x"),
+        ((x, None, spatial), "channel_filter"),
+        ((x, channel, [1.0]), "spatial_filter"),
+    ):
+        with pytest.raises(TypeError, match=f"{name}: got .*, expected a tensor"):
+            ddf(*inputs)
 
 
 def test_third_derivatives():
