@@ -66,6 +66,19 @@ Means = dict[int, Tensor]
 """Number of a DDF-Up, from 0 in the order in which they run -> mean of its input over a whole image, `[B, C]`."""
 
 
+@dataclass(frozen=True)
+class Coarse:
+    """What is known of a whole image, or of a part of it, before parts are gone through.
+
+    Args:
+        level: where: one pixel of the features stands for 2^level pixels of the result on a side.
+        features: `[B, C, H / 2^level, W / 2^level]` of every pass up to the one that is wanted.
+    """
+
+    level: int
+    features: list[Tensor]
+
+
 def check_whole_numbers(config: Any, least: dict[str, int]) -> None:
     """Raise ValueError for a field that is no whole number, or is below the least that `least` names for it."""
     for name, smallest in least.items():
@@ -311,39 +324,31 @@ class BaseNet(nn.Module):
         self.passes, self.back_projections = config.passes, config.back_projections
         self.register_buffer("cubic_taps", cubic_taps(config.scale), persistent=False)
 
-    def forward(self, low: Tensor, rgb: Tensor, valid: Tensor | None, means: Means, until: int | None) -> Tensor:
-        guidance, unshuffled = {}, {0: F.pixel_unshuffle(rgb - 0.5, 2)}
-        for level in range(1, self.levels + 1):
-            name = str(level)
-            g = self.guidance_block[name](F.relu(self.guidance[name](unshuffled[level - 1])))
-            guidance[level] = g
-            if level < self.levels:
-                unshuffled[level] = F.pixel_unshuffle(g, 2)
+    def forward(
+        self,
+        low: Tensor,
+        rgb: Tensor,
+        valid: Tensor | None,
+        means: Means,
+        until: int | None,
+        known: Coarse | None = None,
+    ) -> Tensor:
+        coarsest = known.level if known else self.levels
+        guidance, seen = self.guide(rgb - 0.5, 1, coarsest)
         guidance[0] = F.pixel_shuffle(self.finest_guidance(guidance[1]), 2)
-        around = extrapolate(low, 2) if self.sensor else F.pad(low, (2, 2, 2, 2), mode="replicate")
-        mean = F.avg_pool2d(around, 5, stride=1)
-        seen_depth = [low - 0.5, (low - mean) * CONTRAST_GAIN]
-        if self.sensor:
-            seen_depth.append(torch.zeros_like(low) if valid is None else valid.to(low.dtype) - 1)
-        entered = self.enter(torch.cat([F.relu(self.depth(torch.cat(seen_depth, 1))), guidance[self.levels]], 1))
-        start = self._continued_bicubic(around) if self.sensor else bicubic(low, rgb)
+        start = self._continued_bicubic(self._around(low)) if self.sensor else bicubic(low, rgb)
+        if known is None:
+            entered = self._enter(low, valid, guidance[coarsest])
         fed_back: dict[int, Tensor] = {}
         for turn in range(self.passes):
-            x = self.trunk(entered + fed_back[self.levels] if turn else entered)
+            x = self._trunk(entered, fed_back) if known is None else known.features[turn]
             features = {}
-            for level in range(self.levels, 0, -1):
-                name, number = str(level), turn * self.levels + self.levels - level
-                seen = unshuffled[level - 1] if level > 1 else guidance[1]
-                reduced = self.reduce[name](x)
+            for level in range(coarsest, 0, -1):
+                number = turn * self.levels + self.levels - level
+                reduced = self.reduce[str(level)](x)
                 if number == until:
                     return reduced
-                up = self.up[name](reduced, torch.cat([x, seen], 1), means.get(number))
-                x = self.join[name](torch.cat([up, guidance[level - 1]], 1))
-                x = F.relu(x + fed_back[level - 1] if turn else x)
-                if level > 1:
-                    x = self.block[name](x)
-                if level == 2:
-                    x = self.fine(x)
+                x = self._finer(level, x, reduced, guidance, seen, fed_back, means.get(number))
                 features[level - 1] = x
             result = self.result(x)
             depth = start + RESIDUAL_SCALE * result[:, :1]
@@ -351,15 +356,83 @@ class BaseNet(nn.Module):
                 depth = back_project(depth, low, valid, self.back_projections)
             if turn + 1 < self.passes:
                 correction = (depth - start) / RESIDUAL_SCALE
-                features[self.levels] = F.pixel_unshuffle(features[self.levels - 1], 2)
-                fed_back = {level: self._feed_back(level, kept, correction) for level, kept in features.items()}
+                fed_back = self.feed_back(features, correction)
+                if known and turn + 1 == len(known.features):
+                    return fed_back[self.levels] if coarsest == self.levels else correction
         if not self.sensor:
             return depth
         return torch.cat([depth, result[:, 1:] + LOG_ERROR_START], 1)
 
-    def _feed_back(self, level: int, features: Tensor, correction: Tensor) -> Tensor:
-        """What the next pass adds at a level, of the features that this one had there and of its correction."""
-        return self.feedback[str(level)](torch.cat([features, F.pixel_unshuffle(correction, 2**level)], 1))
+    def guide(self, finer: Tensor, first: int, last: int) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+        """Guidance of levels `first` to `last`, and what the DDF-Up of these levels see of it.
+
+        `finer` is the guidance of the level below `first`; below the first of all that is RGB.
+        """
+        guidance, seen = {first - 1: finer}, {}
+        for level in range(first, last + 1):
+            unshuffled = F.pixel_unshuffle(guidance[level - 1], 2)
+            name = str(level)
+            guidance[level] = self.guidance_block[name](F.relu(self.guidance[name](unshuffled)))
+            seen[level] = unshuffled if level > 1 else guidance[1]
+        return guidance, seen
+
+    def coarse(
+        self, low: Tensor, valid: Tensor | None, guidance: Tensor, level: int, fed_back: dict[int, Tensor]
+    ) -> tuple[Tensor, dict[int, Tensor], Tensor]:
+        """A pass over a whole image down to a level, whose guidance is given.
+
+        Returns:
+            The features there, those of all coarser levels and it by level, and the mean that the next DDF-Up takes.
+        """
+        guiding, seen = self.guide(guidance, level + 1, self.levels)
+        x = self._trunk(self._enter(low, valid, guiding[self.levels]), fed_back)
+        features = {}
+        for coarser in range(self.levels, level, -1):
+            reduced = self.reduce[str(coarser)](x)
+            x = features[coarser - 1] = self._finer(coarser, x, reduced, guiding, seen, fed_back, None)
+        return x, features, self.reduce[str(level)](x).mean((2, 3))
+
+    def feed_back(self, features: dict[int, Tensor], correction: Tensor) -> dict[int, Tensor]:
+        """What the next pass adds at every level of `features`, which this one had there, and of its correction."""
+        if self.levels - 1 in features:
+            features = features | {self.levels: F.pixel_unshuffle(features[self.levels - 1], 2)}
+        return {
+            level: self.feedback[str(level)](torch.cat([kept, F.pixel_unshuffle(correction, 2**level)], 1))
+            for level, kept in features.items()
+        }
+
+    def _around(self, low: Tensor) -> Tensor:
+        return extrapolate(low, 2) if self.sensor else F.pad(low, (2, 2, 2, 2), mode="replicate")
+
+    def _enter(self, low: Tensor, valid: Tensor | None, guidance: Tensor) -> Tensor:
+        """Features of depth and of the coarsest guidance."""
+        mean = F.avg_pool2d(self._around(low), 5, stride=1)
+        seen = [low - 0.5, (low - mean) * CONTRAST_GAIN]
+        if self.sensor:
+            seen.append(torch.zeros_like(low) if valid is None else valid.to(low.dtype) - 1)
+        return self.enter(torch.cat([F.relu(self.depth(torch.cat(seen, 1))), guidance], 1))
+
+    def _trunk(self, entered: Tensor, fed_back: dict[int, Tensor]) -> Tensor:
+        return self.trunk(entered + fed_back[self.levels] if fed_back else entered)
+
+    def _finer(
+        self,
+        level: int,
+        x: Tensor,
+        reduced: Tensor,
+        guidance: dict[int, Tensor],
+        seen: dict[int, Tensor],
+        fed_back: dict[int, Tensor],
+        mean: Tensor | None,
+    ) -> Tensor:
+        """Features of a level, and what is reduced of them, to those of the next finer one."""
+        name = str(level)
+        up = self.up[name](reduced, torch.cat([x, seen[level]], 1), mean)
+        x = self.join[name](torch.cat([up, guidance[level - 1]], 1))
+        x = F.relu(x + fed_back[level - 1] if fed_back else x)
+        if level > 1:
+            x = self.block[name](x)
+        return self.fine(x) if level == 2 else x
 
     def _continued_bicubic(self, around: Tensor) -> Tensor:
         """Bicubic start of a network for sensors; autocast would make it in bf16, which is off by millimetres."""
@@ -424,6 +497,7 @@ class DDFUpNet(nn.Module):
         valid: Tensor | None = None,
         means: Means | None = None,
         until: int | None = None,
+        known: Coarse | None = None,
     ) -> Tensor:
         """As `forward`, for a part of an image whose channel filters are to be those of the whole.
 
@@ -433,8 +507,14 @@ class DDFUpNet(nn.Module):
                 features that it gets, `[B, C]`.
             until: number of a DDF-Up, below `up_count`, at which to stop and return these features, `[B, C, h', w']`,
                 `h' = h * 2^(until % octaves)`; without it to the end.
+            known: of `base` only; this part of what `BaseNet.coarse` gave. Of fewer passes than the network has,
+                without `until`, what `BaseNet.coarse` needs for the next one comes back: the correction that they came
+                to, `[B, 1, scale*h, scale*w]`, or, if `known` is of low resolution, what is fed back there,
+                `[B, C, h, w]`.
         """
-        return self.net(low, rgb, valid, means or {}, until)
+        if known is None:
+            return self.net(low, rgb, valid, means or {}, until)
+        return self.net(low, rgb, valid, means or {}, until, known)
 
     @property
     def up_count(self) -> int:

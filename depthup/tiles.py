@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
+from typing import cast
 
 import psutil
 import torch
 from torch import Tensor
 
-from depthup.models import DDFUpNet
+from depthup.models import BaseNet, Coarse, DDFUpNet
 
 BYTES_PER_PIXEL = {"base": 620, "paper": 750, "pac-net": 1200, "djf": 800}
 """Memory that a network of an architecture takes for every pixel of its result.
@@ -29,7 +31,16 @@ TILE_BYTES = 0.8e9
 """Memory of one tile; larger ones are not faster."""
 
 MARGIN = 12
-"""Low-resolution cells on every side that a tile sees beyond what is kept of it."""
+"""Low-resolution cells on every side that a tile sees beyond what is kept of it, if nothing is known of the whole."""
+
+FINE_MARGIN = 64
+"""The same where the coarse levels of the whole are known, in pixels."""
+
+REACH_OF_BACK_PROJECTION = 8
+"""What the margin is at least, in cells, where every pass ends with two steps of it."""
+
+COARSE_BYTES = 3000
+"""Memory that the coarse levels of a whole image take for every pixel of the finest of them."""
 
 log = logging.getLogger("depthup")
 
@@ -37,9 +48,9 @@ log = logging.getLogger("depthup")
 def run_network(net: DDFUpNet, low: Tensor, rgb: Tensor, valid: Tensor) -> Tensor:
     """The network over a whole image, in tiles where memory asks for them.
 
-    Channel filters depend on means over the whole image, so the tiles are gone through once for every DDF-Up,
-    and once more; then they give what the whole would (0.1 % of the depth range is not exceeded; see
-    `tests/test_tiles.py`).
+    The coarse levels are done for the whole image wherever they fit into the memory of a tile. Channel filters depend
+    on means over the whole image, so the tiles are gone through once for every DDF-Up of the finer levels, and once
+    more for every pass; then they give what the whole would (less than 1 mm off; see `tests/test_tiles.py`).
 
     Args:
         net: in evaluation mode.
@@ -63,7 +74,7 @@ def run_network(net: DDFUpNet, low: Tensor, rgb: Tensor, valid: Tensor) -> Tenso
             with torch.inference_mode():
                 if tile_bytes >= needed:
                     return net(low, _unit(rgb), valid).float()
-                return _tiled(net, low, rgb, valid, max(cells, 8))
+                return _tiled(net, low, rgb, valid, max(cells, 8), tile_bytes)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -117,28 +128,101 @@ def _spans(size: int, tile: int, margin: int) -> list[_Span]:
     return [_Span(a, b, max(a - margin, 0), min(b + margin, size)) for a, b in pairwise(cuts)]
 
 
-def _tiled(net: DDFUpNet, low: Tensor, rgb: Tensor, valid: Tensor, cells: int) -> Tensor:
-    s, octaves = net.config.scale, net.config.octaves
-    margin = min(MARGIN, cells // 4)
-    rows, columns = (_spans(n, cells, margin) for n in low.shape[2:])
+class _Tiles:
+    """Parts of an image, one after the other.
 
-    def parts(means: dict[int, Tensor], until: int | None) -> Iterator[tuple[_Span, _Span, Tensor]]:
-        for y in rows:
-            for x in columns:
+    Args:
+        low, rgb, valid: as of `run_network`.
+        scale: of the network.
+        cells, margin: of a tile and of what it sees beyond its part, in low-resolution cells.
+    """
+
+    def __init__(self, low: Tensor, rgb: Tensor, valid: Tensor, scale: int, cells: int, margin: int):
+        self.low, self.rgb, self.valid, self.scale = low, rgb, valid, scale
+        self.rows, self.columns = (_spans(n, cells, margin) for n in low.shape[2:])
+
+    def paste(self, made: Callable[[_Tile], Tensor]) -> Tensor:
+        """The whole image of what is made of every tile, float32 `[1, C, f*h, f*w]` for an f that is found out."""
+        whole = None
+        for y, x, factor, part in self._parts(made):
+            if whole is None:
+                size = [factor * n for n in self.low.shape[2:]]
+                whole = part.new_empty((1, part.shape[1], *size), dtype=torch.float32)
+            whole[..., y.place(factor), x.place(factor)] = part[..., y.kept(factor), x.kept(factor)]
+        assert whole is not None
+        return whole
+
+    def mean(self, made: Callable[[_Tile], Tensor]) -> Tensor:
+        """`[1, C]`, the mean over the image of what is made of every tile."""
+        total, count = torch.zeros((), dtype=torch.float64), 0
+        for y, x, factor, part in self._parts(made):
+            kept = part[..., y.kept(factor), x.kept(factor)]
+            total = total + kept.sum((2, 3), dtype=torch.float64)
+            count += kept[0, 0].numel()
+        return (total / count).float()
+
+    def _parts(self, made: Callable[[_Tile], Tensor]) -> Iterator[tuple[_Span, _Span, int, Tensor]]:
+        for y in self.rows:
+            for x in self.columns:
+                image = _unit(self.rgb[..., y.seen(self.scale), x.seen(self.scale)])
                 inside = (..., y.seen(), x.seen())
-                image = _unit(rgb[..., y.seen(s), x.seen(s)])
-                yield y, x, net.forward_part(low[inside], image, valid[inside], means, until)
+                part = made(_Tile(self.low[inside], image, self.valid[inside], y, x))
+                yield y, x, part.shape[2] // (y.seen_last - y.seen_first), part
 
+
+@dataclass(frozen=True)
+class _Tile:
+    """What a network gets of a part of an image."""
+
+    low: Tensor
+    rgb: Tensor
+    valid: Tensor
+    y: _Span
+    x: _Span
+
+    def of(self, known: Coarse | None, octaves: int) -> Coarse | None:
+        """This part of what is known of the whole."""
+        if known is None:
+            return None
+        factor = 2 ** (octaves - known.level)
+        inside = (..., self.y.seen(factor), self.x.seen(factor))
+        return Coarse(known.level, [features[inside] for features in known.features])
+
+
+def _tiled(net: DDFUpNet, low: Tensor, rgb: Tensor, valid: Tensor, cells: int, coarse_bytes: float) -> Tensor:
+    config = net.config
+    known = _coarse(net, rgb.shape[2] * rgb.shape[3], coarse_bytes)
+    base = cast(BaseNet, net.net)  # where something is known
+    margin = max(-(-FINE_MARGIN // config.scale), REACH_OF_BACK_PROJECTION * bool(config.back_projections))
+    if not known:
+        margin = MARGIN
+    tiles = _Tiles(low, rgb, valid, config.scale, cells, min(margin, cells // 4))
     means: dict[int, Tensor] = {}
-    for up in range(net.up_count):
-        factor, total = 2 ** (up % octaves), torch.zeros((), dtype=torch.float64)
-        for y, x, features in parts(means, up):
-            total = total + features[..., y.kept(factor), x.kept(factor)].sum((2, 3), dtype=torch.float64)
-        means[up] = (total / (low[0, 0].numel() * factor**2)).float()
-    result = None
-    for y, x, part in parts(means, None):
-        if result is None:
-            result = part.new_empty((1, part.shape[1], rgb.shape[2], rgb.shape[3]), dtype=torch.float32)
-        result[..., y.place(s), x.place(s)] = part[..., y.kept(s), x.kept(s)]
-    assert result is not None
-    return result
+
+    def run(tile: _Tile, until: int | None = None) -> Tensor:
+        return net.forward_part(tile.low, tile.rgb, tile.valid, means, until, tile.of(known, config.octaves))
+
+    if known:
+        guidance = tiles.paste(lambda tile: base.guide(tile.rgb - 0.5, 1, known.level)[0][known.level])
+    fed_back: dict[int, Tensor] = {}
+    for turn in range(config.passes):
+        numbers = [turn * config.octaves + octave for octave in range(config.octaves)][: net.up_count]
+        if known:
+            x, features, mean = base.coarse(low, valid, guidance, known.level, fed_back)
+            known.features.append(x)
+            numbers = numbers[config.octaves - known.level :]
+            means[numbers.pop(0)] = mean
+        for number in numbers:
+            means[number] = tiles.mean(partial(run, until=number))
+        if known and turn + 1 < config.passes:
+            made = tiles.paste(run)
+            fed_back = {config.octaves: made} if known.level == config.octaves else base.feed_back(features, made)
+    return tiles.paste(run)
+
+
+def _coarse(net: DDFUpNet, pixels: int, most_bytes: float) -> Coarse | None:
+    """The finest level of which a whole image fits into memory; None if not even the coarsest does."""
+    for level in range(1, net.config.octaves + 1):
+        if isinstance(net.net, BaseNet) and COARSE_BYTES * pixels / 4**level <= most_bytes:
+            return Coarse(level, [])
+    return None

@@ -9,7 +9,7 @@ import torch
 
 import depthup.tiles as tiles
 from depthup.data import crop_to_multiple, make_low_resolution, motorcycle
-from depthup.models import DDFUpNet, DDFUpNetConfig
+from depthup.models import Coarse, DDFUpNet, DDFUpNetConfig
 from depthup.tiles import run_network
 from depthup.weights import load_model
 
@@ -35,8 +35,22 @@ def small_tiles(monkeypatch):
     return set_cells
 
 
-@pytest.mark.parametrize("name", ["x4", "x8"])
-def test_no_seam_can_be_found(name, small_tiles, monkeypatch):
+@pytest.fixture
+def coarse_down_to(monkeypatch):
+    """Sets the level that is known of the whole image before its tiles; None for none."""
+
+    def set_level(level: int | None) -> None:
+        monkeypatch.setattr(tiles, "_coarse", lambda net, pixels, most: Coarse(level, []) if level else None)
+
+    return set_level
+
+
+@pytest.mark.parametrize(
+    ("name", "level"),
+    [("x4", None), ("x4", 2), ("x4", 1), ("x8", None), ("x8", 3), ("x8", 2), ("x16", 3), ("sensor-x16", 4)],
+)
+def test_no_seam_can_be_found(name, level, small_tiles, coarse_down_to, monkeypatch):
+    coarse_down_to(level)
     net = load_model(name)
     scale = net.config.scale
     pair = motorcycle()
@@ -49,24 +63,31 @@ def test_no_seam_can_be_found(name, small_tiles, monkeypatch):
     with monkeypatch.context() as whole:
         whole.setattr(tiles, "WHOLE_LIMIT", math.inf)
         expected = run_network(net, inside[0].float(), rgb, inside[1])
-    small_tiles({4: 100, 8: 60}[scale], scale)
+    small_tiles({4: 100, 8: 60, 16: 32}[scale], scale)
     result = run_network(net, inside[0].float(), rgb, inside[1])
     assert not torch.equal(result, expected)  # it was done in tiles
     assert (result - expected).abs().max() * span < 1e-3  # metres
 
 
 @pytest.mark.parametrize(
-    ("architecture", "changes"),
+    ("architecture", "changes", "level"),
     [
-        ("base", {}),
-        ("base", {"sensor": True}),
-        ("base", {"passes": 2, "back_projections": 2}),
-        ("paper", {}),
-        ("pac-net", {}),
-        ("djf", {}),
+        ("base", {}, None),
+        ("base", {"sensor": True}, None),
+        ("base", {"sensor": True, "passes": 3}, 1),
+        ("base", {"sensor": True, "passes": 3}, 2),
+        ("base", {"passes": 2, "back_projections": 2}, None),
+        ("base", {"passes": 2, "back_projections": 2}, 1),
+        ("base", {"passes": 2, "back_projections": 2}, 2),
+        ("paper", {}, None),
+        ("pac-net", {}, None),
+        ("djf", {}, None),
     ],
 )
-def test_tiles_that_see_enough_give_the_whole_to_rounding(architecture, changes, small_tiles, monkeypatch):
+def test_tiles_that_see_enough_give_the_whole_to_rounding(
+    architecture, changes, level, small_tiles, coarse_down_to, monkeypatch
+):
+    coarse_down_to(level)
     torch.manual_seed(0)
     trunk_blocks = 1 if architecture == "base" else 0
     net = DDFUpNet(DDFUpNetConfig(architecture, 4, width=16, trunk_blocks=trunk_blocks, **changes)).eval()
@@ -83,7 +104,11 @@ def test_tiles_that_see_enough_give_the_whole_to_rounding(architecture, changes,
     torch.testing.assert_close(run_network(net, low, rgb, valid), expected, rtol=0, atol=2e-5)
 
 
-def test_means_come_from_the_whole_image(small_tiles, monkeypatch):
+@pytest.mark.parametrize(
+    ("level", "first", "last"), [(None, set(), {0, 1, 2, 3}), (2, {0}, {0, 1, 2, 3}), (1, {1}, {1, 3})]
+)
+def test_means_come_from_the_whole_image(level, first, last, small_tiles, coarse_down_to, monkeypatch):
+    coarse_down_to(level)
     torch.manual_seed(0)
     net = DDFUpNet(DDFUpNetConfig("base", 4, width=16, trunk_blocks=1, passes=2)).eval()
     for feedback in net.net.feedback.values():
@@ -91,17 +116,17 @@ def test_means_come_from_the_whole_image(small_tiles, monkeypatch):
     seen = []
     forward = DDFUpNet.forward_part
 
-    def recorded(self, low, rgb, valid, means, until):
+    def recorded(self, low, rgb, valid, means, until, known):
         seen.append(dict(means))
-        return forward(self, low, rgb, valid, means, until)
+        return forward(self, low, rgb, valid, means, until, known)
 
     monkeypatch.setattr(DDFUpNet, "forward_part", recorded)
     low, rgb, valid = inputs(60, 75, 4)
     small_tiles(48, 4)
     run_network(net, low, rgb, valid)
-    assert set(seen[0]) == set() and set(seen[-1]) == {0, 1, 2, 3}
+    assert set(seen[0]) == first and set(seen[-1]) == last
     with torch.inference_mode():
-        for up in range(4):
+        for up in last:
             expected = forward(net, low, rgb.float() / 255, valid, {}, up).mean((2, 3))
             torch.testing.assert_close(seen[-1][up], expected, rtol=0, atol=1e-5)
 
