@@ -69,9 +69,11 @@ class Camera:
         if self.width is None:
             return replace(self, width=width, height=height)
         if (self.width, self.height) != (width, height):
+            scaled = self.scaled_to(width, height)
+            numbers = ",".join(f"{n:.8g}" for n in (scaled.fx, scaled.fy, scaled.cx, scaled.cy))
             raise InputError(
-                f"camera: its image is {self.width}x{self.height} and this one {width}x{height}, expected the same; "
-                f"if it is the same view in another resolution, scale the intrinsics, scaled_to({width}, {height})"
+                f"camera is for an image of {self.width}x{self.height} and this one has {width}x{height}, expected the "
+                f"same; where both show the same view, fx,fy,cx,cy of this one are {numbers}"
             )
         return self
 

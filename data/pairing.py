@@ -34,6 +34,7 @@ class Frame:
     camera: Camera | None = None  # of the RGB image
     timestamp: float | None = None  # of the RGB image, in seconds
     mask: Path | None = None  # where `depth` is valid, of its size; not 0 = valid
+    camera_fault: str = ""  # why there is no `camera`, where a file that should hold it is bad
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,13 @@
 """Recordings of RGB-D cameras, phones and data sets: which layout a folder has, and its frames."""
 
 import json
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path, PurePosixPath
+from typing import TypeGuard
 
 from depthup.data.camera import Camera
 from depthup.data.distortion import warn_of_distortion
@@ -156,17 +159,27 @@ def _record3d(folder: Path, out: str | Path | None, maximal_difference: float) -
         return None
     recording = pair_folders(inside / "rgb", depth, out, maximal_difference)
     place = inside / "metadata.json"
-    facts = _json(place) if place.is_file() else {}
+    facts, fault = _json_or_fault(place)
     warn_of_distortion(facts, place)
-    frames = []
-    for frame in recording.frames:
-        number, each = Path(frame.name).name, facts.get("perFrameIntrinsicCoeffs")
-        camera = _camera(place, facts.get("K"))
-        if each and number.isdecimal() and int(number) < len(each):
-            camera = _camera(place, each[int(number)])
-        frames.append(replace(frame, camera=camera))
+    frames = [
+        replace(frame, camera_fault=fault)
+        if fault
+        else _with_camera(frame, partial(_record3d_camera, place, facts, Path(frame.name).name))
+        for frame in recording.frames
+    ]
     with_confidence = _with_confidence(frames, inside / "confidence", out)
     return Recording(f"Record3D export {folder}", with_confidence, recording.unpaired, "m")
+
+
+def _record3d_camera(place: Path, facts: dict, number: str) -> Camera | None:
+    """The four coefficients of this frame, or the matrix of all."""
+    size = _size(place, facts, "w", "h")
+    each = facts.get("perFrameIntrinsicCoeffs") or []
+    if not isinstance(each, list):
+        raise InputError(f"{place}: perFrameIntrinsicCoeffs is no list, expected fx, fy, cx, cy of every frame")
+    if number.isdecimal() and int(number) < len(each):
+        return _camera(place, each[int(number)], size)
+    return _camera(place, facts.get("K"), size)
 
 
 def _arkitscenes(folder: Path, out: str | Path | None, maximal_difference: float) -> Recording | None:
@@ -176,10 +189,8 @@ def _arkitscenes(folder: Path, out: str | Path | None, maximal_difference: float
         return None
     colour = next(name for name in _ARKIT_RGB if (inside / name).is_dir())
     recording = pair_folders(inside / colour, inside / "lowres_depth", out, maximal_difference)
-    frames = [
-        replace(frame, camera=_pincam(inside / f"{colour}_intrinsics" / f"{frame.name}.pincam"))
-        for frame in recording.frames
-    ]
+    cameras = inside / f"{colour}_intrinsics"
+    frames = [_with_camera(frame, partial(_pincam, cameras, frame.name)) for frame in recording.frames]
     title = f"ARKitScenes recording {folder}, RGB of {colour}"
     with_confidence = _with_confidence(frames, inside / "confidence", out)
     return Recording(title, with_confidence, recording.unpaired, "mm")
@@ -201,19 +212,18 @@ def _scanner_app(folder: Path, out: str | Path | None, maximal_difference: float
     warned = False
     for number in sorted(rgb.keys() & depth.keys()):
         place = folder / f"frame_{number}.json"
-        facts = _json(place) if place.is_file() else {}
+        facts, fault = _json_or_fault(place)
         warned = warned or warn_of_distortion(facts, place)  # of one frame: all are of one lens
         time = facts.get("time")
-        frames.append(
-            Frame(
-                f"frame_{number}",
-                rgb[number],
-                depth[number],
-                confidence.get(number),
-                _camera(place, facts.get("intrinsics")),
-                float(time) if isinstance(time, int | float) else None,
-            )
+        frame = Frame(
+            f"frame_{number}",
+            rgb[number],
+            depth[number],
+            confidence.get(number),
+            timestamp=float(time) if isinstance(time, int | float) else None,
+            camera_fault=fault,
         )
+        frames.append(frame if fault else _with_camera(frame, partial(_camera, place, facts.get("intrinsics"))))
     alone = rgb.keys() ^ depth.keys()
     unpaired = sorted(path for side in (rgb, depth) for number, path in side.items() if number in alone)
     return Recording(f"3D Scanner App export {folder}", tuple(frames), tuple(unpaired), "mm")
@@ -255,20 +265,22 @@ def _two_folders(folder: Path, out: str | Path | None, maximal_difference: float
         return None
     recording = pair_folders(*sides, out, maximal_difference)
     _refuse_coloured_depth(recording)
-    title, unit, camera = f"RGB and depth images in {folder}", "auto", None
+    title, unit = f"RGB and depth images in {folder}", "auto"
+    read: Callable[[], Camera | None] = lambda: None  # noqa: E731
     if (folder / "intrinsic").is_dir() or (folder / "pose").is_dir():  # ScanNet's SensReader
         title, unit = f"ScanNet export {folder}", "mm"
         if (place := folder / "intrinsic" / "intrinsic_color.txt").is_file():
-            camera = _text_camera(place)
+            read = partial(_text_camera, place)
     elif (place := folder / "intrinsic.json").is_file():  # Open3D's azure_kinect_mkv_reader
         title, unit = f"Azure Kinect recording {folder}", "mm"
-        camera = _open3d_camera(place)
+        read = partial(_open3d_camera, place)
     elif (place := folder / "camera_intrinsic.json").is_file():  # Open3D's realsense_recorder
         title, unit = f"RealSense recording {folder}", "mm"
-        camera = _open3d_camera(place)
+        read = partial(_open3d_camera, place)
     elif any("_Depth_" in frame.depth.stem for frame in recording.frames):  # rs-convert
         title, unit = f"RealSense recording {folder}", "mm"
-    frames = tuple(replace(frame, camera=camera) for frame in recording.frames)
+    read = cache(read)
+    frames = tuple(_with_camera(frame, read) for frame in recording.frames)
     return Recording(title, frames, recording.unpaired, unit)
 
 
@@ -311,28 +323,66 @@ def _with_confidence(frames: Iterable[Frame], folder: Path, out: str | Path | No
     return tuple(replace(frame, confidence=found.get(frame.depth.stem)) for frame in frames)
 
 
-def _camera(place: Path, values: object) -> Camera | None:
-    """Four coefficients, or a 3 x 3 matrix by rows or by columns: what is neither focal length nor centre is 0."""
-    if not isinstance(values, list) or not all(isinstance(value, int | float) for value in values):
+def _with_camera(frame: Frame, read: Callable[[], Camera | None]) -> Frame:
+    """The frame with its camera, or with what is wrong with that: not every use of a recording needs it."""
+    try:
+        return replace(frame, camera=read())
+    except InputError as error:
+        return replace(frame, camera_fault=str(error))
+
+
+def _camera(place: Path, values: object, size: tuple[float, float] | None = None) -> Camera | None:
+    """Four coefficients, or a 3 x 3 matrix by rows or by columns: what is neither focal length nor centre is 0.
+
+    None where there are no values.
+    """
+    if values is None:
         return None
+    if not isinstance(values, list) or len(values) not in (4, 9) or not all(_is_number(value) for value in values):
+        raise InputError(f"{place}: its intrinsics are not numbers, expected fx, fy, cx, cy or a list of 3 x 3")
     if len(values) == 4:
-        return _pinhole(place, *values)
-    if len(values) == 9:
-        return _pinhole(place, values[0], values[4], values[2] or values[6], values[5] or values[7])
-    return None
+        return _pinhole(place, values[0], values[1], values[2], values[3], size)
+    return _pinhole(place, values[0], values[4], values[2] or values[6], values[5] or values[7], size)
 
 
 def _open3d_camera(place: Path) -> Camera | None:
     facts = _json(place)
     warn_of_distortion(facts, place)
-    return _camera(place, facts.get("intrinsic_matrix"))
+    return _camera(place, facts.get("intrinsic_matrix"), _size(place, facts, "width", "height"))
 
 
-def _pinhole(place: Path, fx: float, fy: float, cx: float, cy: float, size: tuple[int, int] | None = None) -> Camera:
+def _size(place: Path, facts: dict, *names: str) -> tuple[float, float] | None:
+    """What a file says, under two names, about the size of the image that its intrinsics belong to, if it does."""
+    width, height = (facts.get(name) for name in names)
+    if width is None and height is None:
+        return None
+    if not _is_number(width) or not _is_number(height):
+        raise InputError(f"{place}: {' and '.join(names)} are {width} and {height}, expected whole pixels")
+    return width, height
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _pinhole(
+    place: Path, fx: float, fy: float, cx: float, cy: float, size: tuple[float, float] | None = None
+) -> Camera:
+    if size and not all(math.isfinite(n) and n == int(n) for n in size):
+        raise InputError(f"{place}: its image has {size[0]:g}x{size[1]:g} pixels, expected whole ones")
+    width, height = (int(n) for n in size) if size else (None, None)
     try:
-        return Camera(float(fx), float(fy), float(cx), float(cy), *(size or ()))
+        return Camera(float(fx), float(fy), float(cx), float(cy), width, height)
     except InputError as error:
         raise InputError(f"{place}: {error}") from None
+
+
+def _json_or_fault(place: Path) -> tuple[dict, str]:
+    """What a file holds, if it is there; and what is wrong with it."""
+    try:
+        return (_json(place) if place.is_file() else {}), ""
+    except InputError as error:
+        return {}, str(error)
 
 
 def _json(place: Path) -> dict:
@@ -360,12 +410,17 @@ def _text_camera(place: Path) -> Camera:
     return _pinhole(place, values[0], values[5], values[2], values[6])
 
 
-def _pincam(place: Path) -> Camera | None:
-    """width height fx fy cx cy"""
-    if not place.is_file():
+def _pincam(folder: Path, name: str) -> Camera | None:
+    """width height fx fy cx cy, in the file of the frame's name, whose time may be a millisecond off"""
+    video, _, time = name.rpartition("_")
+    names = [name]
+    if re.fullmatch(r"\d+\.\d{3}", time):
+        names += [f"{video}_{float(time) + off:.3f}" for off in (-0.001, 0.001)]
+    place = next((file for each in names if (file := folder / f"{each}.pincam").is_file()), None)
+    if place is None:
         return None
     values = _numbers(place)
     if len(values) != 6:
         raise InputError(f"{place}: holds {len(values)} numbers, expected width height fx fy cx cy")
     width, height, fx, fy, cx, cy = values
-    return _pinhole(place, fx, fy, cx, cy, (int(width), int(height)))
+    return _pinhole(place, fx, fy, cx, cy, (width, height))

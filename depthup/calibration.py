@@ -93,7 +93,8 @@ def read_transform(path: str | Path) -> np.ndarray:
     * Rows of numbers, separated by blanks or commas.
 
     A matrix is 4x4 or 3x4 and given as rows; 16 numbers in column-major order (Open3D) are known by their zeros, unless
-    t is 0. A rotation of its own is always given as rows (RealSense's are columns).
+    t is 0. A rotation of its own is given as three rows, or as OpenCV's matrix; nine numbers in one list may be rows or
+    columns (librealsense's `rs2_extrinsics`), and are refused.
 
     Returns:
         float64 [4, 4], whose last row is 0, 0, 0, 1.
@@ -109,6 +110,11 @@ def read_transform(path: str | Path) -> np.ndarray:
         return _pose_of(_flat(content, path, "transform"), path)
     rotation, translation = _first(content, _ROTATION_NAMES), _first(content, _TRANSLATION_NAMES)
     if rotation and translation:
+        if _is_one_list(content[rotation]):
+            raise InputError(
+                f"{path}: {rotation} is one list of nine numbers, which may be rows or, as of RealSense, columns; "
+                "expected a list of three rows"
+            )
         R, t = _flat(content[rotation], path, rotation), _flat(content[translation], path, translation)
         if (R.size, t.size) != (9, 3):
             raise InputError(f"{path}: {rotation} has {R.size} numbers and {translation} {t.size}, expected 9 and 3")
@@ -117,6 +123,10 @@ def read_transform(path: str | Path) -> np.ndarray:
     if name is None:
         raise InputError(f"{path}: has {_keys(content)}, expected {_POSE}")
     return _pose_of(_flat(content[name], path, name), path)
+
+
+def _is_one_list(values: Any) -> bool:
+    return isinstance(values, list) and len(values) == 9 and not any(isinstance(value, list) for value in values)
 
 
 def _camera_of(numbers: np.ndarray, source: str | Path) -> Camera:

@@ -146,7 +146,7 @@ def _camera(text: str, option: str) -> Any:
 
     if Path(text).exists():
         return read_camera(text)
-    if re.search(r"[^-+\d.,eE\s]", text):
+    if re.search(r"[^-+\d.,eE\s]", re.sub(r"\b(nan|inf)\b", "0", text, flags=re.IGNORECASE)):
         raise InputError(f"{text}: no such file, and no four numbers; expected a calibration or fx,fy,cx,cy in pixels")
     return parse_intrinsics(text, option)
 

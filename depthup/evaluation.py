@@ -272,6 +272,9 @@ def predict(pair: Pair, method: Method, protocol: str, sensor: Sensor | None = N
                 f"{scale}x{scale}; expected at least {MIN_CELLS}x{MIN_CELLS}"
             )
         low = _low_resolution(pair.name, truth, scale, protocol, sensor)
+        if np.isnan(low).all():
+            unmeasured = "its depth holds no measurement" if np.isnan(truth).all() else "no sample of it is measured"
+            raise InputError(f"{unmeasured}; expected some to score")
         return Prediction(rgb, truth, low, upsample(rgb, low, method.model, fill="none"))
     except ValueError as error:  # an InputError, or smaller than one cell
         raise InputError(f"{pair.name}: {error}") from None

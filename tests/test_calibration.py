@@ -188,7 +188,7 @@ def test_no_such_file_a_folder_and_a_picture(tmp_path, read):
         POSE[:3].tolist(),
         POSE.T.reshape(-1).tolist(),  # column-major
         {"R": ROTATION.tolist(), "t": [0.025, -0.001, 0.004]},
-        {"rotation": ROTATION.reshape(-1).tolist(), "translation": [[0.025], [-0.001], [0.004]]},
+        {"rotation": ROTATION.tolist(), "translation": [[0.025], [-0.001], [0.004]]},
         {"depth_to_rgb": POSE.tolist()},
         {"T": POSE.tolist()},
         "\n".join(" ".join(map(repr, row)) for row in POSE.tolist()),
@@ -199,6 +199,12 @@ def test_transforms(tmp_path, content):
     result = read_transform(written(tmp_path, content))
     assert result.shape == (4, 4)
     np.testing.assert_allclose(result, POSE, rtol=1e-12)
+
+
+def test_nine_numbers_in_one_list_may_be_rows_or_columns(tmp_path):
+    path = written(tmp_path, {"rotation": ROTATION.T.reshape(-1).tolist(), "translation": [0.025, -0.001, 0.004]})
+    with pytest.raises(InputError, match=r"rotation is one list of nine numbers.*expected a list of three rows"):
+        read_transform(path)
 
 
 def test_a_rotation_with_four_decimals_is_one(tmp_path):

@@ -26,7 +26,7 @@ from depthup.weights import save_weights
         (("batch", "box", "-o", "results"), 1, ["box", "expected"]),
         (("batch", "missing", "-o", "results"), 1, ["missing", "no such"]),
         (("batch", "rgbs", "depths"), 2, ["--out"]),
-        (("batch", "pairs", "-o", "results", "--ply"), 2, ["--intrinsics"]),
+        (("batch", "pairs", "-o", "results", "--ply"), 1, ["--intrinsics"]),
         (("batch", "pairs", "-o", "results", "--mesh"), 2, ["--ply"]),
         (("batch", "pairs", "-o", "pairs"), 2, ["pairs: is the folder of the inputs"]),
         (("batch", "pairs", "pairs", "-o", "results"), 2, ["pairs: is given for RGB and for depth"]),
@@ -40,7 +40,7 @@ from depthup.weights import save_weights
         (("batch", "pairs", "-o", "results", "--mask", "missing"), 1, ["missing: no such folder"]),
         (("batch", "pairs", "-o", "results", "--mask", "depth.png"), 1, ["depth.png: is a file"]),
         (("batch", "pairs", "-o", "results", "--confidence", "box"), 1, ["box: no confidence among 0 images", "names"]),
-        (("batch", "pairs", "-o", "results", "--min-confidence", "2"), 2, ["--min-confidence is for", "--confidence"]),
+        (("batch", "pairs", "-o", "results", "--min-confidence", "2"), 1, ["--min-confidence is for", "--confidence"]),
         (("batch", "pairs", "-o", "results", "--out-scale", "-2"), 2, ["--out-scale: got -2"]),
         (("batch", "pairs", "-o", "r", "--out-scale", "9", "--out-unit", "mm"), 2, ["--out-unit or --out-scale"]),
         (("batch", "pairs", "-o", "r", "--out-scale", "9", "--format", "npy"), 2, ["--out-scale", ".npy file holds"]),
@@ -225,6 +225,37 @@ def test_batch_in_a_scale_of_its_own(folders, depthup_):
     assert other.code == 1 and "holds results with out .png 10000.0, and this run has .png 9000.0" in other.err
 
 
+def test_a_bad_camera_file_fails_only_its_frame_and_only_where_it_is_needed(place, depthup_):
+    (place / "capture").mkdir()
+    good = json.dumps({"intrinsics": [40, 0, 23.5, 0, 40, 15.5, 0, 0, 1]})
+    for n, text in enumerate((good, good[:20])):
+        shutil.copy("rgb.png", f"capture/frame_0000{n}.png")
+        cv2.imwrite(f"capture/depth_0000{n}.png", np.full((8, 12), 2000, np.uint16))
+        Path(f"capture/frame_0000{n}.json").write_text(text)
+    command = ("batch", "capture", "--model", "nearest")
+    assert depthup_(*command, "-o", "plain").code == 0
+    assert depthup_(*command, "-o", "own", "--ply", "--intrinsics", "40,40,23.5,15.5").code == 0
+    part = depthup_(*command, "-o", "part", "--ply")
+    assert part.code == 3 and "capture/frame_00001.json: cannot be read, expected JSON" in part.err
+    assert sorted(path.name for path in Path("part").glob("*.ply")) == ["frame_00000.ply"]
+    Path("capture/frame_00000.json").write_text("[]")
+    none = depthup_(*command, "-o", "none", "--ply")
+    assert none.code == 1 and none.err.count("\n") == 1
+    assert "capture/frame_00000.json: holds no JSON object" in none.err
+
+
+def test_a_recording_whose_intrinsics_are_of_another_size_is_refused(place, depthup_):
+    for name in ("color", "depth"):
+        (place / "capture" / name).mkdir(parents=True)
+    shutil.copy("rgb.png", "capture/color/1.png")
+    cv2.imwrite("capture/depth/1.png", np.full((8, 12), 2000, np.uint16))
+    facts = {"width": 96, "height": 64, "intrinsic_matrix": [80, 0, 0, 0, 80, 0, 47.5, 31.5, 1]}
+    Path("capture/camera_intrinsic.json").write_text(json.dumps(facts))
+    result = depthup_("batch", "capture", "-o", "results", "--model", "nearest", "--ply")
+    assert result.code == 1 and "is for an image of 96x64 and this one has 48x32" in result.err
+    assert not list(place.glob("results/*.ply"))
+
+
 def test_batch_of_a_sensor_beside_the_camera(place, depthup_):
     pose = "1 0 0 {}\n0 1 0 0\n0 0 1 0\n0 0 0 1\n"
     (place / "pose.txt").write_text(pose.format(0.1))
@@ -235,7 +266,7 @@ def test_batch_of_a_sensor_beside_the_camera(place, depthup_):
     align = ("--align", "pose.txt", "--depth-intrinsics", "10,10,5.5,3.5")
     command = ("batch", "capture", "-o", "results", "--model", "nearest", *align)
     missing = depthup_(*command)
-    assert (missing.code, missing.err.count("\n")) == (2, 1)
+    assert (missing.code, missing.err.count("\n")) == (1, 1)
     assert "--align, --ply and --normals need the camera" in missing.err
     columns = [40, 0, 0, 0, 40, 0, 23.5, 15.5, 1]
     (place / "capture" / "intrinsic.json").write_text(json.dumps({"intrinsic_matrix": columns}))

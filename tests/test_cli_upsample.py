@@ -395,7 +395,7 @@ def test_a_camera_of_another_image_names_the_image(place, depthup_):
     for own, name in ((("vga.json", "10,10,5.5,3.5"), "rgb.png"), (("40,40,23.5,15.5", "vga.json"), "depth.png")):
         result = depthup_(*GOOD, "--align", "pose.txt", "--intrinsics", own[0], "--depth-intrinsics", own[1])
         assert (result.code, result.err.count("\n")) == (1, 1)
-        assert result.err.startswith(f"depthup: {name}: its camera: its image is 640x480 and this one")
+        assert result.err.startswith(f"depthup: {name}: its camera is for an image of 640x480 and this one has")
 
 
 def test_upsample_overwrites_when_told(place, depthup_):

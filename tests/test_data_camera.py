@@ -53,8 +53,10 @@ def test_an_image_gives_a_camera_its_size():
     assert camera.of_image(640, 480) is camera
 
 
-def test_an_image_of_another_size_is_refused():
-    with pytest.raises(InputError, match=r"640x480 and this one 320x240.*scaled_to\(320, 240\)"):
+def test_an_image_of_another_size_is_refused_and_told_what_would_fit():
+    half = VGA.scaled_to(320, 240)
+    NUMBERS = f"640x480 and this one has 320x240.* are {half.fx:g},{half.fy:g},{half.cx:g},{half.cy:g}$"
+    with pytest.raises(InputError, match=NUMBERS):
         VGA.of_image(320, 240)
 
 

@@ -289,7 +289,7 @@ def test_progress_counts_images():
     [
         (((64, 64), (16, 12)), 16, "pair 1: image of 12x16 pixels is smaller than one cell of 16x16"),
         (((64, 64), (70, 60)), 16, "pair 1: image of 60x70 pixels has 3x4 cells of 16x16; expected at least 4x4"),
-        (((16, 16),), 2, "pair 0: depth: none of its 64 samples is valid"),
+        (((16, 16),), 2, "pair 0: its depth holds no measurement"),
     ],
 )
 def test_a_bad_image_is_named(sizes, scale, message):

@@ -309,9 +309,19 @@ def test_scannet(tmp_path):
 
 def test_intrinsics_of_no_camera_name_their_file(tmp_path):
     make(tmp_path, "color/00000.jpg", "depth/00000.png")
-    (tmp_path / "intrinsic.json").write_text(json.dumps({"intrinsic_matrix": [0, 0, 0, 0, 611, 0, 320, 240, 1]}))
-    with pytest.raises(InputError, match=r"intrinsic\.json: camera: focal length fx is 0"):
-        open_recording(tmp_path)
+    place = tmp_path / "intrinsic.json"
+    for facts, fault in (
+        ({"intrinsic_matrix": [0, 0, 0, 0, 611, 0, 320, 240, 1]}, "camera: focal length fx is 0"),
+        ({"intrinsic_matrix": [610, 0, 0, 0, "611", 0, 320, 240, 1]}, "its intrinsics are not numbers"),
+        ({"intrinsic_matrix": {"fx": 610}}, "its intrinsics are not numbers"),
+        ({"intrinsic_matrix": [610, 611, 320, 240], "width": 640.5, "height": 480}, "its image has 640.5x480 pixels"),
+        ({"intrinsic_matrix": [610, 611, 320, 240], "width": 640}, "width and height are 640 and None"),
+        ([], "holds no JSON object"),
+    ):
+        place.write_text(json.dumps(facts))
+        (frame,) = open_recording(tmp_path).frames  # what does not need the camera goes on
+        assert frame.camera is None
+        assert frame.camera_fault.startswith(f"{place}: {fault}")
 
 
 @pytest.mark.parametrize(
@@ -324,7 +334,7 @@ def test_open3d(tmp_path, place, title):
     (tmp_path / place).write_text(json.dumps({"width": 640, "height": 480, "intrinsic_matrix": columns}))
     recording = open_recording(tmp_path)
     assert recording.title == f"{title} {tmp_path}"
-    assert (recording.frames[0].camera, recording.depth_unit) == (Camera(610.0, 611.0, 320.0, 240.0), "mm")
+    assert (recording.frames[0].camera, recording.depth_unit) == (Camera(610.0, 611.0, 320.0, 240.0, 640, 480), "mm")
 
 
 @pytest.mark.parametrize(
@@ -388,6 +398,28 @@ def test_arkitscenes(tmp_path, inside):
     assert recording.depth_unit == "mm"
 
 
+@pytest.mark.parametrize(
+    ("time", "text", "fault"),
+    [
+        ("305.259", "1920 1440 1600 1600 960 720", None),  # Apple's differ so from their image's
+        ("305.261", "1920 1440 1600 1600 960 720", None),
+        ("305.262", "1920 1440 1600 1600 960 720", ""),
+        ("305.260", "nan 1440 1600 1600 960 720", "its image has nanx1440 pixels, expected whole ones"),
+        ("305.260", "inf 1440 1600 1600 960 720", "its image has infx1440 pixels, expected whole ones"),
+        ("305.260", "1920.5 1440 1600 1600 960 720", "its image has 1920.5x1440 pixels, expected whole ones"),
+        ("305.260", "", "holds 0 numbers, expected width height fx fy cx cy"),
+    ],
+)
+def test_arkitscenes_intrinsics(tmp_path, time, text, fault):
+    make(tmp_path, "lowres_depth/41069021_305.261.png", "wide/41069021_305.260.png")
+    pincam = tmp_path / "wide_intrinsics" / f"41069021_{time}.pincam"
+    pincam.parent.mkdir()
+    pincam.write_text(text)
+    (frame,) = open_recording(tmp_path).frames
+    assert frame.camera == (Camera(1600, 1600, 960, 720, 1920, 1440) if fault is None else None)
+    assert frame.camera_fault == (f"{pincam}: {fault}" if fault else "")
+
+
 def test_3d_scanner_app(tmp_path):
     make(tmp_path, "frame_00000.jpg", "frame_00002.jpg", "info.json", "textured_output.jpg")
     make(tmp_path, *(f"{kind}_{n:05}.png" for kind in ("depth", "conf") for n in range(3)))
@@ -404,12 +436,14 @@ def test_3d_scanner_app(tmp_path):
         Camera(1450.5, 1451.5, 950.25, 715.75),
         14.5,
     )
+    assert not recording.frames[1].camera_fault
     assert (len(recording.frames), recording.unpaired) == (2, (tmp_path / "depth_00001.png",))
     with pytest.raises(InputError, match="is the folder of the inputs"):
         open_recording(tmp_path, tmp_path)
     (tmp_path / "frame_00002.json").write_text("{")
-    with pytest.raises(InputError, match=r"frame_00002.json: cannot be read, expected JSON"):
-        open_recording(tmp_path)
+    first, second = open_recording(tmp_path).frames
+    assert first.camera and not second.camera
+    assert second.camera_fault == f"{tmp_path / 'frame_00002.json'}: cannot be read, expected JSON"
 
 
 @pytest.mark.parametrize("inside", ["", "EXR_RGBD/"])
@@ -422,8 +456,26 @@ def test_record3d(tmp_path, inside):
     assert recording.title == f"Record3D export {tmp_path}"
     assert recording.depth_unit == "m"
     assert [frame.depth.name for frame in recording.frames] == ["0.exr", "1.exr", "2.exr"]
-    assert recording.frames[1].camera == Camera(590.5, 591.5, 360.5, 480.5)
-    assert recording.frames[2].camera == Camera(590.0, 591.0, 360.0, 480.0)
+    assert recording.frames[1].camera == Camera(590.5, 591.5, 360.5, 480.5, 720, 960)
+    assert recording.frames[2].camera == Camera(590.0, 591.0, 360.0, 480.0, 720, 960)
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("{", "cannot be read, expected JSON"),
+        ('{"K": 5}', "its intrinsics are not numbers"),
+        ('{"K": [590, 591, 360, 480], "perFrameIntrinsicCoeffs": 5}', "perFrameIntrinsicCoeffs is no list"),
+        ('{"K": [590, 591, 360, 480], "perFrameIntrinsicCoeffs": {"0": 1}}', "perFrameIntrinsicCoeffs is no list"),
+        ('{"K": [590, 591, 360, 480], "w": true, "h": 480}', "w and h are True and 480"),
+    ],
+)
+def test_record3d_with_bad_metadata_has_frames_without_a_camera(tmp_path, text, fault):
+    make(tmp_path, "rgb/0.jpg", "depth/0.exr")
+    (tmp_path / "metadata.json").write_text(text)
+    (frame,) = open_recording(tmp_path).frames
+    assert frame.camera is None
+    assert frame.camera_fault.startswith(f"{tmp_path / 'metadata.json'}: {fault}")
 
 
 def test_realsense_in_one_folder(tmp_path):

@@ -11,7 +11,6 @@ import numpy as np
 
 from depthup.baselines import BASELINES
 from depthup.batch import BatchProgress, BatchResult, Job, run_batch
-from depthup.commands.errors import UsageError
 from depthup.commands.outputs import BatchOutputs, check_pair, check_unit, write_output
 from depthup.data import DepthEncoding, Frame, InputError, Recording, open_recording, pair_folders, read_rgb, with_maps
 from depthup.data.planes import read_plane
@@ -46,9 +45,9 @@ def batch_files(
         What became of the pairs, and the files without a partner.
 
     Raises:
-        InputError: no pairs, the two folders look swapped, or nothing may be written to `out`.
-        UsageError: point clouds, normals or an alignment are wanted, and neither `wanted` nor the recording has a
-            camera; or `needs_confidence`, and there is none.
+        InputError: no pairs, the two folders look swapped, or nothing may be written to `out`; point clouds, normals or
+            an alignment are wanted, and neither `wanted` nor the recording has a camera; or `needs_confidence`, and
+            there is none.
     """
     check_unit(wanted.suffix, wanted.unit, wanted.scale)
     maps = maps or {}
@@ -63,9 +62,11 @@ def batch_files(
     for kind, folder in maps.items():
         recording = with_maps(recording, folder, kind, out)
     if needs_confidence and not any(frame.confidence for frame in recording.frames):
-        raise UsageError(f"{rgb}: --min-confidence is for confidence maps, and none are here; expected --confidence")
+        raise InputError(f"{rgb}: --min-confidence is for confidence maps, and none are here; expected --confidence")
     if needs_camera and not wanted.camera and not any(frame.camera for frame in recording.frames):
-        raise UsageError(
+        if fault := next((frame.camera_fault for frame in recording.frames if frame.camera_fault), ""):
+            raise InputError(fault)
+        raise InputError(
             f"{rgb}: --align, --ply and --normals need the camera, and no intrinsics are here; expected --intrinsics"
         )
     upsampler = Upsampler(options.model, options.device)
@@ -88,7 +89,10 @@ def batch_files(
     def read(job: Job) -> PairArrays:
         frame = frames[job.name]
         if needs_camera and not files[job.name].camera:
-            raise InputError(f"{frame.rgb}: the recording has no intrinsics of this image; expected --intrinsics")
+            raise InputError(
+                frame.camera_fault
+                or f"{frame.rgb}: the recording has no intrinsics of this image; expected --intrinsics"
+            )
         for kind, folder in maps.items():
             if getattr(frame, kind) is None:
                 raise InputError(f"{frame.depth}: has no {kind} in {folder}; expected one of its name")
