@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from depthup.console import progress_bar, say, warnings_on_stderr
+from depthup.memory import keep_freed_memory
 from depthup.options import (
     MODEL_HELP,
     AlignOption,
@@ -629,6 +630,7 @@ def main() -> None:
         if not argument or (argument.startswith("--") and argument.endswith("=")):  # Path("") is where one stands
             say(f"depthup: {argument.rstrip('=') or before}: got no value, expected one; see --help")
             sys.exit(2)
+    keep_freed_memory()
     try:
         with warnings_on_stderr():
             code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
