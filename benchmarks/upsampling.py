@@ -9,7 +9,7 @@ import sys
 
 CASES = [("x4", 640, 480), ("fast-x4", 640, 480), ("x8", 640, 480), ("x16", 640, 480), ("x4-pac", 640, 480)]
 CASES += [("x4", 1920, 1440), ("sensor-x4", 640, 480), ("sensor-x16", 640, 480)]
-CASES += [("sensor-x8", 1920, 1440), ("sensor-x8", 4000, 3000)]
+CASES += [("sensor-x8", 1920, 1440), ("sensor-x8", 4000, 3000), ("sensor-x16", 4000, 3000)]
 CASES += [(name, 640, 480) for name in ("bicubic", "joint-bilateral", "guided-filter")]
 ROUNDS = 9
 LARGE_ROUNDS = 3
@@ -21,7 +21,9 @@ def measure(model: str, width: int, height: int) -> dict:
     from timing import peak_and_now, restart_peak, time_in_turn
 
     import depthup
+    from depthup.memory import keep_freed_memory
 
+    keep_freed_memory()  # as commands do
     is_network = re.search(r"x(\d+)", model)
     scale = int(is_network[1]) if is_network else 4
     random = np.random.default_rng(0)

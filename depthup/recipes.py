@@ -72,6 +72,9 @@ RECIPES: dict[str, tuple[Stage, ...]] = {
         _X4_DEEP | _CALM | {"protocol": "pac", "steps": 4000, "learning_rate": 6e-4},
         _X4_PAC | _GENTLY | {"steps": 6000, "weight_decay": 0.01, "learning_rate": 1.6e-3},
         _X4_PAC | _CALM | {"steps": 4000, "ema_decay": 0.999},
+        _X4_PAC
+        | _CALM
+        | {"steps": 5500, "batch_size": 2, "crop_size": 256, "learning_rate": 1e-3, "ema_decay": 0.9995},
     ),
     "x8-pac": (
         *_X8,
