@@ -5,9 +5,9 @@ import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 from depthup.data.camera import Camera
 from depthup.data.distortion import warn_of_distortion
@@ -164,7 +164,7 @@ def _record3d(folder: Path, out: str | Path | None, maximal_difference: float) -
     frames = [
         replace(frame, camera_fault=fault)
         if fault
-        else _with_camera(frame, partial(_record3d_camera, place, facts, Path(frame.name).name))
+        else replace(frame, **_camera_or_fault(partial(_record3d_camera, place, facts, Path(frame.name).name)))
         for frame in recording.frames
     ]
     with_confidence = _with_confidence(frames, inside / "confidence", out)
@@ -190,7 +190,7 @@ def _arkitscenes(folder: Path, out: str | Path | None, maximal_difference: float
     colour = next(name for name in _ARKIT_RGB if (inside / name).is_dir())
     recording = pair_folders(inside / colour, inside / "lowres_depth", out, maximal_difference)
     cameras = inside / f"{colour}_intrinsics"
-    frames = [_with_camera(frame, partial(_pincam, cameras, frame.name)) for frame in recording.frames]
+    frames = [replace(frame, **_camera_or_fault(partial(_pincam, cameras, frame.name))) for frame in recording.frames]
     title = f"ARKitScenes recording {folder}, RGB of {colour}"
     with_confidence = _with_confidence(frames, inside / "confidence", out)
     return Recording(title, with_confidence, recording.unpaired, "mm")
@@ -223,7 +223,9 @@ def _scanner_app(folder: Path, out: str | Path | None, maximal_difference: float
             timestamp=float(time) if isinstance(time, int | float) else None,
             camera_fault=fault,
         )
-        frames.append(frame if fault else _with_camera(frame, partial(_camera, place, facts.get("intrinsics"))))
+        if not fault:
+            frame = replace(frame, **_camera_or_fault(partial(_camera, place, facts.get("intrinsics"))))
+        frames.append(frame)
     alone = rgb.keys() ^ depth.keys()
     unpaired = sorted(path for side in (rgb, depth) for number, path in side.items() if number in alone)
     return Recording(f"3D Scanner App export {folder}", tuple(frames), tuple(unpaired), "mm")
@@ -279,8 +281,8 @@ def _two_folders(folder: Path, out: str | Path | None, maximal_difference: float
         read = partial(_open3d_camera, place)
     elif any("_Depth_" in frame.depth.stem for frame in recording.frames):  # rs-convert
         title, unit = f"RealSense recording {folder}", "mm"
-    read = cache(read)
-    frames = tuple(_with_camera(frame, read) for frame in recording.frames)
+    found = _camera_or_fault(read)
+    frames = tuple(replace(frame, **found) for frame in recording.frames)
     return Recording(title, frames, recording.unpaired, unit)
 
 
@@ -323,12 +325,12 @@ def _with_confidence(frames: Iterable[Frame], folder: Path, out: str | Path | No
     return tuple(replace(frame, confidence=found.get(frame.depth.stem)) for frame in frames)
 
 
-def _with_camera(frame: Frame, read: Callable[[], Camera | None]) -> Frame:
-    """The frame with its camera, or with what is wrong with that: not every use of a recording needs it."""
+def _camera_or_fault(read: Callable[[], Camera | None]) -> dict[str, Any]:
+    """Of a `Frame`, the camera, or what is wrong with it: not every use of a recording needs it."""
     try:
-        return replace(frame, camera=read())
+        return {"camera": read()}
     except InputError as error:
-        return replace(frame, camera_fault=str(error))
+        return {"camera_fault": str(error)}
 
 
 def _camera(place: Path, values: object, size: tuple[float, float] | None = None) -> Camera | None:

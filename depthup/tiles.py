@@ -193,9 +193,9 @@ def _tiled(net: DDFUpNet, low: Tensor, rgb: Tensor, valid: Tensor, cells: int, c
     config = net.config
     known = _coarse(net, rgb.shape[2] * rgb.shape[3], coarse_bytes)
     base = cast(BaseNet, net.net)  # where something is known
-    margin = max(-(-FINE_MARGIN // config.scale), REACH_OF_BACK_PROJECTION * bool(config.back_projections))
-    if not known:
-        margin = MARGIN
+    margin = MARGIN
+    if known:
+        margin = max(-(-FINE_MARGIN // config.scale), REACH_OF_BACK_PROJECTION if config.back_projections else 0)
     tiles = _Tiles(low, rgb, valid, config.scale, cells, min(margin, cells // 4))
     means: dict[int, Tensor] = {}
 
