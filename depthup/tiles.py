@@ -27,7 +27,7 @@ WHOLE_LIMIT = 3.0e9
 A phone's 256x192 samples at x8, 3.1 megapixels, are below it: they took 1.8 GB, and half the time of tiles.
 """
 
-TILE_BYTES = 1.2e9
+TILE_BYTES = 0.9e9
 """Memory of one tile; larger ones are not faster."""
 
 MARGIN = 12
