@@ -207,7 +207,7 @@ def test_sizes_that_do_not_fit():
     bare = Camera(300.0, 300.0, 319.5, 239.5)
     for arguments, found in [
         ((depth[0], SENSOR, RGB, identity), "depth: got"),
-        ((depth[:60], SENSOR, RGB, identity), "160x120 and this one 160x60"),
+        ((depth[:60], SENSOR, RGB, identity), "160x120 and this one has 160x60"),
         ((depth, SENSOR, bare, identity), "size of the RGB image is not known"),
         ((depth, SENSOR, bare, identity, (16, 12)), "size of its image is not known"),
     ]:

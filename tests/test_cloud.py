@@ -139,7 +139,7 @@ def test_sizes_that_do_not_fit(make):
     for depth, rgb, found in [
         (slanted(), some_rgb(75, 100), r"rgb: got uint8 \[75, 100, 3\], expected uint8 \[150, 200, 3\]"),
         (slanted(), some_rgb().astype(float), "rgb: got float64"),
-        (slanted()[:75], some_rgb(), "its image is 200x150 and this one 200x75"),
+        (slanted()[:75], some_rgb(), "is for an image of 200x150 and this one has 200x75"),
         (slanted()[0], some_rgb(), "depth: got"),
     ]:
         with pytest.raises(InputError, match=found):
