@@ -275,11 +275,8 @@ def _found_entries(folder: Path) -> list[_Entry]:
         sources.append(("disparity", _stems(folder / "disparity", "", DEPTH_SUFFIXES)))
     if not colours:
         inside = ", ".join(sorted(path.name for path in folder.iterdir() if path.is_dir())[:5])
-        if inside:
-            raise InputError(
-                f"{folder}: holds no pairs itself, only folders ({inside}); expected one of them, or {_PATTERNS}"
-            )
-        raise InputError(f"{folder}: holds no pairs, expected {_PATTERNS}")
+        found = f"holds no pairs itself, only folders ({inside}); expected one of them, or" if inside else ""
+        raise InputError(f"{folder}: {found or 'holds no pairs, expected'} {_PATTERNS}")
     entries = []
     for unit, partners in sources:
         if orphans := sorted(set(partners) - set(colours)):

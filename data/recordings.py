@@ -162,9 +162,7 @@ def _record3d(folder: Path, out: str | Path | None, maximal_difference: float) -
     facts, fault = _json_or_fault(place)
     warn_of_distortion(facts, place)
     frames = [
-        replace(frame, camera_fault=fault)
-        if fault
-        else replace(frame, **_camera_or_fault(partial(_record3d_camera, place, facts, Path(frame.name).name)))
+        replace(frame, **_camera_or_fault(partial(_record3d_camera, place, facts, Path(frame.name).name), fault))
         for frame in recording.frames
     ]
     with_confidence = _with_confidence(frames, inside / "confidence", out)
@@ -215,17 +213,16 @@ def _scanner_app(folder: Path, out: str | Path | None, maximal_difference: float
         facts, fault = _json_or_fault(place)
         warned = warned or warn_of_distortion(facts, place)  # of one frame: all are of one lens
         time = facts.get("time")
-        frame = Frame(
-            f"frame_{number}",
-            rgb[number],
-            depth[number],
-            confidence.get(number),
-            timestamp=float(time) if isinstance(time, int | float) else None,
-            camera_fault=fault,
+        frames.append(
+            Frame(
+                f"frame_{number}",
+                rgb[number],
+                depth[number],
+                confidence.get(number),
+                timestamp=float(time) if isinstance(time, int | float) else None,
+                **_camera_or_fault(partial(_camera, place, facts.get("intrinsics")), fault),
+            )
         )
-        if not fault:
-            frame = replace(frame, **_camera_or_fault(partial(_camera, place, facts.get("intrinsics"))))
-        frames.append(frame)
     alone = rgb.keys() ^ depth.keys()
     unpaired = sorted(path for side in (rgb, depth) for number, path in side.items() if number in alone)
     return Recording(f"3D Scanner App export {folder}", tuple(frames), tuple(unpaired), "mm")
@@ -268,21 +265,20 @@ def _two_folders(folder: Path, out: str | Path | None, maximal_difference: float
     recording = pair_folders(*sides, out, maximal_difference)
     _refuse_coloured_depth(recording)
     title, unit = f"RGB and depth images in {folder}", "auto"
-    read: Callable[[], Camera | None] = lambda: None  # noqa: E731
+    camera: dict[str, Any] = {}
     if (folder / "intrinsic").is_dir() or (folder / "pose").is_dir():  # ScanNet's SensReader
         title, unit = f"ScanNet export {folder}", "mm"
         if (place := folder / "intrinsic" / "intrinsic_color.txt").is_file():
-            read = partial(_text_camera, place)
+            camera = _camera_or_fault(partial(_text_camera, place))
     elif (place := folder / "intrinsic.json").is_file():  # Open3D's azure_kinect_mkv_reader
         title, unit = f"Azure Kinect recording {folder}", "mm"
-        read = partial(_open3d_camera, place)
+        camera = _camera_or_fault(partial(_open3d_camera, place))
     elif (place := folder / "camera_intrinsic.json").is_file():  # Open3D's realsense_recorder
         title, unit = f"RealSense recording {folder}", "mm"
-        read = partial(_open3d_camera, place)
+        camera = _camera_or_fault(partial(_open3d_camera, place))
     elif any("_Depth_" in frame.depth.stem for frame in recording.frames):  # rs-convert
         title, unit = f"RealSense recording {folder}", "mm"
-    found = _camera_or_fault(read)
-    frames = tuple(replace(frame, **found) for frame in recording.frames)
+    frames = tuple(replace(frame, **camera) for frame in recording.frames)
     return Recording(title, frames, recording.unpaired, unit)
 
 
@@ -325,8 +321,13 @@ def _with_confidence(frames: Iterable[Frame], folder: Path, out: str | Path | No
     return tuple(replace(frame, confidence=found.get(frame.depth.stem)) for frame in frames)
 
 
-def _camera_or_fault(read: Callable[[], Camera | None]) -> dict[str, Any]:
-    """Of a `Frame`, the camera, or what is wrong with it: not every use of a recording needs it."""
+def _camera_or_fault(read: Callable[[], Camera | None], fault: str = "") -> dict[str, Any]:
+    """Of a `Frame`, the camera, or what is wrong with it: not every use of a recording needs it.
+
+    With a `fault` of its file, which is known already, nothing is read.
+    """
+    if fault:
+        return {"camera_fault": fault}
     try:
         return {"camera": read()}
     except InputError as error:

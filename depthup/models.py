@@ -356,9 +356,12 @@ class BaseNet(nn.Module):
                 depth = back_project(depth, low, valid, self.back_projections)
             if turn + 1 < self.passes:
                 correction = (depth - start) / RESIDUAL_SCALE
+                last_known = known is not None and turn + 1 == len(known.features)
+                if last_known and coarsest < self.levels:
+                    return correction
                 fed_back = self.feed_back(features, correction)
-                if known and turn + 1 == len(known.features):
-                    return fed_back[self.levels] if coarsest == self.levels else correction
+                if last_known:
+                    return fed_back[self.levels]
         if not self.sensor:
             return depth
         return torch.cat([depth, result[:, 1:] + LOG_ERROR_START], 1)

@@ -206,13 +206,13 @@ def _tiled(net: DDFUpNet, low: Tensor, rgb: Tensor, valid: Tensor, cells: int, c
         guidance = tiles.paste(lambda tile: base.guide(tile.rgb - 0.5, 1, known.level)[0][known.level])
     fed_back: dict[int, Tensor] = {}
     for turn in range(config.passes):
-        numbers = [turn * config.octaves + octave for octave in range(config.octaves)][: net.up_count]
+        first, end = turn * config.octaves, min((turn + 1) * config.octaves, net.up_count)
         if known:
             x, features, mean = base.coarse(low, valid, guidance, known.level, fed_back)
             known.features.append(x)
-            numbers = numbers[config.octaves - known.level :]
-            means[numbers.pop(0)] = mean
-        for number in numbers:
+            means[end - known.level] = mean
+            first = end - known.level + 1
+        for number in range(first, end):
             means[number] = tiles.mean(partial(run, until=number))
         if known and turn + 1 < config.passes:
             made = tiles.paste(run)
@@ -222,7 +222,8 @@ def _tiled(net: DDFUpNet, low: Tensor, rgb: Tensor, valid: Tensor, cells: int, c
 
 def _coarse(net: DDFUpNet, pixels: int, most_bytes: float) -> Coarse | None:
     """The finest level of which a whole image fits into memory; None if not even the coarsest does."""
-    for level in range(1, net.config.octaves + 1):
-        if isinstance(net.net, BaseNet) and COARSE_BYTES * pixels / 4**level <= most_bytes:
-            return Coarse(level, [])
+    if isinstance(net.net, BaseNet):
+        for level in range(1, net.config.octaves + 1):
+            if COARSE_BYTES * pixels / 4**level <= most_bytes:
+                return Coarse(level, [])
     return None
