@@ -12,7 +12,7 @@ from depthup.data.planes import read_plane
 from depthup.data.record import recorded_scale
 
 RGB_SUFFIXES = (".png", ".jpg", ".jpeg", ".jp2", ".tif", ".tiff", ".bmp", ".webp", ".heic", ".heif")
-DEPTH_SUFFIXES = (".png", ".jp2", ".tif", ".tiff", ".exr", ".pfm", ".npy", ".npz")
+DEPTH_SUFFIXES = (".png", ".jp2", ".tif", ".tiff", ".pgm", ".exr", ".pfm", ".npy", ".npz")
 
 RAW_SUFFIXES = (".bin", ".raw", ".conf")
 """Endings of confidence files that are bare bytes."""
@@ -50,8 +50,9 @@ def read_depth(path: str | Path, unit: str | DepthEncoding = "auto") -> np.ndarr
     """Read a depth map in metres; integers at the very end of the file's type are warned of, see `warn_of_largest`.
 
     Args:
-        path: one channel of integers of 16 or more bits or of floats: PNG, JPEG 2000, TIFF, PFM, .npy, .npz (one array,
-            or the one named depth), or EXR with the extra `exr` (one channel, or the first of Z, depth, V, Y, R).
+        path: one channel of integers of 16 or more bits or of floats: PNG, JPEG 2000, TIFF, PGM, PFM, .npy, .npz (one
+            array, or the one named depth), or EXR with the extra `exr` (one channel, or the first of Z, depth, V, Y,
+            R).
         unit: what the file's values are: one of `DEPTH_UNITS`, `auto`, or a `DepthEncoding` that says more.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Decoding one-channel files: PNG, TIFF, JPEG 2000, OpenEXR, PFM, NumPy; values as stored, and depthup's record."""
+"""Decoding one-channel files: PNG, TIFF, JPEG 2000, PGM, EXR, PFM, NumPy; values as stored, and depthup's record."""
 
 import io
 import logging
@@ -16,7 +16,7 @@ from depthup.data.exr import decode_exr
 from depthup.data.images import PNG_SIGNATURE, TIFF_SIGNATURES, decode_image, png_chunks, read_bytes
 from depthup.data.record import Record, parse_record
 
-_FORMATS = "PNG, TIFF, JPEG 2000, EXR, PFM, .npy, .npz"
+_FORMATS = "PNG, TIFF, JPEG 2000, PGM, EXR, PFM, .npy, .npz"
 _PFM_HEADER = re.compile(rb"P([fF])\s+(\d{1,9})\s+(\d{1,9})\s+([-+.\deE]{1,40})(?:\r?\n|[ \t])")
 
 

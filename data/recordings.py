@@ -1,6 +1,7 @@
 """Recordings of RGB-D cameras, phones and data sets: which layout a folder has, and its frames."""
 
 import json
+import logging
 import math
 import re
 from collections.abc import Callable, Iterable
@@ -8,6 +9,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeGuard
+
+import numpy as np
 
 from depthup.data.camera import Camera
 from depthup.data.distortion import warn_of_distortion
@@ -27,9 +30,9 @@ from depthup.data.pairing import (
 )
 
 LAYOUTS = (
-    "TUM RGB-D (rgb.txt and depth.txt), ScanNet, Open3D or plain images (color/ or rgb/, and depth/), ARKitScenes"
-    " (wide/ and lowres_depth/), 3D Scanner App (frame_00000.jpg and depth_00000.png), Record3D (EXR_RGBD/),"
-    " or <name>_rgb.* beside <name>_depth.*"
+    "TUM RGB-D (rgb.txt and depth.txt), ScanNet, 3RScan, Open3D or plain images (color/ or rgb/, and depth/),"
+    " ARKitScenes (wide/ and lowres_depth/), 3D Scanner App (frame_00000.jpg and depth_00000.png), Record3D"
+    " (EXR_RGBD/), or <name>_rgb.* beside <name>_depth.*"
 )
 """What `open_recording` knows, for messages."""
 
@@ -44,6 +47,12 @@ _CONTAINERS = {
     ".sens": "a ScanNet stream; export it with the SensReader of ScanNet",
     ".zip": "an archive; unpack it",
 }
+
+
+OTHER_VIEW = 0.03
+"""Slope by which the edges of two images of one view may differ: one and a half degrees."""
+
+log = logging.getLogger("depthup")
 
 
 def open_recording(
@@ -67,7 +76,7 @@ def open_recording(
     if not folder.is_dir():
         fault = _CONTAINERS.get(folder.suffix.lower(), "is a file") if folder.exists() else "no such folder"
         raise InputError(f"{folder}: {fault}; expected the folder of a recording")
-    for layout in (_tum, _record3d, _arkitscenes, _scanner_app, _azure_kinect, _two_folders, _one_folder):
+    for layout in (_tum, _record3d, _arkitscenes, _scanner_app, _azure_kinect, _two_folders, _sens_reader, _one_folder):
         recording = layout(folder, out, maximal_difference)
         if recording is not None:
             if not recording.frames:
@@ -108,10 +117,7 @@ def _tum(folder: Path, out: str | Path | None, maximal_difference: float) -> Rec
 
 
 def _rows(place: Path, count: int) -> list[list[str]]:
-    try:
-        lines = place.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
-        raise InputError(f"{place}: cannot be read, expected lines of a time stamp and a file") from None
+    lines = _text(place).splitlines()
     rows = [line.replace(",", " ").split() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     for row in rows:
         if len(row) < count:
@@ -291,6 +297,51 @@ def _rgb_and_depth(folder: Path) -> tuple[Path, Path] | None:
     return rgb[0], folder / "depth"
 
 
+def _sens_reader(folder: Path, out: str | Path | None, maximal_difference: float) -> Recording | None:
+    """ScanNet's SensReader in C++, and 3RScan: frame-000000.color.jpg, frame-000000.depth.pgm, facts in _info.txt"""
+    place = folder / "_info.txt"
+    if not place.is_file() or (recording := pair_one_folder(folder, out)) is None:
+        return None
+    rows = (line.partition("=") for line in _text(place).splitlines())
+    facts = {key.strip(): value.strip() for key, _, value in rows}
+    if (shift := facts.get("m_depthShift")) != "1000":
+        raise InputError(f"{place}: m_depthShift is {shift or 'missing'}, expected 1000, depth in millimetres")
+    camera, depth_camera = (_camera_or_fault(partial(_sens_camera, place, facts, side)) for side in ("Color", "Depth"))
+    _warn_of_other_view(place, camera.get("camera"), depth_camera.get("camera"))
+    frames = tuple(replace(frame, **camera) for frame in recording.frames)
+    return Recording(f"ScanNet or 3RScan export {folder}", frames, recording.unpaired, "mm")
+
+
+def _sens_camera(place: Path, facts: dict[str, str], side: str) -> Camera | None:
+    """A 4 x 4 matrix, and the size of the image that it belongs to; `side` is Color or Depth."""
+    names = (f"m_calibration{side}Intrinsic", f"m_{side.lower()}Width", f"m_{side.lower()}Height")
+    try:
+        matrix, width, height = ([float(word) for word in facts[name].split()] for name in names)
+    except (KeyError, ValueError):
+        raise InputError(f"{place}: has no numbers at one of {', '.join(names)}, expected all of them") from None
+    if len(matrix) != 16 or len(width) != 1 or len(height) != 1:
+        raise InputError(f"{place}: {names[0]} holds {len(matrix)} numbers, expected a 4 x 4 matrix")
+    return _pinhole(place, matrix[0], matrix[5], matrix[2], matrix[6], (width[0], height[0]))
+
+
+def _warn_of_other_view(place: Path, colour: Camera | None, depth: Camera | None) -> None:
+    """Log a warning where the two images, each as a whole, do not show the same part of the scene."""
+    if colour and depth and np.abs(np.subtract(_edges(colour), _edges(depth))).max() > OTHER_VIEW:
+        log.warning(
+            "%s: its intrinsics say that depth shows another part of the scene than colour does, where results are"
+            " wrong; expected --align POSE --depth-intrinsics CAMERA",
+            place,
+        )
+
+
+def _edges(camera: Camera) -> tuple[float, ...]:
+    """Slopes at which a camera sees the left, right, upper and lower edge of its image."""
+    assert camera.width and camera.height
+    left, right = -(camera.cx + 0.5) / camera.fx, (camera.width - 0.5 - camera.cx) / camera.fx
+    upper, lower = -(camera.cy + 0.5) / camera.fy, (camera.height - 0.5 - camera.cy) / camera.fy
+    return left, right, upper, lower
+
+
 def _one_folder(folder: Path, out: str | Path | None, maximal_difference: float) -> Recording | None:
     recording = pair_one_folder(folder, out)
     if recording is not None:
@@ -389,20 +440,31 @@ def _json_or_fault(place: Path) -> tuple[dict, str]:
 
 
 def _json(place: Path) -> dict:
+    text = _text(place)
     try:
-        facts = json.loads(place.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise InputError(f"{place}: cannot be read, expected JSON") from None
+        facts = json.loads(text)
+    except ValueError as error:
+        raise InputError(f"{place}: is no JSON ({error}), expected a whole file") from None
     if not isinstance(facts, dict):
         raise InputError(f"{place}: holds no JSON object, expected one")
     return facts
 
 
-def _numbers(place: Path) -> list[float]:
+def _text(place: Path) -> str:
     try:
-        return [float(word) for word in place.read_text(encoding="utf-8").split()]
-    except (OSError, ValueError):
-        raise InputError(f"{place}: cannot be read, expected numbers") from None
+        return place.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{place}: cannot be read ({error.strerror}), expected a text file") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{place}: is no UTF-8, expected a text file") from None
+
+
+def _numbers(place: Path) -> list[float]:
+    text = _text(place)
+    try:
+        return [float(word) for word in text.split()]
+    except ValueError as error:
+        raise InputError(f"{place}: {error}, expected numbers") from None
 
 
 def _text_camera(place: Path) -> Camera:

@@ -62,7 +62,7 @@ def test_rgb_of_16_bits_is_refused(tmp_path, colours):
     one_line(read_rgb, path, "uint16", "8 bits per channel")
 
 
-@pytest.mark.parametrize("suffix", [".png", ".tif", ".jp2"])
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".jp2", ".pgm"])
 @pytest.mark.parametrize("unit", DEPTH_UNITS)
 def test_depth_of_16_bits(tmp_path, millimetres, suffix, unit):
     path = tmp_path / f"d{suffix}"
@@ -169,7 +169,7 @@ def test_truncated_rgb(tmp_path, colours, suffix, capfd):
     assert capfd.readouterr().err == ""
 
 
-@pytest.mark.parametrize("suffix", [".png", ".jp2", ".tif"])
+@pytest.mark.parametrize("suffix", [".png", ".jp2", ".tif", ".pgm"])
 def test_truncated_depth(tmp_path, millimetres, suffix, capfd):
     path = save(tmp_path / f"d{suffix}", millimetres)
     content = path.read_bytes()

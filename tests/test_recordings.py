@@ -29,7 +29,7 @@ def make(folder: Path, *names: str) -> Path:
     for name in names:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix in (".jpg", ".png"):
+        if path.suffix in (".jpg", ".png", ".pgm"):
             assert cv2.imwrite(str(path), DEPTH if "depth" in str(path.relative_to(folder)).lower() else RGB)
         elif path.suffix == ".npy":
             np.save(path, DEPTH)
@@ -307,6 +307,70 @@ def test_scannet(tmp_path):
     assert recording.frames[0].camera == Camera(1170.2, 1171.1, 647.7, 483.8)
 
 
+SENS_INFO = """m_versionNumber = 4
+m_sensorName = StructureSensor
+m_colorWidth = 6
+m_colorHeight = 4
+m_depthShift = 1000
+m_calibrationColorIntrinsic = 5 0 2.5 0 0 5.5 1.5 0 0 0 1 0 0 0 0 1
+"""
+
+
+def test_scannet_and_3rscan_as_images_in_one_folder(tmp_path):
+    """Names, `.pgm` and `_info.txt` of ScanNet's SensReader in C++, which 3RScan's sequences have, too."""
+    names = [f"frame-{n:06}" for n in (0, 1, 10)]
+    make(tmp_path, *(f"{name}.{end}" for name in names for end in ("color.jpg", "depth.pgm", "pose.txt")))
+    (tmp_path / "_info.txt").write_text(SENS_INFO)
+    recording = open_recording(tmp_path)
+    assert recording.title == f"ScanNet or 3RScan export {tmp_path}"
+    assert [frame.depth.name for frame in recording.frames] == [f"{name}.depth.pgm" for name in names]
+    assert (recording.unpaired, recording.depth_unit) == ((), "mm")
+    assert recording.frames[2].camera == Camera(5.0, 5.5, 2.5, 1.5, 6, 4)
+    assert (read_depth(recording.frames[0].depth) == 1.5).all()
+
+
+@pytest.mark.parametrize(
+    ("line", "other", "fault"),
+    [
+        ("m_calibrationColorIntrinsic = 5 0", "m_calibrationColorIntrinsic = 5 five", "has no numbers at one of"),
+        ("m_colorWidth = 6\n", "", "has no numbers at one of"),
+        (" 0 0 0 1\n", "\n", "m_calibrationColorIntrinsic holds 12 numbers, expected a 4 x 4 matrix"),
+        ("m_colorWidth = 6", "m_colorWidth = 6.5", "its image has 6.5x4 pixels"),
+    ],
+)
+def test_bad_camera_in_info_of_scannet(tmp_path, line, other, fault):
+    make(tmp_path, "frame-000000.color.jpg", "frame-000000.depth.pgm")
+    (tmp_path / "_info.txt").write_text(SENS_INFO.replace(line, other))
+    (frame,) = open_recording(tmp_path).frames
+    assert frame.camera is None and frame.camera_fault.startswith(f"{tmp_path / '_info.txt'}: {fault}")
+
+
+def test_depth_of_another_view_than_colour_is_warned_of(tmp_path, caplog):
+    """ScanNet's two cameras see nearly the same; 3RScan's phone has a wide picture and depth that is nearly square."""
+    make(tmp_path, "frame-000000.color.jpg", "frame-000000.depth.pgm")
+    cameras = [
+        ((1296, 968, 1170.19, 647.75, 483.75), (640, 480, 577.87, 319.5, 239.5)),
+        ((960, 540, 756.83, 492.89, 270.42), (224, 172, 176.59, 114.98, 86.5)),
+    ]
+    for (colour, depth), warnings in zip(cameras, (0, 1), strict=True):
+        text = "m_depthShift = 1000\n"
+        for side, (width, height, f, cx, cy) in (("Color", colour), ("Depth", depth)):
+            text += f"m_{side.lower()}Width = {width}\nm_{side.lower()}Height = {height}\n"
+            text += f"m_calibration{side}Intrinsic = {f} 0 {cx} 0 0 {f} {cy} 0 0 0 1 0 0 0 0 1\n"
+        (tmp_path / "_info.txt").write_text(text)
+        assert open_recording(tmp_path).frames[0].camera
+        assert len(caplog.records) == warnings
+    assert "depth shows another part of the scene" in caplog.records[0].getMessage()
+
+
+@pytest.mark.parametrize(("shift", "found"), [("m_depthShift = 4000", "4000"), ("", "missing")])
+def test_scannet_of_another_unit_is_refused(tmp_path, shift, found):
+    make(tmp_path, "frame-000000.color.jpg", "frame-000000.depth.pgm")
+    (tmp_path / "_info.txt").write_text(SENS_INFO.replace("m_depthShift = 1000", shift))
+    with pytest.raises(InputError, match=f"m_depthShift is {found}, expected 1000"):
+        open_recording(tmp_path)
+
+
 def test_intrinsics_of_no_camera_name_their_file(tmp_path):
     make(tmp_path, "color/00000.jpg", "depth/00000.png")
     place = tmp_path / "intrinsic.json"
@@ -443,7 +507,7 @@ def test_3d_scanner_app(tmp_path):
     (tmp_path / "frame_00002.json").write_text("{")
     first, second = open_recording(tmp_path).frames
     assert first.camera and not second.camera
-    assert second.camera_fault == f"{tmp_path / 'frame_00002.json'}: cannot be read, expected JSON"
+    assert second.camera_fault.startswith(f"{tmp_path / 'frame_00002.json'}: is no JSON (Expecting")
 
 
 @pytest.mark.parametrize("inside", ["", "EXR_RGBD/"])
@@ -463,7 +527,7 @@ def test_record3d(tmp_path, inside):
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("{", "cannot be read, expected JSON"),
+        ("{", "is no JSON (Expecting property name enclosed in double quotes: line 1 column 2"),
         ('{"K": 5}', "its intrinsics are not numbers"),
         ('{"K": [590, 591, 360, 480], "perFrameIntrinsicCoeffs": 5}', "perFrameIntrinsicCoeffs is no list"),
         ('{"K": [590, 591, 360, 480], "perFrameIntrinsicCoeffs": {"0": 1}}', "perFrameIntrinsicCoeffs is no list"),
