@@ -24,6 +24,9 @@ BLOCK = 16
 HARDEST_PROBABILITY = 0.75
 """How often the candidate position with the largest bicubic error is taken."""
 
+LEAST_HARD_SCALE = 4
+"""Bicubic up-sampling by less errs too little to tell crops apart, by 1 not at all."""
+
 RIM = 8
 """One crop in about ten lies at each rim of the image, white frame and all, which is scored too: one of RIM + 2."""
 
@@ -209,7 +212,13 @@ class CropSampler:
         low = make_low_resolution(depth, self.scale, self.protocol)
         if np.isnan(low).all():
             raise InputError(f"{self.pairs.names[index]}: depth has no measurement to train on, expected some")
-        return _ImageFacts(_error_integral(depth, low), self._low_ranges(depth, low))
+        return _ImageFacts(self._error(depth), self._low_ranges(depth, low))
+
+    def _error(self, depth: np.ndarray) -> np.ndarray:
+        """Where bicubic errs; at a factor that leaves it an error, whatever the scale."""
+        scale = max(self.scale, LEAST_HARD_SCALE)
+        depth = crop_to_multiple(depth, scale)
+        return _error_integral(depth, make_low_resolution(depth, scale, self.protocol))
 
     def _low_ranges(self, depth: np.ndarray, low: np.ndarray) -> np.ndarray:
         ranges = np.empty((2, 2, 2), np.float32)

@@ -20,7 +20,8 @@ MAXIMAL_DIFFERENCE = 0.02
 
 _RGB_WORDS = {"rgb", "color", "colour", "image", "img"}
 _DEPTH_WORDS = {"depth"}
-_MILLISECONDS = 10**12  # a number this large is no second of this age
+_TIME = re.compile(r"(?<![\d.])(\d+\.\d+|\d{13}|\d{16}|\d{19})$")
+_SECONDS = 10**12  # a number from here on is no second of this age: milliseconds, microseconds, nanoseconds
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def pair_folders(
 
     The rule that pairs most images is taken, the first of equals: equal names; equal names without words such as `rgb`
     and `depth`; equal names without what all names of a folder have in common; nearest time, each image once, where
-    names are seconds with a fraction (or milliseconds since 1970).
+    names are seconds with a fraction, or milli-, micro- or nanoseconds since 1970.
 
     Args:
         rgb_folder: RGB images.
@@ -190,16 +191,23 @@ def find_images(
 
     Raises:
         UsageError: `folder` is `out`.
+        InputError: a folder in it cannot be read.
     """
     if out is not None and Path(out).resolve() == folder.resolve():
         raise UsageError(f"{out}: is the folder of the inputs; expected another for the results")
     closed = {Path(place).resolve() for place in (out, other) if place is not None}
     images = []
-    for place, folders, names in os.walk(folder):
-        here = Path(place)
-        if here != folder and (OUTPUT_MARK in names or here.resolve() in closed):
+    seen: set[Path] = set()  # of links, which may lead in circles
+
+    def refuse(error: OSError) -> None:
+        raise InputError(f"{error.filename}: cannot be read ({error.strerror}), expected a folder of images")
+
+    for place, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        here, there = Path(place), Path(place).resolve()
+        if here != folder and (OUTPUT_MARK in names or there in closed or there in seen):
             folders.clear()
             continue
+        seen.add(there)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         below = here.relative_to(folder).as_posix()
         images += [
@@ -269,14 +277,16 @@ def pair_times(
 
 
 def nanoseconds(number: str) -> int:
-    """A time in a file's name, `1305031102.175304`: seconds, or milliseconds if it is far too large for seconds."""
+    """A time in a file's name, `1305031102.175304`: seconds, or parts of them if it is far too large for seconds."""
     whole, _, fraction = number.partition(".")
-    time = int(whole) * 10**9 + int(fraction[:9].ljust(9, "0"))
-    return time // 1000 if int(whole) >= _MILLISECONDS else time
+    time, part = int(whole) * 10**9 + int(fraction[:9].ljust(9, "0")), int(whole)
+    while part >= _SECONDS:
+        time, part = time // 1000, part // 1000
+    return time
 
 
 def _stamped(images: list[Image]) -> list[tuple[Image, int]]:
-    found = [(image, re.search(r"(?<![\d.])\d+\.\d+$", image.stem)) for image in images]
+    found = [(image, _TIME.search(image.stem)) for image in images]
     return [(image, nanoseconds(match[0])) for image, match in found if match]
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from depthup.data.errors import InputError, listed
 from depthup.data.exr import decode_exr
 from depthup.data.images import PNG_SIGNATURE, TIFF_SIGNATURES, decode_image, png_chunks, read_bytes
-from depthup.data.record import Record, parse_record
+from depthup.data.record import RECORDED, Record, parse_record
 
 _FORMATS = "PNG, TIFF, JPEG 2000, PGM, EXR, PFM, .npy, .npz"
 _PFM_HEADER = re.compile(rb"P([fF])\s+(\d{1,9})\s+(\d{1,9})\s+([-+.\deE]{1,40})(?:\r?\n|[ \t])")
@@ -36,6 +36,8 @@ def read_plane(path: Path, what: str, kinds: str = "uif") -> tuple[np.ndarray, R
     """
     content = read_bytes(path, "an image file")
     image, record = _decode(path, content, what)
+    if "confidence_scale" in record and what in ("depth", "disparity"):
+        raise InputError(f"{path}: is a confidence map that depthup wrote, expected {what}")
     if image.ndim == 3 and image.shape[2] == 1:
         image = image[:, :, 0]
     if image.ndim == 3:
@@ -125,7 +127,7 @@ def _decode_npz(path: Path, content: bytes, what: str) -> tuple[np.ndarray, Reco
             names = arrays.files
             name = what if what in names else names[0] if len(names) == 1 else None
             array = arrays[name] if name and not damaged else None
-            record = {key: str(arrays[key]) for key in ("software", "depth_scale") if key in names and not damaged}
+            record = {key: str(arrays[key]) for key in RECORDED if key in names and not damaged}
     except Exception as error:  # a damaged archive raises many kinds
         raise _not_numpy(path, ".npz", error) from error
     if damaged:

@@ -5,7 +5,11 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
+from depthup.data.depth_encoding import DEPTH_UNITS
 from depthup.data.errors import InputError
+
+RECORDED = ("software", "depth_unit", "depth_scale", "confidence_scale")
+"""What is read of a record."""
 
 Record = dict[str, str]
 """Names and texts: software, depth_scale, depth_unit, and whatever else the writer was given."""
@@ -30,14 +34,17 @@ def parse_record(text: object) -> Record:
 
 
 def recorded_scale(path: Path, record: Mapping[str, str]) -> float | None:
-    """File value / metres as depthup recorded it; None where the file is not depthup's or says nothing.
+    """File value / metres as depthup recorded it, or as a `depth_unit` says; None where nothing is said.
 
     Raises:
-        InputError: what is recorded is no number > 0.
+        InputError: what is recorded is no number > 0, or no known unit.
     """
     # other programs' depth_scale may mean the reciprocal
     if not record.get("software", "").startswith("depthup ") or "depth_scale" not in record:
-        return None
+        unit = record.get("depth_unit")
+        if unit is not None and unit not in DEPTH_UNITS:
+            raise InputError(f"{path}: records depth unit {unit!r}, expected one of {', '.join(DEPTH_UNITS)}")
+        return None if unit is None else DEPTH_UNITS[unit]
     try:
         scale = float(record["depth_scale"])
     except ValueError:

@@ -21,6 +21,9 @@ around the middle of a cell, at random, but the same in every cell: LiDAR, or de
 EDGE = 0.05
 """Neighbouring samples whose depths differ by more than this fraction lie on both sides of a depth edge."""
 
+COARSE = 4
+"""Samples of at least so many pixels have holes of the same size in samples; finer ones have the same in pixels."""
+
 MIN_VALID = 0.05
 """Holes that would leave a smaller fraction of the samples are not made."""
 
@@ -97,7 +100,7 @@ class Sensor:
         low = low + self._noise(low, rng)
         if self.quantum:
             low = 1 / (np.rint(1 / low.clip(0.05) / self.quantum).clip(1) * self.quantum)
-        seen = known & ~self._holes(low, edge, rng) & (low > max(self.near, 1e-3)) & (low < self.far)
+        seen = known & ~self._holes(low, edge, scale, rng) & (low > max(self.near, 1e-3)) & (low < self.far)
         if seen.mean() < MIN_VALID:
             seen = known
         return np.where(seen, low, np.nan).astype(np.float32)
@@ -119,10 +122,11 @@ class Sensor:
         shared /= max(float(shared.std()), 1e-6)
         return sigma * (np.sqrt(1 - self.correlation) * own + np.sqrt(self.correlation) * shared)
 
-    def _holes(self, low: np.ndarray, edge: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def _holes(self, low: np.ndarray, edge: np.ndarray, scale: int, rng: np.random.Generator) -> np.ndarray:
         holes = rng.random(low.shape) < self.dropout
         if self.blobs:
-            field = gaussian_filter(rng.standard_normal(low.shape), rng.uniform(1.5, 4.0), mode="reflect")
+            size = rng.uniform(1.5, 4.0) * max(1, COARSE / scale)
+            field = gaussian_filter(rng.standard_normal(low.shape), size, mode="reflect")
             holes |= field < np.quantile(field, self.blobs)
         if self.shadow:
             far_side = edge & (low > (minimum_filter(low, 3) + maximum_filter(low, 3)) / 2)
@@ -168,7 +172,7 @@ def random_sensor(rng: np.random.Generator, scale: int) -> Sensor:
         quantum=sometimes(0.25, 0.0005, 0.003),
         dropout=sometimes(0.4, 0.0, 0.15),
         blobs=sometimes(0.6, 0.02, 0.45),
-        shadow=int(sometimes(0.3, 1.0, 4.0)),
+        shadow=int(sometimes(0.3, 1.0, 4.0) * max(1, COARSE / scale)),
         near=sometimes(0.1, 0.3, 1.5),
         far=sometimes(0.1, 2.0, 6.0) or np.inf,
     )

@@ -106,9 +106,9 @@ def run_batch(
 ) -> BatchResult:
     """Run jobs whose outputs are not there yet, and record in the folder what was written.
 
-    An output that is whole, by its digest, and was made with the same settings from the same inputs is skipped. A
-    damaged one is made again. One that this function did not write, or that was made from other inputs, fails its job
-    unless `overwrite`. A job that fails is recorded and the others go on. The first Ctrl-C or SIGTERM ends the run when
+    An output that is whole, by its digest, and was made with the same settings from the same inputs is skipped. An
+    empty one is made again. One that this function did not write, that was changed since, or that was made from other
+    inputs, fails its job unless `overwrite`. A job that fails is recorded and the others go on. The first Ctrl-C or SIGTERM ends the run when
     the job at hand is written; a second one interrupts at once. A killed run is continued by the next.
 
     Args:
@@ -202,7 +202,13 @@ def _read_if_needed(job: Job, journal: Journal, overwrite: bool, read: Callable[
         same = record is not None and record.inputs == job.origin(path, inputs)
         if record and same and record.output == digest(path):
             done += 1
-        elif not same and name not in journal.unfinished and not overwrite:
+        elif name not in journal.unfinished and not overwrite:
+            if same and not path.stat().st_size:  # what a crash of the machine leaves
+                continue
+            if same:
+                raise InputError(
+                    f"{path}: was changed since it was written; remove it, or allow overwriting (--overwrite)"
+                )
             fault = "was made from other inputs or options" if record else "exists already and is not from this batch"
             raise InputError(f"{path}: {fault}; use another folder, or allow overwriting (--overwrite)")
     if done == len(job.outputs):

@@ -63,11 +63,11 @@ app = typer.Typer(
     help="Guided depth upsampling with Decoupled Dynamic Filters (DDF-Up).",
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
 LARGEST_SCALE = 64
-SUSPICIOUS_ASPECT = 1.15
 
 
 def _print_version(asked: bool) -> None:
@@ -106,7 +106,7 @@ def _pair_options(
     from depthup.data import DepthEncoding
     from depthup.pair_files import PairOptions
 
-    pixels = re.fullmatch(r"0*([1-9]\d*)x0*([1-9]\d*)", size) if size else None
+    pixels = re.fullmatch(r"0*([1-9]\d*)[xX]0*([1-9]\d*)", size) if size else None
     if size and not pixels:
         raise UsageError(f"--size: got {size}, expected WIDTHxHEIGHT in pixels, such as 1920x1440")
     try:
@@ -154,10 +154,14 @@ def _camera(text: str, option: str) -> Any:
 
 @app.command()
 def upsample(
-    rgb: Annotated[Path, typer.Argument(help="RGB image.", metavar="RGB")],
+    rgb: Annotated[Path, typer.Argument(help="RGB image.", metavar="RGB", readable=False)],
     depth: Annotated[
         Path,
-        typer.Argument(help="Low-resolution depth: PNG, TIFF, EXR, PFM, .npy, .npz, JPEG 2000.", metavar="DEPTH"),
+        typer.Argument(
+            help="Low-resolution depth: PNG, TIFF, PGM, EXR, PFM, .npy, .npz, JPEG 2000.",
+            metavar="DEPTH",
+            readable=False,  # here as below: what cannot be read is said by what reads it, with exit code 1
+        ),
     ],
     out: Annotated[
         Path,
@@ -172,8 +176,10 @@ def upsample(
     baseline: BaselineOption = None,
     doffs: DoffsOption = 0.0,
     invalid: InvalidOption = None,
-    mask: Annotated[Path | None, typer.Option(help="Image of DEPTH's size, not 0 = valid.")] = None,
-    confidence: Annotated[Path | None, typer.Option(help="Confidence map of DEPTH, 0 to 2, as ARKit.")] = None,
+    mask: Annotated[Path | None, typer.Option(help="Image of DEPTH's size, not 0 = valid.", readable=False)] = None,
+    confidence: Annotated[
+        Path | None, typer.Option(help="Confidence map of DEPTH, 0 to 2, as ARKit.", readable=False)
+    ] = None,
     min_confidence: MinConfidenceOption = None,
     size: SizeOption = None,
     fill: FillOption = Fill.near,
@@ -230,11 +236,6 @@ def upsample(
     w, h = result["size"]
     x, y = result["ratio"]
     known = math.floor(1000 * result["known"]) / 10  # 100 % means all of them
-    if max(x, y) > SUSPICIOUS_ASPECT * min(x, y):
-        if size:
-            say(f"depthup: --size {w}x{h}: is x{x:g} by x{y:g} of the depth: another shape squeezes the view of {rgb}")
-        elif not align:
-            say(f"depthup: {depth}: x{x:g} by x{y:g}: if it is not of the whole view of {rgb}, the result is wrong")
     say(
         f"{out}: {w}x{h}, x{x:g}{'' if x == y else f' by x{y:g}'} by {result['model']} in {result['seconds']:.2f} s, "
         f"{metres(result['depth_min'])} to {metres(result['depth_max'])} m, {known} % known"
@@ -245,9 +246,10 @@ def upsample(
 
 @app.command()
 def batch(
-    rgb: Annotated[Path, typer.Argument(help="Folder of RGB images, or a recording.", metavar="RGB")],
+    rgb: Annotated[Path, typer.Argument(help="Folder of RGB images, or a recording.", metavar="RGB", readable=False)],
     depth: Annotated[
-        Path | None, typer.Argument(help="Folder of depth maps; none for a recording.", metavar="[DEPTH]")
+        Path | None,
+        typer.Argument(help="Folder of depth maps; none for a recording.", metavar="[DEPTH]", readable=False),
     ] = None,
     *,
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the results.")],
@@ -261,10 +263,14 @@ def batch(
     doffs: DoffsOption = 0.0,
     invalid: InvalidOption = None,
     mask: Annotated[
-        Path | None, typer.Option(help="Folder of masks, named as the depth maps and of their sizes, not 0 = valid.")
+        Path | None,
+        typer.Option(
+            help="Folder of masks, named as the depth maps and of their sizes, not 0 = valid.", readable=False
+        ),
     ] = None,
     confidence: Annotated[
-        Path | None, typer.Option(help="Folder of confidence maps, 0 to 2. Default: those of the recording.")
+        Path | None,
+        typer.Option(help="Folder of confidence maps, 0 to 2. Default: those of the recording.", readable=False),
     ] = None,
     min_confidence: MinConfidenceOption = None,
     size: SizeOption = None,
@@ -324,6 +330,7 @@ def batch(
         print(json.dumps(counts | {"failures": result.failed, "unpaired": alone, "stopped": result.stopped}))
     else:
         summary = ", ".join(f"{n} {what}" for what, n in counts.items())
+        summary += f", {len(unpaired)} files without a partner" if unpaired else ""
         say(f"{out}: {summary} in {time.monotonic() - began:.1f} s")
         if result.stopped:
             say("depthup: stopped; the same command goes on")

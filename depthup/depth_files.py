@@ -55,7 +55,7 @@ def check_output(path: str | Path, overwrite: bool = False, suffixes: tuple[str,
             raise InputError(f"{path}: cannot be written: the folder {folder} {fault}; create it first")
         if not os.access(folder, os.W_OK | os.X_OK):
             raise InputError(f"{path}: cannot be written: the folder {folder} is not writable")
-        if path.exists() and not overwrite:
+        if os.path.lexists(path) and not overwrite:  # a link that leads nowhere is the user's, too
             raise InputError(f"{path}: exists already; choose another name, or allow overwriting (--overwrite)")
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from None

@@ -21,7 +21,7 @@ from depthup.data import InputError
 from depthup.data.extras import load_extra
 from depthup.depth_files import check_output
 from depthup.kernels import reference, use_backend
-from depthup.models import DDFUpNet
+from depthup.models import DDFUpNet, DDFUpNetConfig
 from depthup.weights import load_model, weights_path
 
 OPSET = 18
@@ -77,7 +77,7 @@ def export_onnx(model: str | Path | DDFUpNet, path: str | Path, overwrite: bool 
             custom_translation_table={_DDF: _ddf_in_onnx(onnxscript.opset18)},
         )
     assert exported is not None  # it is None where torch writes the file
-    _tidy(exported.model, net.config.scale)
+    _tidy(exported.model, net.config)
     exported.model.metadata_props.update(_description(net, name))
     content = exported.model_proto.SerializeToString()
     onnx.checker.check_model(content)
@@ -145,32 +145,38 @@ def _output_name(net: DDFUpNet) -> str:
 
 def _description(net: DDFUpNet, name: str) -> dict[str, str]:
     """Metadata of the file."""
-    s = net.config.scale
+    s, samples = net.config.scale, f"[batch, 1, {_size(net.config.unshuffle)}]"
+    size = _size(net.config.stride)
     low = (
-        "float32 [batch, 1, h, w], low-resolution depth normalised as (depth - minimum) / (maximum - minimum), by the"
+        f"float32 {samples}, low-resolution depth normalised as (depth - minimum) / (maximum - minimum), by the"
         " minimum and maximum of the low-resolution image itself; 0 where these are equal; no NaN"
     )
-    depth = f"float32 [batch, 1, {s}*h, {s}*w], depth = value * (maximum - minimum) + minimum"
+    depth = f"float32 [batch, 1, {size}], depth = value * (maximum - minimum) + minimum"
     about = {"model": name, "scale": str(s), "depthup_version": __version__, "low": low}
-    about["rgb"] = f"float32 [batch, 3, {s}*h, {s}*w], red first, 0..1"
+    about["rgb"] = f"float32 [batch, 3, {size}], red first, 0..1"
     if net.config.sensor:
-        about["valid"] = "float32 [batch, 1, h, w], 1 where depth was measured, 0 where it was filled"
+        about["valid"] = f"float32 {samples}, 1 where depth was measured, 0 where it was filled"
         depth = depth.replace("[batch, 1,", "[batch, 2,").replace("depth =", "channel 0: depth =")
         depth += "; channel 1: expected absolute error = exp(value) * (maximum - minimum)"
     return about | {_output_name(net): depth}
 
 
+def _size(factor: int) -> str:
+    """Height and width, in cells of the coarsest level times a factor."""
+    return f"{factor}*h, {factor}*w" if factor > 1 else "h, w"
+
+
 def _inputs(net: DDFUpNet, batch: int, h: int, w: int) -> tuple[Tensor, ...]:
-    s, random = net.config.scale, torch.Generator().manual_seed(batch + h + w)
-    low, rgb, valid = (torch.rand(batch, c, n * h, n * w, generator=random) for c, n in ((1, 1), (3, s), (1, 1)))
+    random, (u, s) = torch.Generator().manual_seed(batch + h + w), (net.config.unshuffle, net.config.stride)
+    low, rgb, valid = (torch.rand(batch, c, n * h, n * w, generator=random) for c, n in ((1, u), (3, s), (1, u)))
     return (low, rgb, (valid > 0.3).float())[: len(_input_names(net))]
 
 
 def _trace(net: DDFUpNet) -> torch.export.ExportedProgram:
     """The network's graph for any batch and size, with `depthup::ddf` as one node."""
-    s, batch = net.config.scale, torch.export.Dim("batch", min=1)
+    u, s, batch = net.config.unshuffle, net.config.stride, torch.export.Dim("batch", min=1)
     h, w = torch.export.Dim("h", min=SMALLEST), torch.export.Dim("w", min=SMALLEST)
-    low = {0: batch, 2: h, 3: w}
+    low = {0: batch, 2: u * h, 3: u * w}
     shapes = {"low": low, "rgb": {0: batch, 2: s * h, 3: s * w}, "valid": low}
     with use_backend("cpu"):  # any backend but the reference leaves the operation whole
         return torch.export.export(
@@ -206,7 +212,7 @@ def _ddf_in_onnx(op: Any) -> Callable:
     return ddf
 
 
-def _tidy(model: Any, scale: int) -> None:
+def _tidy(model: Any, config: DDFUpNetConfig) -> None:
     """Readable sizes of inputs and output, and no traces of this machine."""
     for node in model.graph:
         node.metadata_props.clear()
@@ -217,8 +223,8 @@ def _tidy(model: Any, scale: int) -> None:
                 value.shape = None  # in symbols that mean nothing outside of the tracing
     for value in (*model.graph.inputs, *model.graph.outputs):
         value.metadata_props.clear()
-        factor = "" if value.name in ("low", "valid") else f"{scale}*"
-        value.shape = type(value.shape)(["batch", value.shape[1], f"{factor}h", f"{factor}w"])
+        factor = config.unshuffle if value.name in ("low", "valid") else config.stride
+        value.shape = type(value.shape)(["batch", value.shape[1], *_size(factor).split(", ")])
     for value in model.graph.initializers.values():
         value.metadata_props.clear()
     model.graph.metadata_props.clear()

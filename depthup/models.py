@@ -22,6 +22,9 @@ from depthup.upsamplers import ALTERNATIVES, make_upsampler
 
 SCALES = (2, 4, 8, 16)
 
+SCALES_OF_SENSORS = (1, *SCALES)
+"""A network for sensors may leave the size of depth as it is, and remove noise and fill holes."""
+
 NAMED: dict[str, dict[str, Any]] = {
     "paper": {"architecture": "paper", "width": 32, "trunk_blocks": 0, "kernel_size": 5},
     "fast": {"width": 40, "trunk_blocks": 4},
@@ -38,7 +41,13 @@ BLOCKS_OF_BASE: dict[int, dict[str, int]] = {
     8: {"trunk_blocks": 8},
     16: {"trunk_blocks": 5},
 }
-"""Scale -> residual blocks of the configuration `base`: as many as a million parameters allow."""
+"""Scale -> residual blocks of the configuration `base`, as many as a million parameters allow."""
+
+BASE_OF_FINE_SENSORS: dict[int, dict[str, int]] = {
+    1: {"trunk_blocks": 10, "fine_blocks": 2, "unshuffle": 4},
+    2: {"trunk_blocks": 11, "fine_blocks": 2, "unshuffle": 2},
+}
+"""The same for sensors whose samples are so many that the network has to work on blocks of them."""
 
 ARCHITECTURES = ("paper", "base", "pac-net", "djf")
 
@@ -49,10 +58,19 @@ ONLY_IN_BASE = {
     "upsampler": "ddf_up",
     "passes": 1,
     "back_projections": 0,
+    "unshuffle": 1,
 }
 """Field of a configuration that `base` alone has -> its value everywhere else."""
 
-LEAST = {"width": 1, "trunk_blocks": 0, "kernel_size": 1, "fine_blocks": 0, "passes": 1, "back_projections": 0}
+LEAST = {
+    "width": 1,
+    "trunk_blocks": 0,
+    "kernel_size": 1,
+    "fine_blocks": 0,
+    "passes": 1,
+    "back_projections": 0,
+    "unshuffle": 1,
+}
 """Field of a configuration that is a whole number -> the least it may be."""
 
 LOG_ERROR_START = -5.0
@@ -92,7 +110,7 @@ class DDFUpNetConfig:
 
     Args:
         architecture: one of `ARCHITECTURES`; `fast` and `large` are other sizes of `"base"`.
-        scale: up-sampling factor: 2, 4, 8 or 16.
+        scale: up-sampling factor: 2, 4, 8 or 16; 1, for sensors only, removes noise and fills holes.
         width: channels of the features at the coarsest levels of `base` (finer levels have fewer), 32 in `paper` and
             `pac-net`; of the first layers of `djf` (later ones have fewer), 96.
         trunk_blocks: residual blocks at low resolution, `base` only; 0 elsewhere.
@@ -104,6 +122,8 @@ class DDFUpNetConfig:
         passes: `base` only; how often the network goes over its own estimate, with the same weights.
         back_projections: `base` only, not for sensors; steps after every pass that add what the estimate lacks to be
             the given depth once it is reduced as under protocol `dkn`.
+        unshuffle: `base` only; side of the block of samples that is one cell of the coarsest level: 1, 2 or 4. Height
+            and width of low-resolution depth are multiples of it. Scales below 4 so work where those of scale 4 do.
     """
 
     architecture: str = "base"
@@ -116,19 +136,27 @@ class DDFUpNetConfig:
     fine_blocks: int = 0
     passes: int = 1
     back_projections: int = 0
+    unshuffle: int = 1
 
     def __post_init__(self):
         if self.architecture not in ARCHITECTURES:
             raise ValueError(f"architecture: got {self.architecture!r}, expected one of {', '.join(ARCHITECTURES)}")
-        if not isinstance(self.scale, int) or self.scale not in SCALES:
-            raise ValueError(f"scale: got {self.scale!r}, expected one of {', '.join(map(str, SCALES))}")
+        scales = SCALES_OF_SENSORS if self.sensor else SCALES
+        if not isinstance(self.scale, int) or self.scale not in scales:
+            raise ValueError(f"scale: got {self.scale!r}, expected one of {', '.join(map(str, scales))}")
         if self.upsampler not in ("ddf_up", *ALTERNATIVES):
             raise ValueError(
                 f"upsampler: got {self.upsampler!r}, expected 'ddf_up' or one of {', '.join(ALTERNATIVES)}"
             )
         check_whole_numbers(self, LEAST)
-        if self.scale == 2 and self.fine_blocks:
-            raise ValueError(f"fine_blocks: got {self.fine_blocks} at scale 2, which has none; expected 0")
+        if self.unshuffle not in (1, 2, 4):
+            raise ValueError(f"unshuffle: got {self.unshuffle}, expected 1, 2 or 4")
+        if not self.octaves:
+            raise ValueError("unshuffle: got 1 at scale 1, expected 2 or 4")
+        if self.fine_blocks and self.octaves < 2:
+            raise ValueError(
+                f"fine_blocks: got {self.fine_blocks} where scale times unshuffle is {self.stride}, expected at least 4"
+            )
         if self.sensor and self.back_projections:
             raise ValueError(
                 f"back_projections: got {self.back_projections} for a sensor, whose samples need not be what bicubic "
@@ -142,15 +170,24 @@ class DDFUpNetConfig:
                 )
 
     @property
+    def stride(self) -> int:
+        """Pixels on the side of a cell of the coarsest level."""
+        return self.scale * self.unshuffle
+
+    @property
     def octaves(self) -> int:
-        return self.scale.bit_length() - 1
+        """Levels below full resolution, and DDF-Up in a pass."""
+        return self.stride.bit_length() - 1
 
     @classmethod
     def named(cls, name: str, scale: int, sensor: bool = False, **changes: Any) -> DDFUpNetConfig:
         """A configuration of `NAMED` for a scale, with changes."""
         if name not in NAMED:
             raise ValueError(f"architecture: got {name!r}, expected one of {', '.join(NAMED)}")
-        blocks = BLOCKS_OF_BASE.get(scale, {}) if name == "base" else {}
+        blocks: dict[str, int] = {}
+        if name == "base":
+            blocks = BASE_OF_FINE_SENSORS.get(scale, {}) if sensor else {}
+            blocks = blocks or BLOCKS_OF_BASE.get(scale, {})
         return cls(**(NAMED[name] | blocks | {"scale": scale, "sensor": sensor} | changes))
 
     def to_dict(self) -> dict:
@@ -227,6 +264,11 @@ class ResidualBlock(nn.Module):
         return x + self.second(F.relu(self.first(x)))
 
 
+def _sums(first: dict[int, Tensor], second: dict[int, Tensor]) -> dict[int, Tensor]:
+    """Of both by level."""
+    return first | {level: x + first[level] if level in first else x for level, x in second.items()}
+
+
 class PaperNet(nn.Module):
     """DDF-Up-Net of the paper: PAC-Net with every PAC transposed convolution replaced by DDF-Up x2.
 
@@ -276,6 +318,8 @@ class BaseNet(nn.Module):
     * further passes go through the same weights from the trunk on, and see at every level what the pass before had
       there and the correction that it came to (feedback of Li et al., CVPR 2019; ours starts as zero);
     * `back_projections` make the estimate of every pass agree with the given depth;
+    * where a cell of the coarsest level holds several samples (`unshuffle`), these are pixel-unshuffled, and seen again at
+      every level that is fine enough for them;
     * for a sensor, validity is a third input beside depth and contrast, the logarithm of the expected absolute error a
       second output, and depth is continued beyond the border linearly instead of by its last value.
     Layers are named by their level, so that a network of scale 8 can start from the weights of one of scale 4.
@@ -298,7 +342,8 @@ class BaseNet(nn.Module):
             )
             self.guidance_block[name] = ResidualBlock(guidance[level])
         self.finest_guidance = conv(guidance[1], 4 * guidance[0], 1)
-        self.depth = conv(3 if config.sensor else 2, config.width)
+        seen_samples = 3 if config.sensor else 2
+        self.depth = conv(seen_samples * config.unshuffle**2, config.width)
         self.enter = conv(config.width + guidance[levels], config.width, 1)
         self.trunk = nn.Sequential(*(ResidualBlock(config.width) for _ in range(config.trunk_blocks)))
         for level in range(levels, 0, -1):
@@ -312,15 +357,18 @@ class BaseNet(nn.Module):
             if level == 2:
                 self.fine = nn.Sequential(*(ResidualBlock(finer) for _ in range(config.fine_blocks)))
         self.result = conv(width[0], 2 if config.sensor else 1)
+        self.samples, self.finest_samples = nn.ModuleDict(), config.scale.bit_length() - 1
+        for level in range(self.finest_samples, levels):
+            self.samples[str(level)] = conv(seen_samples * 4 ** (level - self.finest_samples), width[level])
         self.feedback = nn.ModuleDict()
         if config.passes > 1:
             remembered = [*width[:levels], 4 * width[levels - 1]]
             for level, given in enumerate([*width[:levels], config.width]):
                 self.feedback[str(level)] = conv(remembered[level] + 4**level, given, 1)
-        for starts_at_zero in (self.result, self.feedback):
+        for starts_at_zero in (self.result, self.samples, self.feedback):
             for parameter in starts_at_zero.parameters():
                 nn.init.zeros_(parameter)
-        self.scale, self.sensor = config.scale, config.sensor
+        self.scale, self.sensor, self.unshuffle = config.scale, config.sensor, config.unshuffle
         self.passes, self.back_projections = config.passes, config.back_projections
         self.register_buffer("cubic_taps", cubic_taps(config.scale), persistent=False)
 
@@ -337,18 +385,19 @@ class BaseNet(nn.Module):
         guidance, seen = self.guide(rgb - 0.5, 1, coarsest)
         guidance[0] = F.pixel_shuffle(self.finest_guidance(guidance[1]), 2)
         start = self._continued_bicubic(self._around(low)) if self.sensor else bicubic(low, rgb)
+        samples = self._samples(low, valid) if known is None or self.samples else low
         if known is None:
-            entered = self._enter(low, valid, guidance[coarsest])
-        fed_back: dict[int, Tensor] = {}
+            entered = self._enter(samples, guidance[coarsest])
+        added = of_samples = self._of_samples(samples, 0, coarsest)
         for turn in range(self.passes):
-            x = self._trunk(entered, fed_back) if known is None else known.features[turn]
+            x = self._trunk(entered, added) if known is None else known.features[turn]
             features = {}
             for level in range(coarsest, 0, -1):
                 number = turn * self.levels + self.levels - level
                 reduced = self.reduce[str(level)](x)
                 if number == until:
                     return reduced
-                x = self._finer(level, x, reduced, guidance, seen, fed_back, means.get(number))
+                x = self._finer(level, x, reduced, guidance, seen, added, means.get(number))
                 features[level - 1] = x
             result = self.result(x)
             depth = start + RESIDUAL_SCALE * result[:, :1]
@@ -362,6 +411,7 @@ class BaseNet(nn.Module):
                 fed_back = self.feed_back(features, correction)
                 if last_known:
                     return fed_back[self.levels]
+                added = _sums(of_samples, fed_back)
         if not self.sensor:
             return depth
         return torch.cat([depth, result[:, 1:] + LOG_ERROR_START], 1)
@@ -388,11 +438,13 @@ class BaseNet(nn.Module):
             The features there, those of all coarser levels and it by level, and the mean that the next DDF-Up takes.
         """
         guiding, seen = self.guide(guidance, level + 1, self.levels)
-        x = self._trunk(self._enter(low, valid, guiding[self.levels]), fed_back)
+        samples = self._samples(low, valid)
+        added = _sums(self._of_samples(samples, level, self.levels), fed_back)
+        x = self._trunk(self._enter(samples, guiding[self.levels]), added)
         features = {}
         for coarser in range(self.levels, level, -1):
             reduced = self.reduce[str(coarser)](x)
-            x = features[coarser - 1] = self._finer(coarser, x, reduced, guiding, seen, fed_back, None)
+            x = features[coarser - 1] = self._finer(coarser, x, reduced, guiding, seen, added, None)
         return x, features, self.reduce[str(level)](x).mean((2, 3))
 
     def feed_back(self, features: dict[int, Tensor], correction: Tensor) -> dict[int, Tensor]:
@@ -407,16 +459,28 @@ class BaseNet(nn.Module):
     def _around(self, low: Tensor) -> Tensor:
         return extrapolate(low, 2) if self.sensor else F.pad(low, (2, 2, 2, 2), mode="replicate")
 
-    def _enter(self, low: Tensor, valid: Tensor | None, guidance: Tensor) -> Tensor:
-        """Features of depth and of the coarsest guidance."""
+    def _samples(self, low: Tensor, valid: Tensor | None) -> Tensor:
+        """What the network sees of every sample: depth, contrast, of a sensor validity."""
         mean = F.avg_pool2d(self._around(low), 5, stride=1)
         seen = [low - 0.5, (low - mean) * CONTRAST_GAIN]
         if self.sensor:
             seen.append(torch.zeros_like(low) if valid is None else valid.to(low.dtype) - 1)
-        return self.enter(torch.cat([F.relu(self.depth(torch.cat(seen, 1))), guidance], 1))
+        return torch.cat(seen, 1)
 
-    def _trunk(self, entered: Tensor, fed_back: dict[int, Tensor]) -> Tensor:
-        return self.trunk(entered + fed_back[self.levels] if fed_back else entered)
+    def _enter(self, samples: Tensor, guidance: Tensor) -> Tensor:
+        """Features of the samples and of the coarsest guidance."""
+        return self.enter(torch.cat([F.relu(self.depth(F.pixel_unshuffle(samples, self.unshuffle))), guidance], 1))
+
+    def _of_samples(self, samples: Tensor, first: int, end: int) -> dict[int, Tensor]:
+        """What the samples add at the levels from `first` to before `end` that are fine enough for them."""
+        return {
+            level: self.samples[str(level)](F.pixel_unshuffle(samples, 2 ** (level - self.finest_samples)))
+            for level in range(first, end)
+            if str(level) in self.samples
+        }
+
+    def _trunk(self, entered: Tensor, added: dict[int, Tensor]) -> Tensor:
+        return self.trunk(entered + added[self.levels] if self.levels in added else entered)
 
     def _finer(
         self,
@@ -425,14 +489,14 @@ class BaseNet(nn.Module):
         reduced: Tensor,
         guidance: dict[int, Tensor],
         seen: dict[int, Tensor],
-        fed_back: dict[int, Tensor],
+        added: dict[int, Tensor],
         mean: Tensor | None,
     ) -> Tensor:
         """Features of a level, and what is reduced of them, to those of the next finer one."""
         name = str(level)
         up = self.up[name](reduced, torch.cat([x, seen[level]], 1), mean)
         x = self.join[name](torch.cat([up, guidance[level - 1]], 1))
-        x = F.relu(x + fed_back[level - 1] if fed_back else x)
+        x = F.relu(x + added[level - 1] if level - 1 in added else x)
         if level > 1:
             x = self.block[name](x)
         return self.fine(x) if level == 2 else x
@@ -465,7 +529,8 @@ class DDFUpNet(nn.Module):
         """Low-resolution depth and RGB to full-resolution depth.
 
         Args:
-            low: `[B, 1, h, w]`, normalised so that the low-resolution image has minimum 0 and maximum 1; no NaN.
+            low: `[B, 1, h, w]`, normalised so that the low-resolution image has minimum 0 and maximum 1; no NaN; h and w
+                are multiples of `config.unshuffle`.
             rgb: `[B, 3, scale*h, scale*w]`, 0..1.
             valid: `[B, 1, h, w]`, 1 where `low` was measured and 0 where it was filled; without it everything counts as
                 measured. Only a network for sensors sees it; in others it says where not to back-project.
@@ -481,6 +546,8 @@ class DDFUpNet(nn.Module):
         s = self.config.scale
         if low.dim() != 4 or low.shape[1] != 1 or 0 in low.shape:
             raise ValueError(f"low: got shape {list(low.shape)}, expected [B, 1, h, w], none of them 0")
+        if any(n % self.config.unshuffle for n in low.shape[2:]):
+            raise ValueError(f"low: got shape {list(low.shape)}, expected multiples of {self.config.unshuffle}")
         if rgb.dim() != 4 or rgb.shape[0] != low.shape[0] or rgb.shape[1] != 3:
             raise ValueError(f"rgb: got shape {list(rgb.shape)}, expected [{low.shape[0]}, 3, H, W]")
         if [n * s for n in low.shape[-2:]] != list(rgb.shape[-2:]):
@@ -509,7 +576,7 @@ class DDFUpNet(nn.Module):
             means: for the number of a DDF-Up, in the order in which they run, the mean over the whole image of the
                 features that it gets, `[B, C]`.
             until: number of a DDF-Up, below `up_count`, at which to stop and return these features, `[B, C, h', w']`,
-                `h' = h * 2^(until % octaves)`; without it to the end.
+                `h' = h / unshuffle * 2^(until % octaves)`; without it to the end.
             known: of `base` only; this part of what `BaseNet.coarse` gave. Of fewer passes than the network has,
                 without `until`, what `BaseNet.coarse` needs for the next one comes back: the correction that they came
                 to, `[B, 1, scale*h, scale*w]`, or, if `known` is of low resolution, what is fed back there,

@@ -123,12 +123,17 @@ FillOption = Annotated[
 ]
 OutUnitOption = Annotated[
     OutUnit | None,
-    typer.Option(help="Unit of a .png result; others are float metres. Default: that of DEPTH, or mm where that is m."),
+    typer.Option(
+        help="Unit of a .png result; others are float metres. Default: what --depth-unit names but m, or else mm."
+    ),
 ]
 OutScaleOption = Annotated[float | None, typer.Option(help="In place of a unit: steps per metre of a .png result.")]
 AlignOption = Annotated[
     Path | None,
-    typer.Option(help="DEPTH is from another place: its pose, depth camera to RGB camera (4x4 in metres, a file)."),
+    typer.Option(
+        help="DEPTH is from another place: its pose, depth camera to RGB camera (4x4 in metres, a file).",
+        readable=False,
+    ),
 ]
 DepthIntrinsicsOption = Annotated[
     str | None, typer.Option(help="Of DEPTH, for --align: fx,fy,cx,cy in pixels, or a file.")

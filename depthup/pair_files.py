@@ -18,6 +18,12 @@ HALF_CONFIDENCE = 0.01
 PLAUSIBLE = 0.05, 100.0
 """Median depth in metres, outside of which the unit is doubted."""
 
+FAR_BEYOND = 100.0
+"""How many times the median depth a sample may be before it is doubted."""
+
+SUSPICIOUS_ASPECT = 1.15
+"""How much more often than in one direction depth may be enlarged in the other before its view is doubted."""
+
 log = logging.getLogger("depthup")
 
 
@@ -106,11 +112,38 @@ def read_pair(
     return PairArrays(image, values)
 
 
-def doubt_unit(pair: PairArrays, path: Path) -> None:
-    """Warn of a median depth that no sensor measures, as comes of a wrong unit; `path` is the depth file's."""
-    median = float(np.nanmedian(pair.depth))
+def doubt_depth(pair: PairArrays, path: Path) -> None:
+    """Warn of a median depth that no sensor measures, as comes of a wrong unit, and of a sample that is far beyond it.
+
+    `path` is the depth file's. One absurd sample spoils the range of the whole map.
+    """
+    median, largest = float(np.nanmedian(pair.depth)), float(np.nanmax(pair.depth))
     if not PLAUSIBLE[0] <= median <= PLAUSIBLE[1]:
         log.warning("%s: its median is %.3g m; are --depth-unit and --depth-scale right?", path, median)
+    if largest > FAR_BEYOND * median:
+        log.warning(
+            "%s: its farthest sample is %.4g m and its median %.3g m; if that means no measurement, name the file's value"
+            " with --invalid",
+            *(path, largest, median),
+        )
+
+
+def doubt_shape(pair: PairArrays, options: PairOptions, rgb: Path, depth: Path) -> bool:
+    """Warn, and return True, where depth has another shape than the result, as that of a part of the view, or turned."""
+    (h, w), (height, width) = pair.depth.shape, pair.rgb.shape[:2]
+    W, H = options.size or (width, height)
+    if max(W / w, H / h) <= SUSPICIOUS_ASPECT * min(W / w, H / h):
+        return False
+    ratio = f"x{W / w:.4g} by x{H / h:.4g}"
+    if options.size:
+        log.warning("--size %dx%d: is %s of %s: another shape squeezes the view of %s", W, H, ratio, depth, rgb)
+    elif options.alignment:
+        return False
+    elif max(width / h, height / w) <= SUSPICIOUS_ASPECT * min(width / h, height / w):
+        log.warning("%s: is %dx%d and %s %dx%d: is one of them turned by 90 degrees?", depth, w, h, rgb, width, height)
+    else:
+        log.warning("%s: %s: if it is not of the whole view of %s, the result is wrong", depth, ratio, rgb)
+    return True
 
 
 def camera_of(camera: Camera, image: np.ndarray, path: Path) -> Camera:

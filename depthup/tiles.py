@@ -13,7 +13,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from depthup.models import BaseNet, Coarse, DDFUpNet
+from depthup.models import BaseNet, Coarse, DDFUpNet, DDFUpNetConfig
 
 BYTES_PER_PIXEL = {"base": 940, "paper": 1130, "pac-net": 1800, "djf": 1200}
 """Memory that a network of an architecture takes for every pixel of its result, where freed memory is kept.
@@ -31,7 +31,7 @@ TILE_BYTES = 0.9e9
 """Memory of one tile; larger ones are not faster."""
 
 MARGIN = 12
-"""Low-resolution cells on every side that a tile sees beyond what is kept of it, if nothing is known of the whole."""
+"""Cells of the coarsest level on every side that a tile sees beyond what is kept of it, if nothing is known of the whole."""
 
 FINE_MARGIN = 64
 """The same where the coarse levels of the whole are known, in pixels."""
@@ -69,7 +69,7 @@ def run_network(net: DDFUpNet, low: Tensor, rgb: Tensor, valid: Tensor) -> Tenso
     free = 0.7 * _available(low.device)
     tile_bytes = needed if needed <= min(WHOLE_LIMIT, free) else min(TILE_BYTES, free)
     while True:
-        cells = int((tile_bytes / bytes_per_pixel) ** 0.5 / net.config.scale)
+        cells = int((tile_bytes / bytes_per_pixel) ** 0.5 / net.config.stride)
         try:
             with torch.inference_mode():
                 if tile_bytes >= needed:
@@ -102,7 +102,7 @@ def _unit(rgb: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Span:
-    """Part of an axis, in low-resolution cells: what is kept of a tile, and what the tile sees."""
+    """Part of an axis, in cells of the coarsest level: what is kept of a tile, and what the tile sees."""
 
     first: int
     last: int
@@ -113,7 +113,7 @@ class _Span:
         """What is kept, within the tile."""
         return slice((self.first - self.seen_first) * factor, (self.last - self.seen_first) * factor)
 
-    def seen(self, factor: int = 1) -> slice:
+    def seen(self, factor: int) -> slice:
         return slice(self.seen_first * factor, self.seen_last * factor)
 
     def place(self, factor: int) -> slice:
@@ -133,20 +133,21 @@ class _Tiles:
 
     Args:
         low, rgb, valid: as of `run_network`.
-        scale: of the network.
-        cells, margin: of a tile and of what it sees beyond its part, in low-resolution cells.
+        config: of the network.
+        cells, margin: of a tile and of what it sees beyond its part, in cells of the coarsest level.
     """
 
-    def __init__(self, low: Tensor, rgb: Tensor, valid: Tensor, scale: int, cells: int, margin: int):
-        self.low, self.rgb, self.valid, self.scale = low, rgb, valid, scale
-        self.rows, self.columns = (_spans(n, cells, margin) for n in low.shape[2:])
+    def __init__(self, low: Tensor, rgb: Tensor, valid: Tensor, config: DDFUpNetConfig, cells: int, margin: int):
+        self.low, self.rgb, self.valid, self.config = low, rgb, valid, config
+        self.size = [n // config.unshuffle for n in low.shape[2:]]
+        self.rows, self.columns = (_spans(n, cells, margin) for n in self.size)
 
     def paste(self, made: Callable[[_Tile], Tensor]) -> Tensor:
-        """The whole image of what is made of every tile, float32 `[1, C, f*h, f*w]` for an f that is found out."""
+        """The whole image of what is made of every tile, float32, f times as many pixels as cells for an f found out."""
         whole = None
         for y, x, factor, part in self._parts(made):
             if whole is None:
-                size = [factor * n for n in self.low.shape[2:]]
+                size = [factor * n for n in self.size]
                 whole = part.new_empty((1, part.shape[1], *size), dtype=torch.float32)
             whole[..., y.place(factor), x.place(factor)] = part[..., y.kept(factor), x.kept(factor)]
         assert whole is not None
@@ -164,8 +165,8 @@ class _Tiles:
     def _parts(self, made: Callable[[_Tile], Tensor]) -> Iterator[tuple[_Span, _Span, int, Tensor]]:
         for y in self.rows:
             for x in self.columns:
-                image = _unit(self.rgb[..., y.seen(self.scale), x.seen(self.scale)])
-                inside = (..., y.seen(), x.seen())
+                image = _unit(self.rgb[..., y.seen(self.config.stride), x.seen(self.config.stride)])
+                inside = (..., y.seen(self.config.unshuffle), x.seen(self.config.unshuffle))
                 part = made(_Tile(self.low[inside], image, self.valid[inside], y, x))
                 yield y, x, part.shape[2] // (y.seen_last - y.seen_first), part
 
@@ -195,8 +196,8 @@ def _tiled(net: DDFUpNet, low: Tensor, rgb: Tensor, valid: Tensor, cells: int, c
     base = cast(BaseNet, net.net)  # where something is known
     margin = MARGIN
     if known:
-        margin = max(-(-FINE_MARGIN // config.scale), REACH_OF_BACK_PROJECTION if config.back_projections else 0)
-    tiles = _Tiles(low, rgb, valid, config.scale, cells, min(margin, cells // 4))
+        margin = max(-(-FINE_MARGIN // config.stride), REACH_OF_BACK_PROJECTION if config.back_projections else 0)
+    tiles = _Tiles(low, rgb, valid, config, cells, min(margin, cells // 4))
     means: dict[int, Tensor] = {}
 
     def run(tile: _Tile, until: int | None = None) -> Tensor:

@@ -90,9 +90,8 @@ class TrainConfig:
             raise ValueError(f"gradient_clip: got {self.gradient_clip}, expected a number above 0")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay: got {self.ema_decay}, expected a fraction from 0 to below 1")
-        self.network_config()  # raises for a scale or architecture that there is not
-        if self.crop_size % self.scale:
-            raise ValueError(f"crop_size: got {self.crop_size}, expected a multiple of the scale {self.scale}")
+        if self.crop_size % (stride := self.network_config().stride):
+            raise ValueError(f"crop_size: got {self.crop_size}, expected a multiple of {stride}, a cell of the network")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed: got {self.seed}, expected 0 to 2^63 - 1")
         if not 0 <= self.rescale <= 1:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from depthup.baselines import BASELINES
 from depthup.data import InputError, UsageError
-from depthup.models import SCALES, DDFUpNet, normalise
+from depthup.models import SCALES, SCALES_OF_SENSORS, DDFUpNet, normalise
 from depthup.tiles import run_network
 from depthup.weights import check_device, load_model, shipped_names, weights_path
 
@@ -283,8 +283,8 @@ def default_model(ratio: float) -> str:
         InputError: the box is empty.
     """
     names = shipped_names()
-    for prefix in ("sensor-x", "x"):
-        scales = [s for s in SCALES if f"{prefix}{s}" in names]
+    for prefix, all_scales in (("sensor-x", SCALES_OF_SENSORS), ("x", SCALES)):
+        scales = [s for s in all_scales if f"{prefix}{s}" in names]
         if scales:
             return f"{prefix}{min(scales, key=lambda s: abs(math.log2(s / ratio)))}"
     raise InputError("model: there are no weights in the box; expected a file, or a baseline such as bicubic")
@@ -385,16 +385,22 @@ def _fill(depth: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 def _run_network(net: DDFUpNet, rgb: Tensor, depth: np.ndarray, valid: np.ndarray) -> Tensor:
     """float32 `[1, 1 or 2, s*h, s*w]`: depth, and the logarithm of the expected error, in the range of `depth`."""
-    size = [n * net.config.scale for n in depth.shape]
+    config = net.config
+    size = [n * config.scale for n in depth.shape]
     low = torch.from_numpy(depth)[None, None]
     if depth.min() == depth.max():  # no range to normalise by; only a constant follows every affine change
-        return torch.zeros((1, 2 if net.config.sensor else 1, *size), dtype=torch.float32)
+        return torch.zeros((1, 2 if config.sensor else 1, *size), dtype=torch.float32)
     device = next(net.parameters()).device
     low_range = torch.stack([low.min(), low.max()])[None]
     image = _resize(rgb.to(device), size)
     seen = torch.from_numpy(valid)[None, None].to(device)
+    below, right = (-n % config.unshuffle for n in depth.shape)
+    beyond = (0, right, 0, below)  # of whole cells of the coarsest level
+    low = F.pad(normalise(low, low_range).float().to(device), beyond, mode="replicate")
+    if below or right:
+        image = F.pad(image.float(), [n * config.scale for n in beyond], mode="replicate").byte()
     with torch.autocast(device.type, enabled=False):  # bf16 is off by centimetres
-        return run_network(net, normalise(low, low_range).float().to(device), image, seen)
+        return run_network(net, low, image, F.pad(seen, beyond))[..., : size[0], : size[1]]
 
 
 def _resize(rgb: Tensor, size: list[int]) -> Tensor:

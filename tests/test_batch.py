@@ -162,15 +162,26 @@ def test_a_bug_is_not_hidden(batch, stage):
     assert sorted(result.done + result.skipped) == list(ALL)
 
 
-def test_damaged_and_missing_outputs_are_made_again(batch):
+def test_empty_and_missing_outputs_are_made_again(batch):
     batch.run()
     before = snapshot(batch.out)
-    batch.jobs[0].output.write_bytes(b"cut")
+    batch.jobs[0].output.write_bytes(b"")
     batch.jobs[3].output.unlink()
+    assert batch.run() == BatchResult(names(0, 3), names(1, 2, 4, 5), {}, False)
+    assert snapshot(batch.out) == before
+
+
+def test_an_output_that_was_changed_is_not_overwritten(batch):
+    batch.run()
+    before = snapshot(batch.out)
     content = bytearray(batch.jobs[5].output.read_bytes())
     content[7] ^= 1
     batch.jobs[5].output.write_bytes(content)
-    assert batch.run() == BatchResult(names(0, 3, 5), names(1, 2, 4), {}, False)
+    result = batch.run()
+    assert (result.skipped, result.failed.keys()) == (names(0, 1, 2, 3, 4), {"05"})
+    assert "05.png: was changed since it was written; remove it, or allow overwriting" in result.failed["05"]
+    assert batch.jobs[5].output.read_bytes() == content
+    assert batch.run(overwrite=True).done == names(5)
     assert snapshot(batch.out) == before
 
 
@@ -215,7 +226,7 @@ def test_files_beside_the_output(tmp_path):
     assert len(before) == 3 * 6 + 1
     assert batch.run().skipped == ALL
     first, second, third = (job.outputs[1] for job in batch.jobs[:3])
-    first.write_bytes(b"damaged"), second.unlink()
+    first.write_bytes(b""), second.unlink()
     batch.jobs[2] = replace(batch.jobs[2], others={third: "camera 2"})
     result = batch.run()
     assert (result.done, result.failed.keys()) == (names(0, 1), {"02"})

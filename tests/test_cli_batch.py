@@ -76,7 +76,7 @@ def test_batch(folders, depthup_):
     for name in ("0", "2", "a/3"):
         np.testing.assert_allclose(read_depth(f"results/{name}.png"), expected, atol=6e-4)
     shutil.copy("depth.png", "depths/1.png")
-    (folders / "results" / "2.png").write_bytes(b"damaged")
+    (folders / "results" / "2.png").unlink()
     again = depthup_(*command, "--json")
     assert again.code == 0
     assert json.loads(again.out) == {
@@ -99,6 +99,8 @@ def test_batch_lists_files_without_a_partner(folders, depthup_):
     result = depthup_("batch", "rgbs", "depths", "-o", "results", "--model", "nearest", "--json")
     alone = ["depths/lonely.png", *(f"rgbs/alone{n}.png" for n in range(6))]
     assert json.loads(result.out)["unpaired"] == alone
+    again = depthup_("batch", "rgbs", "depths", "-o", "results", "--model", "nearest")
+    assert ", 3 skipped, 1 failed, 7 files without a partner in " in again.err.splitlines()[-1]
 
 
 def test_swapped_folders_are_said(folders, depthup_):
@@ -196,7 +198,9 @@ def test_batch_with_masks(folders, depthup_):
     assert (facts["done"], facts["skipped"], [*facts["failures"]]) == (1, 2, ["1"])
     assert "was made from other inputs" in facts["failures"]["1"]
     without = depthup_("batch", "rgbs", "depths", "-o", "results", "--model", "nearest")
-    assert without.code == 1 and "results: holds results with mask given, and this run has None" in without.err
+    assert (
+        without.code == 1 and "results: holds results with --mask a folder, and this run has its default" in without.err
+    )
     assert depthup_(*command, "--overwrite", "--json").code == 0
 
 
@@ -222,7 +226,7 @@ def test_batch_in_a_scale_of_its_own(folders, depthup_):
     assert cv2.imread("results/0.png", cv2.IMREAD_UNCHANGED).max() > 50000
     np.testing.assert_allclose(read_depth("results/0.png"), expected_result(folders, "nearest"), atol=6e-5)
     other = depthup_(*command, "--out-scale", "9000")
-    assert other.code == 1 and "holds results with out .png 10000.0, and this run has .png 9000.0" in other.err
+    assert other.code == 1 and "holds results with --out-scale 10000.0, and this run has 9000.0" in other.err
 
 
 def test_a_bad_camera_file_fails_only_its_frame_and_only_where_it_is_needed(place, depthup_):
@@ -280,7 +284,21 @@ def test_batch_of_a_sensor_beside_the_camera(place, depthup_):
         assert moved.code == 1 and "results/1.png: was made from other inputs or options" in moved.err
     (place / "pose.txt").write_text(pose.format(0.1000000001))
     moved = depthup_(*command)
-    assert moved.code == 1 and "results: holds results with alignment Camera(" in moved.err
+    assert moved.code == 1 and "results: holds results with --align Camera(" in moved.err
+
+
+def test_depth_of_another_shape_than_rgb_is_doubted_once(place, depthup_):
+    rgb, depth = cv2.imread("rgb.png"), cv2.imread("depth.png", cv2.IMREAD_UNCHANGED)
+    for name in ("rgbs", "depths", "part"):
+        (place / name).mkdir()
+    for n in range(3):
+        cv2.imwrite(f"rgbs/{n}.png", rgb.swapaxes(0, 1))
+        cv2.imwrite(f"depths/{n}.png", depth)
+        cv2.imwrite(f"part/{n}.png", depth[:, :3])
+    for depths, message in (("depths", "is one of them turned by 90 degrees?"), ("part", "if it is not of the whole")):
+        result = depthup_("batch", "rgbs", depths, "-o", f"of-{depths}", "--model", "nearest")
+        assert result.code == 0
+        assert sum(message in line and f"{depths}/" in line for line in result.err.splitlines()) == 1
 
 
 def test_a_depth_that_cannot_be_is_doubted(folders, depthup_):

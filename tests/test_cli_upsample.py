@@ -325,11 +325,14 @@ def test_an_empty_cloud_or_mesh_is_warned_of(place, depthup_):
     cv2.imwrite("row.png", np.zeros((1, 9, 3), np.uint8))
     cloud = ("--model", "bilinear", "--intrinsics", "40,40,4,0", "--ply", "c.ply")
     result = depthup_("upsample", "row.png", "one.png", "-o", "out.png", *cloud, "--json")
-    assert (result.code, result.err.count("\n")) == (0, 1)
+    assert (result.code, result.err.count("\n")) == (0, 2)
     assert result.err.startswith("depthup: c.ply: an empty cloud")
     result = depthup_("upsample", "row.png", "one.png", "-o", "out.png", *cloud, "--mesh", "--overwrite", "--json")
-    assert (result.code, result.err.count("\n")) == (0, 1)
+    assert (result.code, result.err.count("\n")) == (0, 2)
     assert result.err.startswith("depthup: c.ply: an empty mesh")
+    assert result.err.splitlines()[1].startswith(
+        "depthup: one.png: x9 by x1: if it is not of the whole view of row.png"
+    )
 
 
 def test_the_largest_integer_is_warned_of_unless_it_is_declared_invalid(place, depthup_):
@@ -346,6 +349,30 @@ def test_the_largest_integer_is_warned_of_unless_it_is_declared_invalid(place, d
     assert (quiet.code, quiet.err) == (0, "")
 
 
+@pytest.mark.parametrize("value", [65504.0, 1e10, 3e38])
+def test_a_float_far_beyond_all_others_is_warned_of(place, depthup_, value):
+    depth = np.full((8, 12), 2, np.float32)
+    np.save("depth.npy", depth)
+    assert depthup_("upsample", "rgb.png", "depth.npy", "-o", "1.npy", "--model", "bicubic", "--json").err == ""
+    depth[2, 3] = value
+    np.save("depth.npy", depth)
+    result = depthup_("upsample", "rgb.png", "depth.npy", "-o", "2.npy", "--model", "bicubic", "--json")
+    assert (result.code, result.err.count("\n")) == (0, 1)
+    assert result.err.startswith(f"depthup: depth.npy: its farthest sample is {value:.4g} m and its median 2 m; ")
+    assert "--invalid" in result.err
+
+
+def test_a_link_that_leads_nowhere_is_not_replaced(place, depthup_):
+    Path("link.png").symlink_to("nowhere.png")
+    result = depthup_(*UPSAMPLE, "-o", "link.png", "--model", "bicubic")
+    assert result.code == 1 and result.err.startswith("depthup: link.png: exists already")
+    assert Path("link.png").is_symlink()
+
+
+def test_a_capital_x_in_a_size(place, depthup_):
+    assert json.loads(depthup_(*GOOD, "--model", "bicubic", "--size", "96X64", "--json").out)["size"] == [96, 64]
+
+
 def test_an_aspect_ratio_that_does_not_fit_is_said(place, depthup_):
     cv2.imwrite("square.png", np.full((8, 8), 2000, np.uint16))
     result = depthup_("upsample", "rgb.png", "square.png", "-o", "out.png", "--model", "bicubic")
@@ -354,7 +381,7 @@ def test_an_aspect_ratio_that_does_not_fit_is_said(place, depthup_):
     assert depthup_("upsample", "rgb.png", "depth.png", "-o", "2.png").err.startswith("2.png: ")
     squeezed = depthup_("upsample", "rgb.png", "depth.png", "-o", "3.png", "--model", "bicubic", "--size", "48x16")
     assert squeezed.err.startswith(
-        "depthup: --size 48x16: is x4 by x2 of the depth: another shape squeezes the view of"
+        "depthup: --size 48x16: is x4 by x2 of depth.png: another shape squeezes the view of"
     )
 
 

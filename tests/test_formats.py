@@ -14,7 +14,7 @@ from PIL import Image
 
 import depthup
 from depthup.data import DepthEncoding, InputError, read_confidence, read_depth, read_mask, read_rgb
-from depthup.depth_files import DEPTH_OUTPUT_SUFFIXES, write_depth
+from depthup.depth_files import DEPTH_OUTPUT_SUFFIXES, write_confidence, write_depth
 
 SOFTWARE = f"depthup {depthup.__version__}"
 FLOATS = [suffix for suffix in DEPTH_OUTPUT_SUFFIXES if suffix != ".png"]
@@ -425,3 +425,21 @@ def test_a_header_that_promises_too_much(tmp_path):
     np.save(path, some_depth())
     path.write_bytes(path.read_bytes() + b"more")
     refused(read_depth, path, "goes on for 4 bytes after its array")
+
+
+@pytest.mark.parametrize("ending", ["png", "tiff", "npz"])
+def test_a_confidence_map_is_no_depth(tmp_path, ending):
+    path = tmp_path / f"confidence.{ending}"
+    write_confidence(path, np.full((3, 4), 0.5, np.float32))
+    with pytest.raises(InputError, match="is a confidence map that depthup wrote, expected depth"):
+        read_depth(path)
+
+
+def test_the_unit_in_somebodys_npz(tmp_path):
+    path = tmp_path / "depth.npz"
+    np.savez(path, depth=np.full((3, 4), 10000, np.uint16), depth_unit="tum")
+    assert (read_depth(path) == 2).all()
+    assert (read_depth(path, "mm") == 10).all()
+    np.savez(path, depth=np.full((3, 4), 10000, np.uint16), depth_unit="inch")
+    with pytest.raises(InputError, match="records depth unit 'inch', expected one of mm, m"):
+        read_depth(path)

@@ -219,7 +219,7 @@ def test_configuration():
         ({"architecture": "unet"}, "architecture: got 'unet', expected one of paper, base, pac-net, djf"),
         ({"scale": 3}, "scale: got 3, expected one of"),
         ({"scale": 32}, "scale: got 32, expected one of"),
-        ({"scale": 2, "fine_blocks": 1}, "fine_blocks: got 1 at scale 2, which has none; expected 0"),
+        ({"scale": 2, "fine_blocks": 1}, "fine_blocks: got 1 where scale times unshuffle is 2, expected at least 4"),
         ({"scale": 4.0}, "scale: got 4.0, expected one of"),
         ({"scale": "4"}, "scale: got '4', expected one of"),
         ({"passes": 0}, "passes: got 0, expected a whole number of at least 1"),

@@ -122,6 +122,24 @@ def test_the_difference_is_exact_and_can_be_set(two):
         two(*stamps, maximal_difference=0.01)
 
 
+@pytest.mark.parametrize("rest", ["000", "000000", "000000000"])
+def test_times_in_whole_parts_of_seconds(two, rest):
+    """Milliseconds, microseconds, nanoseconds (ROS)."""
+    near, far = f"1700000000{rest}", f"1700000007{rest}"
+    other = f"1700000000{'010'}{rest[3:]}"
+    assert two(f"{near}.png {far}.png", f"{other}.png 1700000008{rest}.png")[0] == {f"{near}.png": f"{other}.png"}
+
+
+def test_links_to_folders_are_followed_but_not_in_circles(tmp_path):
+    make(tmp_path / "elsewhere", "rgb/b.png", "depth/b.png")
+    make(tmp_path / "here", "rgb/a.png", "depth/a.png")
+    for side in ("rgb", "depth"):
+        (tmp_path / "here" / side / "more").symlink_to(tmp_path / "elsewhere" / side)
+        (tmp_path / "elsewhere" / side / "back").symlink_to(tmp_path / "here" / side)
+    recording = open_recording(tmp_path / "here")
+    assert [frame.name for frame in recording.frames] == ["a", "more/b"]
+
+
 def test_times_know_milliseconds(tmp_path, two):
     two("r_Color_1571400000123.45.png", "r_Depth_1571400000131.00.png r_Depth_1571400000150.00.png")
     (frame,) = pair_folders(tmp_path / "colour", tmp_path / "depth").frames

@@ -466,7 +466,7 @@ def test_units_must_not_differ(folder, tmp_path):
         ({"checkpoint_every": 0}, "checkpoint_every: got 0"),
         ({"scale": 3}, "scale: got 3, expected one of"),
         ({"architecture": "giant"}, "architecture: got 'giant'"),
-        ({"scale": 16, "crop_size": 40}, "crop_size: got 40, expected a multiple of the scale 16"),
+        ({"scale": 16, "crop_size": 40}, "crop_size: got 40, expected a multiple of 16, a cell of the network"),
     ],
 )
 def test_wrong_configurations(wrong, message):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from depthup.data import DepthEncoding, Frame, InputError, Recording, open_recor
 from depthup.data.planes import read_plane
 from depthup.depth_files import check_output_folder
 from depthup.journal import digest
-from depthup.pair_files import PairArrays, PairOptions, doubt_unit, read_pair, upsample_pair
+from depthup.pair_files import PairArrays, PairOptions, doubt_depth, doubt_shape, read_pair, upsample_pair
 from depthup.upsampling import Upsampled, Upsampler
 from depthup.weights import shipped_names, weights_path
 
@@ -80,7 +80,7 @@ def batch_files(
         report(f"... and {len(recording.unpaired) - 5} more files without a partner")
     frames = {frame.name: frame for frame in recording.frames}
     files = {frame.name: wanted.of(out, frame) for frame in recording.frames}
-    jobs = []
+    jobs, doubted = [], False
     for frame in recording.frames:
         inputs = tuple(path for path in (frame.rgb, frame.depth, frame.confidence, frame.mask) if path)
         facts = f"aligned to {files[frame.name].camera}" if options.alignment else ""
@@ -99,11 +99,13 @@ def batch_files(
         camera = files[job.name].camera
         pair = read_pair(frame.rgb, frame.depth, options, frame.mask, frame.confidence, camera)
         check_pair(files[job.name], upsampler, pair, options, frame.rgb)
-        doubt_unit(pair, frame.depth)
+        doubt_depth(pair, frame.depth)
+        nonlocal doubted
+        doubted = doubted or doubt_shape(pair, options, frame.rgb, frame.depth)  # of one pair: most are alike
         return pair
 
     def compute(job: Job, pair: PairArrays) -> tuple[np.ndarray, Upsampled]:
-        return pair.rgb, upsample_pair(upsampler, pair, options, job.name)
+        return pair.rgb, upsample_pair(upsampler, pair, options, f"{frames[job.name].rgb}, {frames[job.name].depth}")
 
     def write(job: Job, path: Path, result: tuple[np.ndarray, Upsampled], replaces: bool) -> None:
         write_output(path, files[job.name], *result, options, replaces)
@@ -137,12 +139,23 @@ def _looks_swapped(frame: Frame) -> bool:
 
 def _settings(options: PairOptions, wanted: BatchOutputs, maps: Mapping[str, Path]) -> dict[str, str]:
     """Everything that decides a result beside its inputs."""
-    facts = asdict(replace(options, alignment=None)) | {"alignment": options.alignment} | dict.fromkeys(maps, "given")
-    settings = {name: str(value) for name, value in facts.items() if name not in ("device", "model")}
+    encoding = options.encoding
+    facts = {
+        **{f"--depth-{name}": getattr(encoding, name) for name in ("unit", "scale", "kind")},
+        **{f"--{name}": getattr(encoding, name) for name in ("focal", "baseline", "doffs")},
+        "--invalid": " ".join(f"{value:g}" for value in encoding.invalid) or None,
+        "--min-confidence": options.min_confidence,
+        "--size": "x".join(map(str, options.size)) if options.size else None,
+        "--fill": options.fill,
+        "--align": options.alignment,
+        **{f"--{kind}": "a folder" if kind in maps else None for kind in ("mask", "confidence")},
+        "--model": options.model,
+        "--format": wanted.suffix.removeprefix("."),
+        "--out-unit": wanted.unit,
+        "--out-scale": wanted.scale,
+    }
     names = shipped_names() if options.model is None else [options.model]
     weights = [f"{name} {digest(weights_path(name))}" for name in names if name not in BASELINES]
-    return settings | {
-        "model": str(options.model),
-        "weights": ", ".join(weights),
-        "out": f"{wanted.suffix} {wanted.scale or wanted.unit}",
+    return {name: "its default" if value is None else str(value) for name, value in facts.items()} | {
+        "weights": ", ".join(weights)
     }

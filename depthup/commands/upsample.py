@@ -9,7 +9,7 @@ import numpy as np
 
 from depthup.commands.errors import UsageError
 from depthup.commands.outputs import Outputs, check_outputs, check_pair, write_output
-from depthup.pair_files import PairOptions, doubt_unit, read_pair, upsample_pair
+from depthup.pair_files import PairOptions, doubt_depth, doubt_shape, read_pair, upsample_pair
 from depthup.upsampling import Upsampler
 
 
@@ -48,7 +48,8 @@ def upsample_files(
     result = run.depth
     for path in out.files().values():
         write_output(path, out, pair.rgb, run, options, overwrite)
-    doubt_unit(pair, depth)
+    doubt_depth(pair, depth)
+    doubt_shape(pair, options, rgb, depth)
     known = np.isfinite(result)
     return {
         "out": str(out.depth),
