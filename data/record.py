@@ -8,8 +8,8 @@ from pathlib import Path
 from depthup.data.depth_encoding import DEPTH_UNITS
 from depthup.data.errors import InputError
 
-RECORDED = ("software", "depth_unit", "depth_scale", "confidence_scale")
-"""What is read of a record."""
+RECORDED = ("software", "depth_unit", "depth_scale")
+"""What is read of the record in a .npz file."""
 
 Record = dict[str, str]
 """Names and texts: software, depth_scale, depth_unit, and whatever else the writer was given."""

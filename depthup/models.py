@@ -318,8 +318,8 @@ class BaseNet(nn.Module):
     * further passes go through the same weights from the trunk on, and see at every level what the pass before had
       there and the correction that it came to (feedback of Li et al., CVPR 2019; ours starts as zero);
     * `back_projections` make the estimate of every pass agree with the given depth;
-    * where a cell of the coarsest level holds several samples (`unshuffle`), these are pixel-unshuffled, and seen again at
-      every level that is fine enough for them;
+    * where a cell of the coarsest level holds several samples (`unshuffle`), these are pixel-unshuffled, and seen again
+      at every level that is fine enough for them;
     * for a sensor, validity is a third input beside depth and contrast, the logarithm of the expected absolute error a
       second output, and depth is continued beyond the border linearly instead of by its last value.
     Layers are named by their level, so that a network of scale 8 can start from the weights of one of scale 4.
@@ -529,8 +529,8 @@ class DDFUpNet(nn.Module):
         """Low-resolution depth and RGB to full-resolution depth.
 
         Args:
-            low: `[B, 1, h, w]`, normalised so that the low-resolution image has minimum 0 and maximum 1; no NaN; h and w
-                are multiples of `config.unshuffle`.
+            low: `[B, 1, h, w]`, normalised so that the low-resolution image has minimum 0 and maximum 1; no NaN; h and
+                w are multiples of `config.unshuffle`.
             rgb: `[B, 3, scale*h, scale*w]`, 0..1.
             valid: `[B, 1, h, w]`, 1 where `low` was measured and 0 where it was filled; without it everything counts as
                 measured. Only a network for sensors sees it; in others it says where not to back-project.

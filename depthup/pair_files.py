@@ -122,14 +122,14 @@ def doubt_depth(pair: PairArrays, path: Path) -> None:
         log.warning("%s: its median is %.3g m; are --depth-unit and --depth-scale right?", path, median)
     if largest > FAR_BEYOND * median:
         log.warning(
-            "%s: its farthest sample is %.4g m and its median %.3g m; if that means no measurement, name the file's value"
-            " with --invalid",
+            "%s: its farthest sample is %.4g m and its median %.3g m; if that means no measurement, name the file's"
+            " value with --invalid",
             *(path, largest, median),
         )
 
 
 def doubt_shape(pair: PairArrays, options: PairOptions, rgb: Path, depth: Path) -> bool:
-    """Warn, and return True, where depth has another shape than the result, as that of a part of the view, or turned."""
+    """Warn, and return True, where depth has another shape than the result: a part of the view, say, or turned."""
     (h, w), (height, width) = pair.depth.shape, pair.rgb.shape[:2]
     W, H = options.size or (width, height)
     if max(W / w, H / h) <= SUSPICIOUS_ASPECT * min(W / w, H / h):

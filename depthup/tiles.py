@@ -31,7 +31,7 @@ TILE_BYTES = 0.9e9
 """Memory of one tile; larger ones are not faster."""
 
 MARGIN = 12
-"""Cells of the coarsest level on every side that a tile sees beyond what is kept of it, if nothing is known of the whole."""
+"""Cells of the coarsest level that a tile sees beyond what is kept of it, if nothing is known of the whole."""
 
 FINE_MARGIN = 64
 """The same where the coarse levels of the whole are known, in pixels."""
@@ -143,7 +143,7 @@ class _Tiles:
         self.rows, self.columns = (_spans(n, cells, margin) for n in self.size)
 
     def paste(self, made: Callable[[_Tile], Tensor]) -> Tensor:
-        """The whole image of what is made of every tile, float32, f times as many pixels as cells for an f found out."""
+        """The whole of what is made of every tile, float32 `[1, C, f*h, f*w]` of h, w cells for an f found out."""
         whole = None
         for y, x, factor, part in self._parts(made):
             if whole is None:
