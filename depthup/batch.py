@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from depthup.console import in_one_line
 from depthup.data import InputError, UsageError
 from depthup.journal import Journal, Settings, digest, locked
 from depthup.stopping import stop_on_signal
@@ -256,7 +257,7 @@ class _Tally:
         try:
             yield
         except FAILURES as error:
-            self.failed[job.name] = _reason(error)
+            self.failed[job.name] = in_one_line(error)
             self.report()
 
     def skip(self, job: Job) -> None:
@@ -279,11 +280,3 @@ class _Tally:
             seconds = (time.monotonic() - self.began) / worked * self.left
         counts = len(self.done), len(self.skipped), len(self.failed)
         self.progress(BatchProgress(self.total, *counts, seconds))
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, MemoryError):
-        return "not enough memory"
-    if isinstance(error, OSError) and error.strerror and error.filename:
-        return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split()) or type(error).__name__

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from depthup.console import progress_bar, say, warnings_on_stderr
+from depthup.console import in_one_line, progress_bar, say, warnings_on_stderr
 from depthup.memory import keep_freed_memory
 from depthup.options import (
     MODEL_HELP,
@@ -657,7 +657,7 @@ def main() -> None:
 
         if not isinstance(error, InputError | BackendError | OSError | MemoryError):
             raise
-        say(f"depthup: {' '.join(str(error).split()) or 'not enough memory'}")
+        say(f"depthup: {in_one_line(error)}")
         sys.exit(2 if isinstance(error, UsageError) else 1)
 
 

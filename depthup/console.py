@@ -17,6 +17,14 @@ def say(line: str) -> None:
     print(line, file=sys.stderr)
 
 
+def in_one_line(error: BaseException) -> str:
+    """What an expected failure is, for a line on stderr."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    without = "not enough memory" if isinstance(error, MemoryError) else type(error).__name__
+    return " ".join(str(error).split()) or without
+
+
 class _Warnings(logging.Handler):
     """What the library warns of as lines on stderr; of a kind that repeats itself the first few, then a count."""
 

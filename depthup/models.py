@@ -153,6 +153,10 @@ class DDFUpNetConfig:
             raise ValueError(f"unshuffle: got {self.unshuffle}, expected 1, 2 or 4")
         if not self.octaves:
             raise ValueError("unshuffle: got 1 at scale 1, expected 2 or 4")
+        if self.stride > SCALES[-1]:
+            raise ValueError(
+                f"unshuffle: got {self.unshuffle} at scale {self.scale}, expected a product of at most {SCALES[-1]}"
+            )
         if self.fine_blocks and self.octaves < 2:
             raise ValueError(
                 f"fine_blocks: got {self.fine_blocks} where scale times unshuffle is {self.stride}, expected at least 4"

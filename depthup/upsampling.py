@@ -17,7 +17,7 @@ from torch import Tensor
 
 from depthup.baselines import BASELINES
 from depthup.data import InputError, UsageError
-from depthup.models import SCALES, SCALES_OF_SENSORS, DDFUpNet, normalise
+from depthup.models import SCALES, SCALES_OF_SENSORS, DDFUpNet, extrapolate, normalise
 from depthup.tiles import run_network
 from depthup.weights import check_device, load_model, shipped_names, weights_path
 
@@ -395,12 +395,14 @@ def _run_network(net: DDFUpNet, rgb: Tensor, depth: np.ndarray, valid: np.ndarra
     image = _resize(rgb.to(device), size)
     seen = torch.from_numpy(valid)[None, None].to(device)
     below, right = (-n % config.unshuffle for n in depth.shape)
-    beyond = (0, right, 0, below)  # of whole cells of the coarsest level
-    low = F.pad(normalise(low, low_range).float().to(device), beyond, mode="replicate")
-    if below or right:
-        image = F.pad(image.float(), [n * config.scale for n in beyond], mode="replicate").byte()
+    low = normalise(low, low_range).float().to(device)
+    if below or right:  # up to whole cells of the coarsest level, so that a plane stays one
+        n, beyond = max(below, right), (0, right, 0, below)
+        low = extrapolate(low, n)[..., n : low.shape[2] + n + below, n : low.shape[3] + n + right]
+        image = F.pad(image.float(), [side * config.scale for side in beyond], mode="replicate").byte()
+        seen = F.pad(seen, beyond)
     with torch.autocast(device.type, enabled=False):  # bf16 is off by centimetres
-        return run_network(net, low, image, F.pad(seen, beyond))[..., : size[0], : size[1]]
+        return run_network(net, low, image, seen)[..., : size[0], : size[1]]
 
 
 def _resize(rgb: Tensor, size: list[int]) -> Tensor:
@@ -414,18 +416,37 @@ def _resize(rgb: Tensor, size: list[int]) -> Tensor:
 def _to_grid(plane: Tensor, size: tuple[int, int]) -> Tensor:
     """`[1, 1, H, W]` to float32 on another grid over the same area, half-pixel centres.
 
-    An axis that becomes longer is interpolated linearly; one that becomes shorter is averaged over the areas of the new
-    pixels, which keeps planes, unlike an anti-aliased interpolation, whose kernel is cut at the border.
+    An axis that becomes longer is interpolated linearly, and continued at its ends; one that becomes shorter is averaged
+    over the areas of the new pixels. Both keep planes, unlike an interpolation that is cut at the border.
     """
+    plane = plane.float()
     for dim, n in zip((2, 3), size, strict=True):
         m = plane.shape[dim]
-        if n < m:
+        if n > m:
+            line = torch.cat([_beyond(plane, dim), plane, _beyond(plane.flip(dim), dim)], dim)
+            place = (torch.arange(n, dtype=torch.float64, device=plane.device) + 0.5) * m / n + 0.5
+            first = place.long()
+            part = (place - first).float()
+            part = part.view(-1, 1) if dim == 2 else part
+            plane = line.index_select(dim, first).lerp_(line.index_select(dim, first + 1), part)
+        elif n < m:
             edges = torch.arange(n + 1, dtype=torch.float64, device=plane.device) * m / n
             first = edges.long().clamp(max=m - 1)
             part = (edges - first).view(-1, 1) if dim == 2 else edges - first
             total = F.pad(plane.double().cumsum(dim), (0, 0, 1, 0) if dim == 2 else (1, 0))
             until = total.index_select(dim, first).lerp_(total.index_select(dim, first + 1), part)
             plane = (until.diff(dim=dim) * (n / m)).float()
-    if list(plane.shape[2:]) != list(size):
-        plane = F.interpolate(plane, size=size, mode="bilinear", align_corners=False)
-    return plane.float()
+    return plane
+
+
+def _beyond(plane: Tensor, dim: int) -> Tensor:
+    """One more pixel before the first of an axis, on its slope, or on the next pixels' if that is less steep.
+
+    A plane goes on as it is, and a depth edge at the border does not overshoot.
+    """
+    if plane.shape[dim] < 3:
+        return plane.narrow(dim, 0, 1)
+    first, second, third = plane.narrow(dim, 0, 3).split(1, dim)
+    slope, next_slope = second - first, third - second
+    smaller = torch.where(slope.abs() < next_slope.abs(), slope, next_slope)
+    return first - torch.where(slope * next_slope > 0, smaller, 0)

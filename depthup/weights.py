@@ -131,6 +131,7 @@ def copy_fitting(source: DDFUpNet, target: DDFUpNet) -> int:
 
     A network for sensors takes over what another has: its further input and output start at zero; the other way around
     they are dropped. Further residual blocks start as the identity, so that a longer network does what the shorter did.
+    A network of several samples a cell starts by seeing their mean where the other saw its one sample.
 
     Returns:
         How many tensors were copied.
@@ -140,6 +141,9 @@ def copy_fitting(source: DDFUpNet, target: DDFUpNet) -> int:
     for name, t in state.items():
         if re.fullmatch(r"net\.(trunk|fine)\.\d+\.second\.(weight|bias)", name) and name not in known:
             t.zero_()
+    blocks = target.config.unshuffle**2
+    if source.config.unshuffle == 1 < blocks and "net.depth.weight" in known:
+        known["net.depth.weight"] = known["net.depth.weight"].repeat_interleave(blocks, 1) / blocks
     for name, t in known.items():
         if name not in state:
             continue

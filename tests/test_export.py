@@ -25,6 +25,7 @@ NETWORKS = {
     "paper": DDFUpNetConfig("paper", 4, width=16, trunk_blocks=0),
     "pac-net": DDFUpNetConfig("pac-net", 4, width=8, trunk_blocks=0),
     "djf": DDFUpNetConfig("djf", 4, width=12, trunk_blocks=0, kernel_size=5),
+    "sensor-x2": DDFUpNetConfig("base", 2, width=16, trunk_blocks=1, sensor=True, unshuffle=2),
     "base-x8": DDFUpNetConfig("base", 8, width=16, trunk_blocks=1),
 }
 SIZES = ((1, 3, 3), (2, 5, 11), (1, 16, 8))
@@ -41,7 +42,9 @@ def small_net(config: DDFUpNetConfig) -> DDFUpNet:
 
 
 def inputs_of(net: DDFUpNet, batch: int, h: int, w: int) -> dict[str, np.ndarray]:
+    """`h` and `w` are in cells of the coarsest level."""
     rng, s = np.random.default_rng(h), net.config.scale
+    h, w = net.config.unshuffle * h, net.config.unshuffle * w
     inputs = {"low": rng.random((batch, 1, h, w)), "rgb": rng.random((batch, 3, s * h, s * w))}
     if net.config.sensor:
         inputs["valid"] = rng.random((batch, 1, h, w)) > 0.5
@@ -92,7 +95,8 @@ def test_onnx_says_what_it_is(exported):
     assert about["model"] == f"{'sensor-' if sensor else ''}x{s}"
     assert (about["scale"], about["depthup_version"]) == (str(s), depthup.__version__)
     shapes = {value.name: (value.type, value.shape) for value in (*session.get_inputs(), *session.get_outputs())}
-    assert shapes["low"] == ("tensor(float)", ["batch", 1, "h", "w"])
+    u, s = net.config.unshuffle, net.config.stride
+    assert shapes["low"] == ("tensor(float)", ["batch", 1, *(["h", "w"] if u == 1 else [f"{u}*h", f"{u}*w"])])
     assert shapes["rgb"] == ("tensor(float)", ["batch", 3, f"{s}*h", f"{s}*w"])
     output = "depth_and_log_error" if sensor else "depth"
     assert shapes[output] == ("tensor(float)", ["batch", 1 + sensor, f"{s}*h", f"{s}*w"])

@@ -26,6 +26,7 @@ from depthup.models import (
     reduction,
 )
 from depthup.upsamplers import ALTERNATIVES, BilinearUp, CarafeUp, PixelShuffleUp
+from depthup.weights import copy_fitting
 
 OURS = ("paper", "base")
 LAST = {"paper": "decoder.2", "base": "result", "pac-net": "decoder.2", "djf": "joint.4"}
@@ -226,6 +227,12 @@ def test_configuration():
         ({"back_projections": -1}, "back_projections: got -1, expected a whole number of at least 0"),
         ({"width": "a"}, "width: got 'a', expected a whole number of at least 1"),
         ({"trunk_blocks": -1}, "trunk_blocks: got -1, expected a whole number of at least 0"),
+        ({"scale": 1}, "scale: got 1, expected one of 2, 4, 8, 16"),
+        ({"scale": 1, "sensor": True}, "unshuffle: got 1 at scale 1, expected 2 or 4"),
+        ({"scale": 16, "unshuffle": 2}, "unshuffle: got 2 at scale 16, expected a product of at most 16"),
+        ({"unshuffle": 3}, "unshuffle: got 3, expected 1, 2 or 4"),
+        ({"unshuffle": 0}, "unshuffle: got 0, expected a whole number of at least 1"),
+        ({"architecture": "paper", "trunk_blocks": 0, "unshuffle": 2}, "unshuffle: got 2, which architecture 'paper'"),
         ({"sensor": True, "back_projections": 1}, "back_projections: got 1 for a sensor, .*; expected 0"),
         ({"architecture": "paper"}, "trunk_blocks: got 6, which architecture 'paper' does not have; expected 0, or"),
         *(
@@ -246,6 +253,47 @@ def test_configuration():
 def test_wrong_configuration(options, message):
     with pytest.raises(ValueError, match=message):
         DDFUpNetConfig(**options)
+
+
+@pytest.mark.parametrize(("scale", "unshuffle"), [(1, 2), (1, 4), (2, 2), (2, 4), (4, 2), (8, 2)])
+def test_cells_of_several_samples(scale, unshuffle):
+    """Every sample is seen, by the cell that it is in and by finer levels; the result starts as bicubic."""
+    config = DDFUpNetConfig(scale=scale, width=16, trunk_blocks=1, sensor=True, unshuffle=unshuffle)
+    net = DDFUpNet(config)
+    h, w = 4 * unshuffle, 3 * unshuffle
+    low, rgb, valid = torch.rand(1, 1, h, w), torch.rand(1, 3, h * scale, w * scale), torch.ones(1, 1, h, w)
+    with torch.no_grad():
+        start = net(low, rgb, valid)[:, :1]
+    if scale == 1:
+        torch.testing.assert_close(start, low)
+        assert config.octaves == unshuffle.bit_length() - 1
+    else:
+        whole = DDFUpNet(replace(config, unshuffle=1))
+        with torch.no_grad():
+            torch.testing.assert_close(start, whole(low, rgb, valid)[:, :1])
+    for parameter in (net.net.result.weight, *(module.weight for module in net.net.samples.values())):
+        nn.init.normal_(parameter, std=0.3)
+    low.requires_grad_(True)
+    valid.requires_grad_(True)
+    (net(low, rgb, valid) - start).square().sum().backward()
+    assert (low.grad != 0).all() and (valid.grad != 0).all()
+    for module in (net.net.depth, *net.net.samples.values()):
+        assert module.weight.grad.isfinite().all() and module.weight.grad.any()
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_a_network_of_several_samples_starts_from_one_of_one(scale):
+    source = DDFUpNet(DDFUpNetConfig.named("base", 4, True))
+    target = DDFUpNet(DDFUpNetConfig.named("base", scale, True))
+    both = source.state_dict().keys() & target.state_dict().keys()
+    assert copy_fitting(source, target) == len(both)
+    low, valid = torch.rand(1, 1, 6, 8), (torch.rand(1, 1, 6, 8) > 0.2).float()
+    alike = [F.interpolate(x, scale_factor=4 // scale) for x in (low, valid)]
+    with torch.no_grad():
+        of_one = source.net.depth(torch.cat([low, low, valid], 1))
+        of_several = F.pixel_unshuffle(torch.cat([alike[0], alike[0], alike[1]], 1), 4 // scale)
+        torch.testing.assert_close(target.net.depth(of_several), of_one)
+    assert target.parameter_count() <= 1_000_000
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,9 @@ def test_no_seam_can_be_found(name, level, small_tiles, coarse_down_to, monkeypa
         ("base", {"sensor": True}, None),
         ("base", {"sensor": True, "passes": 3}, 1),
         ("base", {"sensor": True, "passes": 3}, 2),
+        ("base", {"sensor": True, "passes": 2, "scale": 1, "unshuffle": 4}, 1),
+        ("base", {"sensor": True, "passes": 2, "scale": 2, "unshuffle": 2}, 2),
+        ("base", {"sensor": True, "passes": 2, "scale": 2, "unshuffle": 2}, None),
         ("base", {"passes": 2, "back_projections": 2}, None),
         ("base", {"passes": 2, "back_projections": 2}, 1),
         ("base", {"passes": 2, "back_projections": 2}, 2),
@@ -90,13 +93,15 @@ def test_tiles_that_see_enough_give_the_whole_to_rounding(
     coarse_down_to(level)
     torch.manual_seed(0)
     trunk_blocks = 1 if architecture == "base" else 0
-    net = DDFUpNet(DDFUpNetConfig(architecture, 4, width=16, trunk_blocks=trunk_blocks, **changes)).eval()
+    config = DDFUpNetConfig(architecture, **({"scale": 4, "width": 16, "trunk_blocks": trunk_blocks} | changes))
+    net = DDFUpNet(config).eval()
     last = {"base": "result", "pac-net": "decoder.2", "djf": "joint.4"}.get(architecture)
     if last:
         torch.nn.init.normal_(net.get_parameter(f"net.{last}.weight"), std=0.5)
-    for feedback in net.net.feedback.values() if changes.get("passes") else ():
-        torch.nn.init.normal_(feedback.weight, std=0.05)
-    low, rgb, valid = inputs(90, 31, 4)
+    if architecture == "base":
+        for start_at_zero in (*net.net.feedback.values(), *net.net.samples.values()):
+            torch.nn.init.normal_(start_at_zero.weight, std=0.05)
+    low, rgb, valid = inputs(90 * config.unshuffle, 31 * config.unshuffle, config.scale)
     with torch.inference_mode():
         expected = net(low, rgb.float() / 255, valid)
     small_tiles(64, 4, architecture)

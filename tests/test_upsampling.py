@@ -14,7 +14,7 @@ import depthup.weights
 from depthup import upsample
 from depthup.baselines import BASELINES
 from depthup.data import STANDARD_SENSOR, InputError, crop_to_multiple, motorcycle
-from depthup.models import DDFUpNet, DDFUpNetConfig
+from depthup.models import SCALES_OF_SENSORS, DDFUpNet, DDFUpNetConfig
 from depthup.upsampling import Upsampler
 from depthup.weights import load_model, save_weights
 
@@ -268,6 +268,7 @@ def test_weights_that_were_rewritten_are_read_again(tmp_path):
 
 
 RATIOS = [
+    1.0,
     1.3,
     1.5,
     1.9,
@@ -298,10 +299,12 @@ def plane(h: int, w: int) -> np.ndarray:
 @pytest.mark.parametrize("ratio", RATIOS, ids=str)
 def test_a_tilted_plane_comes_back_at_any_ratio(ratio):
     vertical, horizontal = ratio if isinstance(ratio, tuple) else (ratio, ratio)
-    h, w = 20, 30
+    h, w = 41, 60
     H, W = round(h * vertical), round(w * horizontal)
     rgb = np.random.default_rng(0).integers(0, 256, (H, W, 3), dtype=np.uint8)
-    net = sensor_net(min((4, 8, 16), key=lambda s: abs(np.log2(s / np.sqrt(vertical * horizontal)))), corrects=False)
+    net = sensor_net(
+        min(SCALES_OF_SENSORS, key=lambda s: abs(np.log2(s / np.sqrt(vertical * horizontal)))), corrects=False
+    )
     error = np.abs(upsample(rgb, plane(h, w), net) / plane(H, W) - 1)
     assert error.max() < 1e-3, f"{100 * error.max():.3f} %"
 
@@ -315,10 +318,21 @@ def test_baselines_keep_a_tilted_plane_away_from_the_border():
 
 def sensor_net(scale: int = 4, corrects: bool = True) -> DDFUpNet:
     torch.manual_seed(3)
-    net = DDFUpNet(DDFUpNetConfig("base", scale, width=16, trunk_blocks=1, sensor=True))
+    config = DDFUpNetConfig("base", scale, width=16, trunk_blocks=1, sensor=True, unshuffle=max(1, 4 // scale))
+    net = DDFUpNet(config)
     if corrects:
         torch.nn.init.normal_(net.net.result.weight, std=0.5)
     return net.eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+@pytest.mark.parametrize("size", [(21, 30), (1, 1), (2, 7)], ids=str)
+def test_depth_that_is_no_whole_number_of_cells(scale, size):
+    rng = np.random.default_rng(0)
+    rgb = rng.integers(0, 256, (size[0] * scale, size[1] * scale, 3), dtype=np.uint8)
+    run = Upsampler(sensor_net(scale)).run(rgb, 1 + rng.random(size))
+    assert run.depth.shape == run.expected_error.shape == rgb.shape[:2]
+    assert np.isfinite(run.depth).all() and np.isfinite(run.expected_error).all()
 
 
 def test_another_size_of_the_result():
