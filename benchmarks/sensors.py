@@ -1,8 +1,8 @@
 """What the networks for sensors do where a sensor has faults: errors, how well they know them, and planes.
 
-python benchmarks/sensors.py FOLDER [--scales 4,8,16] [--images 22], where FOLDER holds NYUv2 pairs, of whose held-out
-images as many are taken, evenly spread. Every part is printed and written to benchmarks/results/sensors.json, where
-what other scales gave is kept.
+python benchmarks/sensors.py FOLDER [--scales 1,2,4,8,16] [--images 22], where FOLDER holds NYUv2 pairs, of whose
+held-out images as many are taken, evenly spread. Every part is printed and written to benchmarks/results/sensors.json,
+where what other scales gave is kept.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ import numpy as np
 from timing import RESULTS, machine, print_table
 
 from depthup import Upsampler, upsample
+from depthup.baselines import BASELINES
 from depthup.data import STANDARD_SENSOR, CachedPairs, PairDataset, Sensor, SomePairs, open_dataset
 from depthup.data.motorcycle import motorcycle
 from depthup.evaluation import Method, evaluate_methods, predict
+from depthup.weights import shipped_names
 
 PATH = RESULTS / "sensors.json"
 SENSORS = {
@@ -35,7 +37,9 @@ SENSORS = {
         STANDARD_SENSOR, correlation=0.5, quantum=0.002, dropout=0.1, shadow=2
     ),
 }
+KNOWN = (*BASELINES, *shipped_names())
 RATIOS = (
+    1.0,
     1.3,
     1.5,
     1.9,
@@ -59,7 +63,7 @@ RATIOS = (
 
 def errors(pairs: PairDataset, scale: int) -> list[dict]:
     """RMSE of pixels whose own sample is valid, a row for every sensor."""
-    names = ("bicubic", "guided-filter", f"x{scale}", f"sensor-x{scale}")
+    names = [name for name in ("bicubic", "guided-filter", f"x{scale}", f"sensor-x{scale}") if name in KNOWN]
     rows = []
     for title, sensor in SENSORS.items():
         runs = evaluate_methods(pairs, [Method(name, scale, name) for name in names], "dkn", None, sensor)
@@ -113,6 +117,6 @@ def main(options: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--scales", default="4,8,16")
+    parser.add_argument("--scales", default="1,2,4,8,16")
     parser.add_argument("--images", type=int, default=22)
     main(parser.parse_args())

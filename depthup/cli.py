@@ -337,14 +337,16 @@ def batch(
     sys.exit(result.exit_code)
 
 
-def _scales(text: str) -> list[int]:
+def _scales(text: str, sensor: bool) -> list[int]:
+    """Different scales; 1 only where a sensor leaves something to do."""
     from depthup.commands.errors import UsageError
 
+    least = 1 if sensor else 2
     parts = [part.strip() for part in text.split(",")]
     scales = [int(part) for part in parts if re.fullmatch("[0-9]{1,3}", part)]
-    if len(scales) < len(parts) or len(set(scales)) < len(scales) or min(scales) < 2 or max(scales) > LARGEST_SCALE:
+    if len({s for s in scales if least <= s <= LARGEST_SCALE}) < len(parts):
         raise UsageError(
-            f"--scale: got {text}, expected different integers from 2 to {LARGEST_SCALE}, such as 4 or 4,8,16"
+            f"--scale: got {text}, expected different integers from {least} to {LARGEST_SCALE}, such as 4 or 4,8,16"
         )
     return scales
 
@@ -369,7 +371,7 @@ def evaluate(
     """Score a model or a baseline under a protocol that is printed with the numbers."""
     from depthup.commands.evaluate import evaluate_data, simulated_sensor
 
-    scales = _scales(scale)
+    scales = _scales(scale, sensor)
     with progress_bar() as progress:
         results = evaluate_data(
             data,
@@ -430,7 +432,7 @@ def compare(
         results = evaluate_data(
             data,
             split.value,
-            _scales(scale),
+            _scales(scale, sensor),
             protocol.value,
             names,
             table,
@@ -462,7 +464,7 @@ def train(
             help="Train as the weights of this name in the box were, such as x8: all stages, instead of --minutes."
         ),
     ] = None,
-    scale: Annotated[int, typer.Option(help="Up-sampling factor: 2, 4, 8 or 16.")] = 4,
+    scale: Annotated[int, typer.Option(help="Up-sampling factor: 2, 4, 8 or 16; with --sensor also 1.")] = 4,
     protocol: Annotated[Protocol, typer.Option(help="How low-resolution depth is made.")] = Protocol.dkn,
     minutes: Annotated[
         float | None, typer.Option(help="Length by the clock; the last validation comes on top.", min=0.001)

@@ -416,8 +416,8 @@ def _resize(rgb: Tensor, size: list[int]) -> Tensor:
 def _to_grid(plane: Tensor, size: tuple[int, int]) -> Tensor:
     """`[1, 1, H, W]` to float32 on another grid over the same area, half-pixel centres.
 
-    An axis that becomes longer is interpolated linearly, and continued at its ends; one that becomes shorter is averaged
-    over the areas of the new pixels. Both keep planes, unlike an interpolation that is cut at the border.
+    An axis that becomes longer is interpolated linearly, and continued at its ends; one that becomes shorter is
+    averaged over the areas of the new pixels. Both keep planes, unlike an interpolation that is cut at the border.
     """
     plane = plane.float()
     for dim, n in zip((2, 3), size, strict=True):
