@@ -9,6 +9,7 @@ import sys
 
 CASES = [("x4", 640, 480), ("fast-x4", 640, 480), ("x8", 640, 480), ("x16", 640, 480), ("x4-pac", 640, 480)]
 CASES += [("x4", 1920, 1440), ("sensor-x4", 640, 480), ("sensor-x16", 640, 480)]
+CASES += [("sensor-x1", 640, 480), ("sensor-x2", 1280, 960)]
 CASES += [("sensor-x8", 1920, 1440), ("sensor-x8", 4000, 3000), ("sensor-x16", 4000, 3000)]
 CASES += [(name, 640, 480) for name in ("bicubic", "joint-bilateral", "guided-filter")]
 ROUNDS = 9

@@ -11,7 +11,7 @@ import depthup.commands.outputs
 import depthup.kernels.backend
 import depthup.upsampling
 from cli_helpers import GOOD, RECORD, SCALE, UPSAMPLE, command_line, expected_result, sensor_net, small_net, write_pairs
-from depthup.data import read_depth
+from depthup.data import InputError, read_depth
 from depthup.weights import save_weights
 
 
@@ -360,6 +360,17 @@ def test_a_float_far_beyond_all_others_is_warned_of(place, depthup_, value):
     assert (result.code, result.err.count("\n")) == (0, 1)
     assert result.err.startswith(f"depthup: depth.npy: its farthest sample is {value:.4g} m and its median 2 m; ")
     assert "--invalid" in result.err
+
+
+def test_what_was_written_before_a_failure_is_said(place, depthup_, monkeypatch):
+    def full(path, *_):
+        raise InputError(f"{path}: cannot be written (No space left on device)")
+
+    monkeypatch.setattr(depthup.commands.outputs, "write_image", full)
+    result = depthup_(*GOOD, "--model", "bicubic", "--preview", "preview.png")
+    assert (result.code, result.err.count("\n")) == (1, 1)
+    assert result.err.rstrip().endswith("(No space left on device); before it were written: out.png")
+    assert Path("out.png").exists()
 
 
 def test_a_link_that_leads_nowhere_is_not_replaced(place, depthup_):

@@ -9,6 +9,7 @@ import numpy as np
 
 from depthup.commands.errors import UsageError
 from depthup.commands.outputs import Outputs, check_outputs, check_pair, write_output
+from depthup.data import InputError
 from depthup.pair_files import PairOptions, doubt_depth, doubt_shape, read_pair, upsample_pair
 from depthup.upsampling import Upsampler
 
@@ -46,8 +47,15 @@ def upsample_files(
     run = upsample_pair(upsampler, pair, options, f"{rgb}, {depth}")
     seconds = time.perf_counter() - began
     result = run.depth
+    written: list[str] = []
     for path in out.files().values():
-        write_output(path, out, pair.rgb, run, options, overwrite)
+        try:
+            write_output(path, out, pair.rgb, run, options, overwrite)
+        except InputError as error:
+            if not written:
+                raise
+            raise type(error)(f"{error}; before it were written: {', '.join(written)}") from None
+        written.append(str(path))
     doubt_depth(pair, depth)
     doubt_shape(pair, options, rgb, depth)
     known = np.isfinite(result)
