@@ -197,17 +197,16 @@ def find_images(
         raise UsageError(f"{out}: is the folder of the inputs; expected another for the results")
     closed = {Path(place).resolve() for place in (out, other) if place is not None}
     images = []
-    seen: set[Path] = set()  # of links, which may lead in circles
 
     def refuse(error: OSError) -> None:
         raise InputError(f"{error.filename}: cannot be read ({error.strerror}), expected a folder of images")
 
     for place, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
         here, there = Path(place), Path(place).resolve()
-        if here != folder and (OUTPUT_MARK in names or there in closed or there in seen):
+        in_a_circle = any(parent.resolve() == there for parent in here.parents)  # by a link
+        if here != folder and (OUTPUT_MARK in names or there in closed or in_a_circle):
             folders.clear()
             continue
-        seen.add(there)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         below = here.relative_to(folder).as_posix()
         images += [

@@ -43,7 +43,8 @@ def export_onnx(model: str | Path | DDFUpNet, path: str | Path, overwrite: bool 
 
     Inputs are `low`, float32 `[batch, 1, h, w]`, normalised to 0..1 by its own minimum and maximum, without NaN; `rgb`,
     float32 `[batch, 3, scale*h, scale*w]` in 0..1; and of a network for sensors `valid`, float32 `[batch, 1, h, w]`, 1
-    where depth was measured and 0 where it was filled. Batch, h and w are free, h and w at least 3. The output is
+    where depth was measured and 0 where it was filled. Batch, h and w are free, h and w at least 3; where the network's
+    `unshuffle` u is not 1, u*h and u*w stand for them. The output is
     `depth`, `[batch, 1, scale*h, scale*w]` in the units of `low`, or `depth_and_log_error` with a second channel, the
     natural logarithm of the expected absolute error. The file's metadata say this, too.
 

@@ -389,7 +389,7 @@ class BaseNet(nn.Module):
         guidance, seen = self.guide(rgb - 0.5, 1, coarsest)
         guidance[0] = F.pixel_shuffle(self.finest_guidance(guidance[1]), 2)
         start = self._continued_bicubic(self._around(low)) if self.sensor else bicubic(low, rgb)
-        samples = self._samples(low, valid) if known is None or self.samples else low
+        samples = self._samples(low, valid)
         if known is None:
             entered = self._enter(samples, guidance[coarsest])
         added = of_samples = self._of_samples(samples, 0, coarsest)

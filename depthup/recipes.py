@@ -56,6 +56,16 @@ _ALL_OF_FAST_X4 = (_FAST_X4, _FAST_X4 | _FAST_AGAIN | {"steps": 11000})
 _ALL_OF_FAST_X8 = (_FAST_X4, _FAST_X8, _FAST_X8 | _FAST_AGAIN | {"steps": 4000})
 _ALL_OF_FAST_X16 = (_FAST_X4, _FAST_X8, _FAST_X16, _FAST_X16 | _FAST_AGAIN | {"steps": 2000})
 
+_ALL_OF_SENSOR_X4 = (
+    _X4,
+    _X4_LONG,
+    _X4_LONG | _SENSOR | {"steps": 24000},
+    _X4_LONG | _SENSOR_AGAIN | {"steps": 3000},
+    _X4_DEEP | _SENSOR | {"steps": 20000},
+    _X4_DEEP | _CALM | {"sensor": True, "steps": 9000, "keep": 0.5},
+)
+_FINE_SENSOR = _LONG | _LARGE_CROPS | {"sensor": True, "weight_decay": 0.02, "network": {"passes": 1}}
+
 RECIPES: dict[str, tuple[Stage, ...]] = {
     "x4": (*_ALL_OF_X4, _X4_TWICE | {"steps": 16000}),
     "x8": (
@@ -104,14 +114,7 @@ RECIPES: dict[str, tuple[Stage, ...]] = {
     "fast-x4-pac": (*_ALL_OF_FAST_X4, _FAST_X4 | _FAST_AGAIN | {"protocol": "pac", "steps": 6000}),
     "fast-x8-pac": (*_ALL_OF_FAST_X8, _FAST_X8 | _FAST_AGAIN | {"protocol": "pac", "steps": 3000}),
     "fast-x16-pac": (*_ALL_OF_FAST_X16, _FAST_X16 | _FAST_AGAIN | {"protocol": "pac", "steps": 2000}),
-    "sensor-x4": (
-        _X4,
-        _X4_LONG,
-        _X4_LONG | _SENSOR | {"steps": 24000},
-        _X4_LONG | _SENSOR_AGAIN | {"steps": 3000},
-        _X4_DEEP | _SENSOR | {"steps": 20000},
-        _X4_DEEP | _CALM | {"sensor": True, "steps": 9000, "keep": 0.5},
-    ),
+    "sensor-x4": _ALL_OF_SENSOR_X4,
     "sensor-x8": (
         *_X8,
         _X8_LONG | _SENSOR | {"steps": 8000},

@@ -124,6 +124,15 @@ def test_eval_json_and_csv(place, depthup_):
         assert [row["name"] for row in csv.DictReader(file)] == sorted(SCENES)[::2]
 
 
+def test_scale_1_is_for_sensors(place, depthup_):
+    write_pairs(place / "pairs")
+    command = ("eval", "--data", "pairs", "--scale", "1", "--model", "bicubic")
+    without = depthup_(*command)
+    assert without.code == 2 and "--scale: got 1, expected different integers from 2 to 64" in without.err
+    facts = json.loads(depthup_(*command, "--sensor", "--json").out)
+    assert facts["rmse"] > 0 and facts["consistency"] < 1e-6  # at a scale of 1 the baseline gives back what it gets
+
+
 def test_noise_of_the_simulated_sensor(place, depthup_):
     write_pairs(place / "pairs")
     command = ("eval", "--data", "pairs", "--scale", "4", "--model", "nearest", "--sensor", "--json")

@@ -540,6 +540,16 @@ def test_tensorboard_files_where_it_is_installed(folder, tmp_path, monkeypatch):
     ]
 
 
+@pytest.mark.parametrize("scale", [1, 2])
+def test_training_for_sensors_of_many_samples(folder, tmp_path, scale):
+    config = replace(CONFIG, sensor=True, scale=scale, network={"unshuffle": 4 // scale}, validation_every=100)
+    result = run(folder, tmp_path / "run", config)
+    assert result.validation["scale"] == scale and result.validation["rmse"] > 0
+    net = load_model(result.weights)
+    assert (net.config.scale, net.config.unshuffle, net.config.sensor) == (scale, 4 // scale, True)
+    assert all(module.weight.any() for module in net.net.samples.values())  # they start at zero
+
+
 def test_training_for_sensors(folder, tmp_path):
     config = replace(CONFIG, sensor=True, scale=4, validation_every=100)
     result = run(folder, tmp_path / "run", config)
