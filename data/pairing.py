@@ -1,5 +1,6 @@
 """Which depth file belongs to which RGB image: by name, or by time stamp where the names are times."""
 
+import logging
 import os
 import re
 from bisect import bisect_left
@@ -20,6 +21,8 @@ MAXIMAL_DIFFERENCE = 0.02
 
 _RGB_WORDS = {"rgb", "color", "colour", "image", "img"}
 _DEPTH_WORDS = {"depth"}
+log = logging.getLogger("depthup")
+
 _TIME = re.compile(r"(?<![\d.])(\d+\.\d+|\d{13}|\d{16}|\d{19})$")
 _SECONDS = 10**12  # a number from here on is no second of this age: milliseconds, microseconds, nanoseconds
 
@@ -183,6 +186,8 @@ def find_images(
 ) -> list[Image]:
     """Images below a folder, in the order of their paths, but for hidden ones and those of results.
 
+    Links to folders are followed; a folder that cannot be read is warned of.
+
     Args:
         folder: where to search, sub-folders too.
         suffixes: endings in lower case.
@@ -191,17 +196,16 @@ def find_images(
 
     Raises:
         UsageError: `folder` is `out`.
-        InputError: a folder in it cannot be read.
     """
     if out is not None and Path(out).resolve() == folder.resolve():
         raise UsageError(f"{out}: is the folder of the inputs; expected another for the results")
     closed = {Path(place).resolve() for place in (out, other) if place is not None}
     images = []
 
-    def refuse(error: OSError) -> None:
-        raise InputError(f"{error.filename}: cannot be read ({error.strerror}), expected a folder of images")
+    def warn(error: OSError) -> None:
+        log.warning("%s: cannot be read (%s) and is left out", error.filename, error.strerror)
 
-    for place, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+    for place, folders, names in os.walk(folder, onerror=warn, followlinks=True):
         here, there = Path(place), Path(place).resolve()
         in_a_circle = any(parent.resolve() == there for parent in here.parents)  # by a link
         if here != folder and (OUTPUT_MARK in names or there in closed or in_a_circle):

@@ -1,6 +1,7 @@
 """Pairs of two folders, and every layout of a recording; nothing is paired by guess or dropped without a word."""
 
 import json
+import os
 from pathlib import Path
 
 import cv2
@@ -138,6 +139,22 @@ def test_links_to_folders_are_followed_but_not_in_circles(tmp_path):
         (tmp_path / "elsewhere" / side / "back").symlink_to(tmp_path / "here" / side)
     recording = open_recording(tmp_path / "here")
     assert [frame.name for frame in recording.frames] == ["a", "more/b"]
+
+
+def test_a_folder_that_cannot_be_read_is_warned_of(tmp_path, monkeypatch, caplog):
+    make(tmp_path, "rgb/a.png", "depth/a.png", "rgb/closed/b.png", "depth/closed/b.png")
+    scandir = os.scandir
+
+    def refused(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refused)  # tests may run as root, whom nothing is refused
+    assert [frame.name for frame in open_recording(tmp_path).frames] == ["a"]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tmp_path / side / 'closed'}: cannot be read (Permission denied) and is left out" for side in ("rgb", "depth")
+    ]
 
 
 def test_times_know_milliseconds(tmp_path, two):
