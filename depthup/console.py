@@ -26,16 +26,21 @@ def in_one_line(error: BaseException) -> str:
 
 
 class _Warnings(logging.Handler):
-    """What the library warns of as lines on stderr; of a kind that repeats itself the first few, then a count."""
+    """What the library warns of as lines on stderr, none twice; of a kind the first few, then a count."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
         self.counts: Counter[str] = Counter()
+        self.said: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
+        message = " ".join(record.getMessage().split())
+        if message in self.said:
+            return
+        self.said.add(message)
         self.counts[record.msg] += 1
         if self.counts[record.msg] <= MOST_WARNINGS:
-            say(f"depthup: {' '.join(record.getMessage().split())}")
+            say(f"depthup: {message}")
 
     def say_the_rest(self) -> None:
         for count in self.counts.values():
