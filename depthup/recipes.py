@@ -114,6 +114,16 @@ RECIPES: dict[str, tuple[Stage, ...]] = {
     "fast-x4-pac": (*_ALL_OF_FAST_X4, _FAST_X4 | _FAST_AGAIN | {"protocol": "pac", "steps": 6000}),
     "fast-x8-pac": (*_ALL_OF_FAST_X8, _FAST_X8 | _FAST_AGAIN | {"protocol": "pac", "steps": 3000}),
     "fast-x16-pac": (*_ALL_OF_FAST_X16, _FAST_X16 | _FAST_AGAIN | {"protocol": "pac", "steps": 2000}),
+    "sensor-x1": (
+        *_ALL_OF_SENSOR_X4,
+        _FINE_SENSOR | {"scale": 1, "network": {}, "steps": 1337},
+        _FINE_SENSOR | {"scale": 1, "steps": 5500},
+    ),
+    "sensor-x2": (
+        *_ALL_OF_SENSOR_X4,
+        _FINE_SENSOR | {"scale": 2, "network": {}, "steps": 1314},
+        _FINE_SENSOR | {"scale": 2, "steps": 5713},
+    ),
     "sensor-x4": _ALL_OF_SENSOR_X4,
     "sensor-x8": (
         *_X8,

@@ -47,23 +47,34 @@ def coarse_down_to(monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "level"),
-    [("x4", None), ("x4", 2), ("x4", 1), ("x8", None), ("x8", 3), ("x8", 2), ("x16", 3), ("sensor-x16", 4)],
+    [
+        ("x4", None),
+        ("x4", 2),
+        ("x4", 1),
+        ("x8", None),
+        ("x8", 3),
+        ("x8", 2),
+        ("x16", 3),
+        ("sensor-x16", 4),
+        ("sensor-x1", 1),
+        ("sensor-x2", 2),
+    ],
 )
 def test_no_seam_can_be_found(name, level, small_tiles, coarse_down_to, monkeypatch):
     coarse_down_to(level)
     net = load_model(name)
-    scale = net.config.scale
+    scale, stride = net.config.scale, net.config.stride
     pair = motorcycle()
-    low = make_low_resolution(crop_to_multiple(pair.depth, scale), scale, "dkn")
+    low = make_low_resolution(crop_to_multiple(pair.depth, stride), scale, "dkn")
     valid = np.isfinite(low)
     depth = np.where(valid, low, np.nanmean(low))
     span = float(np.ptp(depth))
     inside = [torch.from_numpy(a)[None, None] for a in ((depth - depth.min()) / span, valid)]
-    rgb = torch.from_numpy(crop_to_multiple(pair.rgb, scale).copy()).permute(2, 0, 1)[None]
+    rgb = torch.from_numpy(crop_to_multiple(pair.rgb, stride).copy()).permute(2, 0, 1)[None]
     with monkeypatch.context() as whole:
         whole.setattr(tiles, "WHOLE_LIMIT", math.inf)
         expected = run_network(net, inside[0].float(), rgb, inside[1])
-    small_tiles({4: 100, 8: 60, 16: 32}[scale], scale)
+    small_tiles({4: 100, 8: 60, 16: 32}[stride], stride)
     result = run_network(net, inside[0].float(), rgb, inside[1])
     assert not torch.equal(result, expected)  # it was done in tiles
     assert (result - expected).abs().max() * span < 1e-3  # metres
