@@ -15,7 +15,7 @@ from depthup import upsample
 from depthup.baselines import BASELINES
 from depthup.data import STANDARD_SENSOR, InputError, crop_to_multiple, motorcycle
 from depthup.models import SCALES_OF_SENSORS, DDFUpNet, DDFUpNetConfig
-from depthup.upsampling import Upsampler
+from depthup.upsampling import Upsampler, default_model
 from depthup.weights import load_model, save_weights
 
 
@@ -250,6 +250,21 @@ def test_default_is_the_network_of_the_nearest_power_of_two(shipped, ratio, name
     run = Upsampler().run(rgb, depth)
     assert run.model == name
     np.testing.assert_array_equal(run.depth, upsample(rgb, depth, name))
+
+
+@pytest.mark.parametrize(
+    ("ratio", "name"),
+    [
+        (1.0, "sensor-x1"),
+        (1.41, "sensor-x1"),
+        (1.42, "sensor-x4"),
+        (2, "sensor-x4"),
+        (5.6, "sensor-x4"),
+        (6, "sensor-x8"),
+    ],
+)
+def test_default_by_ratio(ratio, name):
+    assert default_model(ratio) == name
 
 
 def test_default_is_a_network_for_sensors_where_there_is_one(shipped):
