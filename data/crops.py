@@ -212,13 +212,11 @@ class CropSampler:
         low = make_low_resolution(depth, self.scale, self.protocol)
         if np.isnan(low).all():
             raise InputError(f"{self.pairs.names[index]}: depth has no measurement to train on, expected some")
-        return _ImageFacts(self._error(depth), self._low_ranges(depth, low))
-
-    def _error(self, depth: np.ndarray) -> np.ndarray:
-        """Where bicubic errs; at a factor that leaves it an error, whatever the scale."""
-        scale = max(self.scale, LEAST_HARD_SCALE)
-        depth = crop_to_multiple(depth, scale)
-        return _error_integral(depth, make_low_resolution(depth, scale, self.protocol))
+        ranges = self._low_ranges(depth, low)
+        if self.scale < LEAST_HARD_SCALE:
+            depth = crop_to_multiple(depth, LEAST_HARD_SCALE)
+            low = make_low_resolution(depth, LEAST_HARD_SCALE, self.protocol)
+        return _ImageFacts(_error_integral(depth, low), ranges)
 
     def _low_ranges(self, depth: np.ndarray, low: np.ndarray) -> np.ndarray:
         ranges = np.empty((2, 2, 2), np.float32)

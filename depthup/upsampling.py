@@ -428,19 +428,21 @@ def _to_grid(plane: Tensor, size: tuple[int, int]) -> Tensor:
         m = plane.shape[dim]
         if n > m:
             line = torch.cat([_beyond(plane, dim), plane, _beyond(plane.flip(dim), dim)], dim)
-            place = (torch.arange(n, dtype=torch.float64, device=plane.device) + 0.5) * m / n + 0.5
-            first = place.long()
-            part = (place - first).float()
-            part = part.view(-1, 1) if dim == 2 else part
-            plane = line.index_select(dim, first).lerp_(line.index_select(dim, first + 1), part)
+            plane = _between(line, dim, (torch.arange(n, dtype=torch.float64) + 0.5) * m / n + 0.5)
         elif n < m:
-            edges = torch.arange(n + 1, dtype=torch.float64, device=plane.device) * m / n
-            first = edges.long().clamp(max=m - 1)
-            part = (edges - first).view(-1, 1) if dim == 2 else edges - first
             total = F.pad(plane.double().cumsum(dim), (0, 0, 1, 0) if dim == 2 else (1, 0))
-            until = total.index_select(dim, first).lerp_(total.index_select(dim, first + 1), part)
+            until = _between(total, dim, torch.arange(n + 1, dtype=torch.float64) * m / n)
             plane = (until.diff(dim=dim) * (n / m)).float()
     return plane
+
+
+def _between(line: Tensor, dim: int, places: Tensor) -> Tensor:
+    """Linear interpolation along an axis at places in its pixels, float64 `[n]`, 0 to one less than it has."""
+    places = places.to(line.device)
+    first = places.long().clamp(max=line.shape[dim] - 2)
+    part = (places - first).to(line.dtype)
+    part = part.view(-1, 1) if dim == 2 else part
+    return line.index_select(dim, first).lerp_(line.index_select(dim, first + 1), part)
 
 
 def _beyond(plane: Tensor, dim: int) -> Tensor:
