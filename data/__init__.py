@@ -18,7 +18,7 @@ from depthup.data.motorcycle import Motorcycle, motorcycle
 from depthup.data.nyuv2 import NYUv2Mat
 from depthup.data.opening import open_dataset
 from depthup.data.pairing import Frame, Recording, pair_folders, with_maps
-from depthup.data.pairs import SPLITS, Pair, PairDataset, PairFolder, SomePairs, is_validation_scene
+from depthup.data.pairs import SPLITS, JoinedPairs, Pair, PairDataset, PairFolder, SomePairs, is_validation_scene
 from depthup.data.recordings import open_recording
 from depthup.data.sensor import STANDARD_SENSOR, Sensor
 from depthup.data.synthetic import Synthetic, synthetic_pair
@@ -38,6 +38,7 @@ __all__ = [
     "DepthEncoding",
     "Frame",
     "InputError",
+    "JoinedPairs",
     "Motorcycle",
     "NYUv2Mat",
     "Pair",

@@ -71,6 +71,22 @@ class SomePairs:
         return self.all[self.chosen[index]]
 
 
+class JoinedPairs:
+    """The pairs of two data sets of the same unit, one after the other, scored with the border of the first."""
+
+    def __init__(self, first: PairDataset, second: PairDataset) -> None:
+        self._parts = (first, second)
+        self.title, self.unit, self.border = f"{first.title} and {second.title}", first.unit, first.border
+        self.names, self.scenes = [*first.names, *second.names], [*first.scenes, *second.scenes]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Pair:
+        first, second = self._parts
+        return first[index] if index < len(first) else second[index - len(first)]
+
+
 def check_split(split: str) -> None:
     """Raise ValueError unless `split` is one of `SPLITS`."""
     if split not in SPLITS:

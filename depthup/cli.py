@@ -488,6 +488,7 @@ def train(
     invalid: DataInvalidOption = None,
     init: Annotated[str | None, typer.Option(help="Weights to start from: a name or a file, of any scale.")] = None,
     keep: Annotated[float, typer.Option(help="How much of the --init weights is in the result, 0 to below 1.")] = 0.0,
+    synthetic: Annotated[int, typer.Option(help="Rendered rooms to train on beside the pairs of --data.", min=0)] = 0,
     batch_size: Annotated[int, typer.Option(help="Crops in a step.", min=1)] = 8,
     crop_size: Annotated[int, typer.Option(help="Side of a crop in pixels, a multiple of the scale.", min=16)] = 128,
     optimiser: Annotated[
@@ -525,6 +526,7 @@ def train(
         "seed": seed,
         "init": init,
         "keep": keep,
+        "synthetic": synthetic,
         "invalid": invalid or [],
         "batch_size": batch_size,
         "crop_size": crop_size,

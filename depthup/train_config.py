@@ -6,14 +6,18 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from depthup.data import AUGMENTATIONS
+from depthup.data import AUGMENTATIONS, Synthetic
 from depthup.models import DDFUpNetConfig, check_whole_numbers
+
+ROOMS = len(Synthetic("train"))
+"""How many synthetic rooms there are to train on."""
 
 LEAST = {
     "steps": 0,
     "batch_size": 1,
     "crop_size": 1,
     "warmup_steps": 0,
+    "synthetic": 0,
     "validation_images": 1,
     "validation_every": 1,
     "checkpoint_every": 1,
@@ -47,6 +51,7 @@ class TrainConfig:
         init: weights to start from, a name or a file; tensors that do not fit are left at their random start.
         keep: how much, 0 to below 1, of the weights it started from is in the result, beside the averaged ones
             (WiSE-FT, Wortsman et al., CVPR 2022): a short training for other crops then forgets less.
+        synthetic: how many rooms of `Synthetic("train")` are trained on beside the pairs, up to `ROOMS`.
         invalid: values of the depth files that the data sets were told to leave out, see `open_dataset`.
         validation_images: held-out images, evenly spread, that are scored during training; all are at its end.
         validation_every, checkpoint_every: in steps; checkpoints are also made every five minutes.
@@ -74,6 +79,7 @@ class TrainConfig:
     seed: int = 0
     init: str | None = None
     keep: float = 0.0
+    synthetic: int = 0
     invalid: list[float] = field(default_factory=list)
     validation_images: int = 24
     validation_every: int = 2000
@@ -86,6 +92,8 @@ class TrainConfig:
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected a finite number >= 0")
         check_whole_numbers(self, LEAST)
+        if self.synthetic > ROOMS:
+            raise ValueError(f"synthetic: got {self.synthetic}, expected at most {ROOMS}")
         if not self.gradient_clip > 0:
             raise ValueError(f"gradient_clip: got {self.gradient_clip}, expected a number above 0")
         if not 0 <= self.ema_decay < 1:

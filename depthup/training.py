@@ -21,9 +21,11 @@ from depthup.data import (
     CachedPairs,
     CropSampler,
     InputError,
+    JoinedPairs,
     PairDataset,
     Sensor,
     SomePairs,
+    Synthetic,
     prefetch,
 )
 from depthup.evaluation import Evaluation, check_scorable, evaluate
@@ -129,6 +131,8 @@ def train(
         if final["steps"] == state.step and final["validation"]:  # else it was stopped while it validated
             report(f"{out}: this run is finished; nothing to do")
             return TrainResult(True, state.step, state.seconds / 60, final["validation"], weights)
+    if config.synthetic:
+        training = _with_rooms(training, config.synthetic)
     both = len(training) + len(validation)
     report(f"reading {both} pairs")
     pairs = CachedPairs(training, lambda done, _: tick("reading pairs", done / both))
@@ -199,6 +203,13 @@ def train(
         log.close()
     processes.agree(0)  # the others wait for the files
     return TrainResult(finished, state.step, state.seconds / 60, summary, weights)
+
+
+def _with_rooms(training: PairDataset, count: int) -> PairDataset:
+    """The pairs and so many synthetic rooms; InputError for disparity, which rooms have none of."""
+    if training.unit != "m":
+        raise InputError(f"training data are {training.unit} and synthetic rooms depth in metres; expected depth")
+    return JoinedPairs(training, SomePairs(Synthetic("train"), count))
 
 
 def make_sampler(pairs: CachedPairs, config: TrainConfig) -> CropSampler:

@@ -57,6 +57,12 @@ TINY = ("--scale", "2", "--epochs", "4", "--batch-size", "2", "--crop-size", "32
             2,
             ["synthetic: --invalid is for the files of a folder"],
         ),
+        ((*TRAIN, "--epochs", "1", "--synthetic", "801"), 2, ["--synthetic: got 801, expected at most 800"]),
+        (
+            ("train", "--data", "synthetic", "--out", "run", "--epochs", "1", "--synthetic", "8"),
+            2,
+            ["--synthetic: got 8 with --data synthetic, the same rooms"],
+        ),
         ((*TRAIN[:-1], "/dev/null/run", "--epochs", "1"), 1, ["/dev/null/run", "cannot be written"]),
     ],
     ids=command_line,

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from depthup.data import InputError, PairFolder, SomePairs, UsageError, is_validation_scene, motorcycle, open_dataset
+from depthup.data import InputError, JoinedPairs, PairFolder, SomePairs, UsageError, is_validation_scene, motorcycle, open_dataset
 
 H, W = 16, 24
 COLUMNS = ["set", "name", "rgb", "depth", "kind", "scale", "width", "height", "valid_fraction", "scene"]
@@ -143,6 +143,18 @@ def test_some_pairs_are_evenly_spread(tmp_path, count, chosen):
     assert some.title == f"{pairs.title}{part}" and some.unit == pairs.unit
     assert some.all is pairs and SomePairs(pairs, 99).names == pairs.names
     assert all(some[i].name == name and some.scenes[i] == name for i, name in enumerate(chosen))
+
+
+def test_joined_pairs_follow_each_other(tmp_path):
+    for number in range(3):
+        write(tmp_path / f"{number}_rgb.png", colours())
+        write(tmp_path / f"{number}_depth.png", integers() + number)
+    pairs = PairFolder(tmp_path)
+    joined = JoinedPairs(pairs, SomePairs(pairs, 2))
+    assert joined.title == f"{pairs.title} and {pairs.title}, 2 of 3 images"
+    assert (joined.names, joined.scenes, len(joined)) == (["0", "1", "2", "0", "1"], ["0", "1", "2", "0", "1"], 5)
+    assert [joined[i].name for i in range(5)] == joined.names
+    assert (joined.unit, joined.border) == (pairs.unit, pairs.border)
 
 
 def test_validation_scenes_never_change():

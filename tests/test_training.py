@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 import depthup.training
 from depthup.checkpoint import load_checkpoint, read_facts
-from depthup.data import InputError, is_validation_scene, open_dataset
+from depthup.data import InputError, is_validation_scene, open_dataset, synthetic_pair
 from depthup.evaluation import evaluate
 from depthup.models import DDFUpNet, DDFUpNetConfig, extrapolate
 from depthup.objective import error_loss, loss
@@ -392,6 +392,41 @@ def test_a_run_that_was_killed_while_it_validated_validates_again(folder, finish
     result = run(folder, tmp_path, resume=True)
     assert result.validation["rmse"] == read_metadata(finished / "model.safetensors")[1]["validation"]["rmse"]
     assert all(torch.equal(t, tensors(finished)[name]) for name, t in tensors(tmp_path).items())
+
+
+def test_rooms_beside_the_pairs(folder, finished, tmp_path, monkeypatch):
+    rendered = []
+
+    def small_room(number, seed):
+        rendered.append(number)
+        return synthetic_pair(number, seed, 48, 64)
+
+    monkeypatch.setattr("depthup.data.synthetic.synthetic_pair", small_room)
+    with_rooms = replace(CONFIG, synthetic=2)
+    run(folder, tmp_path, with_rooms, progress=Signals(3, signal.SIGINT))
+    assert sorted(rendered) == [0, 400]
+    result = run(folder, tmp_path, CONFIG, resume=True)
+    config, record = read_metadata(result.weights)
+    assert (result.finished, config) == (True, CONFIG.network_config())
+    assert record["config"] == asdict(with_rooms)
+    assert record["data"] == {
+        "title": f"{folder.name}, split train and synthetic rooms, split train, 2 of 800 images",
+        "images": 6,
+        "scenes": 6,
+    }
+    assert rows(tmp_path)[-1]["validation_rmse"] != rows(finished)[-1]["validation_rmse"]
+    run(folder, tmp_path / "undisturbed", with_rooms)
+    assert_equal_runs(tmp_path, tmp_path / "undisturbed")
+
+
+def test_no_rooms_beside_disparity(tmp_path):
+    for scene in ("room0", "room23"):
+        write_scene(tmp_path, scene, 0)
+    for path in tmp_path.glob("*_depth.png"):
+        path.rename(path.with_name(path.name.replace("_depth", "_disp")))
+    with pytest.raises(InputError, match="training data are disparity and synthetic rooms depth in metres"):
+        run(tmp_path, tmp_path / "run", replace(CONFIG, synthetic=2))
+    assert not (tmp_path / "run").exists()
 
 
 def test_other_pairs_are_refused(folder, tmp_path):

@@ -56,7 +56,7 @@ def plan_run(
 
     `given` names the settings that the user gave himself: with `resume` they must be those of the run.
     """
-    batch_size = settings["batch_size"]
+    batch_size, rooms = settings["batch_size"], settings.get("synthetic", 0)
     invalid = settings.get("invalid", [])
     started: dict = {}
     if resume and (out / CHECKPOINT).exists():
@@ -64,16 +64,18 @@ def plan_run(
         for name, value in ({"minutes": minutes} | settings).items():
             if name in given and started.get(name) != value:
                 raise _contradiction(out, name, started.get(name), value)
-        batch_size = started["batch_size"]
+        batch_size, rooms = started["batch_size"], started.get("synthetic", 0)
         invalid = started.get("invalid", [])
     _check_sharing(batch_size, processes)
+    if rooms and data == "synthetic":
+        raise UsageError(f"--synthetic: got {rooms} with --data synthetic, the same rooms; expected other --data")
     if not resume and (minutes is None) == (epochs is None):
         raise UsageError("train: expected exactly one of --minutes, --epochs and --recipe")
     if not resume:
         _config(minutes, 1, settings)  # wrong usage is told before anything is looked at
         check_free(out)
     training, validation = training_data(data, out, invalid)
-    steps = -(-len(training) * epochs // batch_size) if epochs else 0
+    steps = -(-(len(training) + rooms) * epochs // batch_size) if epochs else 0
     if started and epochs and started["steps"] != steps:
         length = f"--minutes {started['minutes']}" if started["minutes"] else f"{started['steps']} steps"
         raise UsageError(f"{out}: was started with {length}, and --resume keeps to it; got {steps} (--epochs {epochs})")
