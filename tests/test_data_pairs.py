@@ -7,7 +7,16 @@ import cv2
 import numpy as np
 import pytest
 
-from depthup.data import InputError, JoinedPairs, PairFolder, SomePairs, UsageError, is_validation_scene, motorcycle, open_dataset
+from depthup.data import (
+    InputError,
+    JoinedPairs,
+    PairFolder,
+    SomePairs,
+    UsageError,
+    is_validation_scene,
+    motorcycle,
+    open_dataset,
+)
 
 H, W = 16, 24
 COLUMNS = ["set", "name", "rgb", "depth", "kind", "scale", "width", "height", "valid_fraction", "scene"]
