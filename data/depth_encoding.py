@@ -16,6 +16,9 @@ DEPTH_KINDS = ("depth", "inverse", "disparity")
 
 log = logging.getLogger("depthup")
 
+PLAUSIBLE = 0.05, 100.0
+"""Median depth in metres, outside of which the unit is doubted."""
+
 LARGEST_BASELINE = 10.0
 """Metres between two cameras beyond which a baseline is in millimetres."""
 
@@ -119,6 +122,15 @@ def warn_of_largest(path: Path, image: np.ndarray, invalid: tuple[float, ...] = 
             " --invalid %d (invalid=(%d,) in Python) if they are not",
             *(path, count, image.size, largest, image.dtype, largest, largest),
         )
+
+
+def doubt_unit(path: Path, depth: np.ndarray, question: str) -> bool:
+    """Log a warning, with a question, and return True where the median of a depth map is none that sensors measure."""
+    median = float(np.median(known)) if (known := depth[np.isfinite(depth)]).size else PLAUSIBLE[0]
+    if PLAUSIBLE[0] <= median <= PLAUSIBLE[1]:
+        return False
+    log.warning("%s: its median is %.3g m; %s", path, median, question)
+    return True
 
 
 def to_metres(path: Path, image: np.ndarray, encoding: DepthEncoding, recorded: float | None = None) -> np.ndarray:

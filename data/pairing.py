@@ -49,6 +49,7 @@ class Recording:
     frames: tuple[Frame, ...]
     unpaired: tuple[Path, ...]
     depth_unit: str = "auto"  # what `read_depth` takes
+    other_view: str = ""  # why depth, unless it is aligned, does not show what RGB shows
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,13 @@ def pair_one_folder(folder: Path, out: str | Path | None = None) -> Recording | 
     return make_recording(f"pairs in {folder}", rgb, depth, pairs) if pairs else None
 
 
-def with_maps(recording: Recording, folder: str | Path, kind: str, out: str | Path | None = None) -> Recording:
+def with_maps(
+    recording: Recording,
+    folder: str | Path,
+    kind: str,
+    out: str | Path | None = None,
+    maximal_difference: float = MAXIMAL_DIFFERENCE,
+) -> Recording:
     """A recording with the masks or the confidence maps of a folder, in place of its own.
 
     They are paired with the depth maps as `pair_folders` pairs; a depth map may be left without one.
@@ -136,6 +143,7 @@ def with_maps(recording: Recording, folder: str | Path, kind: str, out: str | Pa
         folder: where they are, in the same sub-folders as depth.
         kind: `mask` or `confidence`.
         out: folder of the results, not searched.
+        maximal_difference: largest difference of two time stamps in seconds.
 
     Returns:
         The recording; maps that fit no depth map are among its images without a partner.
@@ -148,7 +156,7 @@ def with_maps(recording: Recording, folder: str | Path, kind: str, out: str | Pa
     maps = find_images(folder, DEPTH_SUFFIXES + (RAW_SUFFIXES if kind == "confidence" else ()), out)
     places = {frame.depth: PurePosixPath(frame.name).parent.as_posix() for frame in recording.frames}
     depth = [Image(path, place, path.stem) for path, place in places.items()]
-    partners = {a.path: b.path for a, b in pair_images(depth, maps, MAXIMAL_DIFFERENCE)}
+    partners = {a.path: b.path for a, b in pair_images(depth, maps, maximal_difference)}
     if not partners:
         raise InputError(
             f"{folder}: no {kind} among {_some(maps)} belongs to one of {_some(depth)} of depth; expected the names of"

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from depthup.data.depth_encoding import DepthEncoding
+from depthup.data.depth_encoding import DepthEncoding, doubt_unit
 from depthup.data.errors import InputError
 from depthup.data.files import DEPTH_SUFFIXES, RGB_SUFFIXES, read_depth, read_disparity, read_rgb
 
@@ -161,9 +161,10 @@ class PairFolder:
     """Pairs in a folder: `<name>_rgb.*` with `<name>_depth.*` or `<name>_disp.*`, or sub-folders `rgb/` and `depth/`
     (or `disparity/`) with equal names.
 
-    A `manifest.csv` in the folder or its parent (columns set, name, rgb, depth, kind, scale, scene; paths relative to
-    it) that lists pairs of the folder says which pairs there are, of what kind, in what unit (file value / scale) and
-    scene. Without one, `read_depth` finds the unit of depth (else integers are millimetres, floats metres), `_disp` and
+    A `manifest.csv` in the folder (columns set, name, rgb, depth, kind, scale, scene; paths relative to it), or one in
+    its parent that lists RGB images of the folder or its `rgb/`, says which pairs there are, of what kind, in what unit
+    (file value / scale = metres, or disparity) and scene. A median depth that cannot be metres is warned of, once.
+    Without one, `read_depth` finds the unit of depth (else integers are millimetres, floats metres), `_disp` and
     `disparity/` are disparity, and each pair is its own scene.
 
     Splits: NYUv2 (manifest set `nyuv2`, named by official index) has its usual test part, and `train` and `val` divide
@@ -194,6 +195,7 @@ class PairFolder:
         self.unit = units[0]
         self.border = NYUV2_BORDER if set_name == "nyuv2" else 0
         self.title = f"{_TITLES.get(set_name, set_name or self.folder.resolve().name)}, split {split}"
+        self._doubted = False
         if invalid:
             self.title += f", without values {', '.join(f'{value:.10g}' for value in invalid)}"
 
@@ -208,6 +210,8 @@ class PairFolder:
             depth = read_disparity(entry.depth, entry.divisor or 1.0, self.invalid)
         else:
             depth = read_depth(entry.depth, DepthEncoding(scale=entry.divisor, invalid=self.invalid))
+            hint = "is the scale of manifest.csv right?" if entry.divisor else "expected mm (integers), m (floats)"
+            self._doubted = self._doubted or doubt_unit(entry.depth, depth, hint)
         if rgb.shape[:2] != depth.shape:
             raise InputError(
                 f"{entry.depth}: is {depth.shape[1]}x{depth.shape[0]} pixels but {entry.rgb.name} is"
@@ -235,30 +239,39 @@ def _select(folder: Path, set_name: str, entries: list[_Entry], split: str) -> l
 
 def _manifest_entries(folder: Path) -> tuple[str, list[_Entry]] | None:
     """Set name and pairs that a manifest lists for this folder, or None if there is none that does."""
-    for parent in (folder, folder.resolve().parent):
-        manifest = parent / "manifest.csv"
-        if manifest.is_file():
-            rows = _manifest_rows(manifest)
-            places = {folder.resolve(), folder.resolve() / "rgb"}
-            rows = [row for row in rows if (parent / row["rgb"]).parent.resolve() in places]
-            if rows:
-                sets = sorted({row["set"] for row in rows})
-                if len(sets) > 1:
-                    raise InputError(f"{manifest}: lists sets {', '.join(sets)} in {folder.name}, expected one set")
-                return sets[0], [_manifest_entry(manifest, row) for row in rows]
-    return None
+    own, above = folder / "manifest.csv", folder.resolve().parent / "manifest.csv"
+    rows = _manifest_rows(own) if own.is_file() else []
+    manifest = own if rows else above
+    if not rows and above.is_file():
+        places = {folder.resolve(), folder.resolve() / "rgb"}
+        rows = _manifest_rows(above, anything=True)
+        rows = [row for row in rows if (above.parent / row["rgb"]).parent.resolve() in places]
+    if not rows:
+        return None
+    sets = sorted({row["set"] for row in rows})
+    if len(sets) > 1:
+        raise InputError(f"{manifest}: lists sets {', '.join(sets)}, expected one set in a folder")
+    seen: set[str] = set()
+    for row in rows:
+        if row["rgb"] in seen:
+            raise InputError(f"{manifest}: lists {row['rgb']} twice, expected every pair once")
+        seen.add(row["rgb"])
+    return sets[0], [_manifest_entry(manifest, row) for row in rows]
 
 
-def _manifest_rows(manifest: Path) -> list[dict[str, str]]:
+def _manifest_rows(manifest: Path, anything: bool = False) -> list[dict[str, str]]:
+    """Its lines; none where it may be `anything` and has neither of our columns rgb and depth."""
     needed = {"set", "name", "rgb", "depth", "kind", "scale", "scene"}
     try:
         with manifest.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
             rows = list(reader)
-            missing = needed - set(reader.fieldnames or ())
+            found = set(reader.fieldnames or ())
     except (OSError, UnicodeDecodeError, csv.Error):
         raise InputError(f"{manifest}: cannot be read, expected a CSV file in UTF-8") from None
-    if missing:
+    if anything and not found & {"rgb", "depth"}:
+        return []
+    if missing := needed - found:
         raise InputError(f"{manifest}: lacks column {', '.join(sorted(missing))}, expected {', '.join(sorted(needed))}")
     for row in rows:
         if any(row[column] is None for column in needed):

@@ -1,10 +1,9 @@
 """Recordings of RGB-D cameras, phones and data sets: which layout a folder has, and its frames."""
 
 import json
-import logging
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -15,7 +14,7 @@ import numpy as np
 from depthup.data.camera import Camera
 from depthup.data.distortion import warn_of_distortion
 from depthup.data.errors import InputError, UsageError
-from depthup.data.files import DEPTH_SUFFIXES, RGB_SUFFIXES
+from depthup.data.files import DEPTH_SUFFIXES, RAW_SUFFIXES, RGB_SUFFIXES
 from depthup.data.pairing import (
     MAXIMAL_DIFFERENCE,
     Frame,
@@ -27,6 +26,7 @@ from depthup.data.pairing import (
     pair_folders,
     pair_one_folder,
     pair_times,
+    with_maps,
 )
 
 LAYOUTS = (
@@ -49,10 +49,11 @@ _CONTAINERS = {
 }
 
 
+SAME_TIME = 0.002
+"""Seconds between depth and its confidence, as their names round them."""
+
 OTHER_VIEW = 0.03
 """Slope by which the edges of two images of one view may differ: one and a half degrees."""
-
-log = logging.getLogger("depthup")
 
 
 def open_recording(
@@ -86,6 +87,9 @@ def open_recording(
     found = f"{', '.join(names[:5])}{', …' if len(names) > 5 else ''}" if names else "nothing"
     if (folder / "rgb.mp4").is_file() and (folder / "depth").is_dir():
         raise InputError(f"{folder}: Stray Scanner, whose RGB is the video rgb.mp4; expected its frames in rgb/")
+    for name in names:
+        if fault := _CONTAINERS.get(Path(name).suffix.lower()):
+            raise InputError(f"{folder / name}: {fault}; expected the folder of a recording")
     raise InputError(f"{folder}: no known recording (it holds {found}); expected {LAYOUTS}")
 
 
@@ -134,7 +138,9 @@ def _time(place: Path, text: str) -> int:
 def _listed(folder: Path, place: Path, name: str) -> Image:
     """A file that a list names. It may be missing: then its frame fails, and not the recording."""
     inside = PurePosixPath(name)
-    if inside.is_absolute() or ".." in inside.parts:
+    if inside.is_absolute():
+        raise InputError(f"{place}: lists the absolute path {name}, expected paths below {folder}")
+    if ".." in inside.parts:
         raise InputError(f"{place}: lists {name}, which is outside {folder}; expected a path in the folder")
     below = inside.parent.parts
     return Image(folder / name, str(PurePosixPath(*below[1:])), inside.stem)
@@ -151,6 +157,10 @@ def _check_names(place: Path, frames: list[Frame]) -> None:
     seen: dict[str, Frame] = {}
     for frame in frames:
         first = seen.setdefault(frame.name, frame)
+        if first is not frame and first.rgb == frame.rgb:
+            raise InputError(
+                f"{place}: lists {frame.rgb} with {first.depth.name} and with {frame.depth.name}, expected one of them"
+            )
         if first is not frame:
             raise InputError(f"{place}: lists {first.rgb} and {frame.rgb}, expected RGB images of different names")
 
@@ -171,8 +181,8 @@ def _record3d(folder: Path, out: str | Path | None, maximal_difference: float) -
         replace(frame, **_camera_or_fault(partial(_record3d_camera, place, facts, Path(frame.name).name), fault))
         for frame in recording.frames
     ]
-    with_confidence = _with_confidence(frames, inside / "confidence", out)
-    return Recording(f"Record3D export {folder}", with_confidence, recording.unpaired, "m")
+    recording = Recording(f"Record3D export {folder}", tuple(frames), recording.unpaired, "m")
+    return _with_confidence(recording, inside / "confidence", out)
 
 
 def _record3d_camera(place: Path, facts: dict, number: str) -> Camera | None:
@@ -196,8 +206,8 @@ def _arkitscenes(folder: Path, out: str | Path | None, maximal_difference: float
     cameras = inside / f"{colour}_intrinsics"
     frames = [replace(frame, **_camera_or_fault(partial(_pincam, cameras, frame.name))) for frame in recording.frames]
     title = f"ARKitScenes recording {folder}, RGB of {colour}"
-    with_confidence = _with_confidence(frames, inside / "confidence", out)
-    return Recording(title, with_confidence, recording.unpaired, "mm")
+    recording = Recording(title, tuple(frames), recording.unpaired, "mm")
+    return _with_confidence(recording, inside / "confidence", out)
 
 
 def _is_arkit(folder: Path) -> bool:
@@ -307,9 +317,9 @@ def _sens_reader(folder: Path, out: str | Path | None, maximal_difference: float
     if (shift := facts.get("m_depthShift")) != "1000":
         raise InputError(f"{place}: m_depthShift is {shift or 'missing'}, expected 1000, depth in millimetres")
     camera, depth_camera = (_camera_or_fault(partial(_sens_camera, place, facts, side)) for side in ("Color", "Depth"))
-    _warn_of_other_view(place, camera.get("camera"), depth_camera.get("camera"))
     frames = tuple(replace(frame, **camera) for frame in recording.frames)
-    return Recording(f"ScanNet or 3RScan export {folder}", frames, recording.unpaired, "mm")
+    other_view = _other_view(place, camera.get("camera"), depth_camera.get("camera"))
+    return Recording(f"ScanNet or 3RScan export {folder}", frames, recording.unpaired, "mm", other_view)
 
 
 def _sens_camera(place: Path, facts: dict[str, str], side: str) -> Camera | None:
@@ -324,14 +334,14 @@ def _sens_camera(place: Path, facts: dict[str, str], side: str) -> Camera | None
     return _pinhole(place, matrix[0], matrix[5], matrix[2], matrix[6], (width[0], height[0]))
 
 
-def _warn_of_other_view(place: Path, colour: Camera | None, depth: Camera | None) -> None:
-    """Log a warning where the two images, each as a whole, do not show the same part of the scene."""
-    if colour and depth and np.abs(np.subtract(_edges(colour), _edges(depth))).max() > OTHER_VIEW:
-        log.warning(
-            "%s: its intrinsics say that depth shows another part of the scene than colour does, where results are"
-            " wrong; expected --align POSE --depth-intrinsics CAMERA",
-            place,
-        )
+def _other_view(place: Path, colour: Camera | None, depth: Camera | None) -> str:
+    """What to warn of where the two images, each as a whole, do not show the same part of the scene."""
+    if not colour or not depth or np.abs(np.subtract(_edges(colour), _edges(depth))).max() <= OTHER_VIEW:
+        return ""
+    return (
+        f"{place}: its intrinsics say that depth shows another part of the scene than colour does, where results are"
+        f" wrong; expected --align POSE --depth-intrinsics {depth.fx:g},{depth.fy:g},{depth.cx:g},{depth.cy:g}"
+    )
 
 
 def _edges(camera: Camera) -> tuple[float, ...]:
@@ -366,10 +376,11 @@ def _refuse_same(folder: Path, out: str | Path | None) -> None:
         raise UsageError(f"{out}: is the folder of the inputs; expected another for the results")
 
 
-def _with_confidence(frames: Iterable[Frame], folder: Path, out: str | Path | None) -> tuple[Frame, ...]:
-    """Confidence has the name of its depth."""
-    found = {image.name: image.path for image in find_images(folder, DEPTH_SUFFIXES, out)} if folder.is_dir() else {}
-    return tuple(replace(frame, confidence=found.get(frame.depth.stem)) for frame in frames)
+def _with_confidence(recording: Recording, folder: Path, out: str | Path | None) -> Recording:
+    """With the confidence maps of its own folder, if it has any; those of depth without RGB are no news."""
+    if not folder.is_dir() or not find_images(folder, DEPTH_SUFFIXES + RAW_SUFFIXES, out):
+        return recording
+    return replace(with_maps(recording, folder, "confidence", out, SAME_TIME), unpaired=recording.unpaired)
 
 
 def _camera_or_fault(read: Callable[[], Camera | None], fault: str = "") -> dict[str, Any]:

@@ -51,7 +51,8 @@ def read_camera(path: str | Path) -> Camera:
     * JSON or OpenCV YAML or XML with `fx, fy, cx, cy` (RealSense: `ppx, ppy`), or with a matrix named `camera_matrix`,
       `intrinsic_matrix`, `K` or `intrinsics`, given as rows, as 9 numbers, or as OpenCV's or ROS's `{rows, cols,
       data}`; beside it or not, `width, height`. Row-major or column-major (Open3D, ARKit, Record3D) is told from where
-      the zeros are. In JSON these may also stand one level deeper, in an object named `intrinsic` or `intrinsics`.
+      the zeros are. In JSON these may also stand one level deeper, in an object named `intrinsic` or `intrinsics`,
+      and the size there or around it.
     * Rows of numbers, separated by blanks or commas: a 3x3 or 4x4 matrix (ScanNet), or `fx fy cx cy`.
 
     Returns:
@@ -67,10 +68,11 @@ def read_camera(path: str | Path) -> Camera:
     if isinstance(content, list):
         return _camera_of(_flat(content, path, "camera matrix"), path)
     warn_of_distortion(content, path)
+    around = content
     for key in ("intrinsic", "intrinsics"):
         if isinstance(content.get(key), dict):
             content = content[key]
-    size = _first_pair(content, _SIZE_NAMES)
+    size = _first_pair(content, _SIZE_NAMES) or _first_pair(around, _SIZE_NAMES)
     centre = _first_pair(content, _CENTRE_NAMES)
     if centre is not None and "fx" in content and "fy" in content:
         numbers = _flat([content["fx"], content["fy"], *centre], path, "fx, fy, cx, cy")

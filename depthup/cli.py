@@ -347,6 +347,7 @@ def _scales(text: str, sensor: bool) -> list[int]:
     if len({s for s in scales if least <= s <= LARGEST_SCALE}) < len(parts):
         raise UsageError(
             f"--scale: got {text}, expected different integers from {least} to {LARGEST_SCALE}, such as 4 or 4,8,16"
+            + ("; 1 goes with --sensor" if "1" in parts and not sensor else "")
         )
     return scales
 

@@ -143,7 +143,8 @@ class DDFUpNetConfig:
             raise ValueError(f"architecture: got {self.architecture!r}, expected one of {', '.join(ARCHITECTURES)}")
         scales = SCALES_OF_SENSORS if self.sensor else SCALES
         if not isinstance(self.scale, int) or self.scale not in scales:
-            raise ValueError(f"scale: got {self.scale!r}, expected one of {', '.join(map(str, scales))}")
+            also = "" if self.sensor else "; 1 for sensors only"
+            raise ValueError(f"scale: got {self.scale!r}, expected one of {', '.join(map(str, scales))}{also}")
         if self.upsampler not in ("ddf_up", *ALTERNATIVES):
             raise ValueError(
                 f"upsampler: got {self.upsampler!r}, expected 'ddf_up' or one of {', '.join(ALTERNATIVES)}"

@@ -140,7 +140,9 @@ DepthIntrinsicsOption = Annotated[
 ]
 OverwriteFlag = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
 DataOption = Annotated[str, typer.Option(help=DATA_HELP)]
-ScalesOption = Annotated[str, typer.Option(help="Up-sampling factors, 2 to 64: 4, or several as in 4,8,16.")]
+ScalesOption = Annotated[
+    str, typer.Option(help="Up-sampling factors, 2 to 64 (with --sensor also 1): 4, or several as in 4,8,16.")
+]
 ProtocolOption = Annotated[Protocol, typer.Option(help="How low-resolution depth is made.")]
 SplitOption = Annotated[
     Split,

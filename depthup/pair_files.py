@@ -9,14 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from depthup.data import Camera, DepthEncoding, InputError, read_confidence, read_depth, read_mask, read_rgb
+from depthup.data.depth_encoding import doubt_unit
 from depthup.tiles import is_out_of_memory
 from depthup.upsampling import Upsampled, Upsampler, fill_from_nearest, mean_ratio
 
 HALF_CONFIDENCE = 0.01
 """Expected error, relative to depth, whose confidence is a half."""
-
-PLAUSIBLE = 0.05, 100.0
-"""Median depth in metres, outside of which the unit is doubted."""
 
 FAR_BEYOND = 100.0
 """How many times the median depth a sample may be before it is doubted."""
@@ -118,8 +116,7 @@ def doubt_depth(pair: PairArrays, path: Path) -> None:
     `path` is the depth file's. One absurd sample spoils the range of the whole map.
     """
     median, largest = float(np.nanmedian(pair.depth)), float(np.nanmax(pair.depth))
-    if not PLAUSIBLE[0] <= median <= PLAUSIBLE[1]:
-        log.warning("%s: its median is %.3g m; are --depth-unit and --depth-scale right?", path, median)
+    doubt_unit(path, pair.depth, "are --depth-unit and --depth-scale right?")
     if largest > FAR_BEYOND * median:
         log.warning(
             "%s: its farthest sample is %.4g m and its median %.3g m; if that means no measurement, name the file's"

@@ -68,6 +68,8 @@ def test_not_four_numbers(text):
         ({"K": COLUMNS, "w": 640, "h": 480, "dw": 192}, SIZED),  # Record3D
         ({"intrinsics": np.array(K).T.tolist()}, BARE),  # ARKit's columns
         ({"intrinsics": {"fx": 525, "fy": 520, "cx": 319.5, "cy": 239.5}}, BARE),
+        ({"width": 640, "height": 480, "intrinsics": {"fx": 525, "fy": 520, "cx": 319.5, "cy": 239.5}}, SIZED),
+        ({"width": 640, "height": 480, "intrinsic": {"K": K}}, SIZED),
         (K, BARE),
         (ROWS, BARE),
     ],

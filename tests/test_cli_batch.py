@@ -186,7 +186,7 @@ def test_batch_with_masks(folders, depthup_):
     result = depthup_(*command, "--json")
     assert result.code == 3
     facts = json.loads(result.out)
-    assert facts["failures"] == {"2": "depths/2.png: has no mask in masks; expected one of its name"}
+    assert facts["failures"] == {"2": "depths/2.png: has no mask map, as others here have; expected one of its name"}
     assert facts["unpaired"] == ["masks/stray_mask.png"]
     assert depthup_(*GOOD, "--model", "nearest", "--mask", "masks/0_mask.png").code == 0
     for name in ("0", "1", "a/3"):
@@ -285,6 +285,40 @@ def test_batch_of_a_sensor_beside_the_camera(place, depthup_):
     (place / "pose.txt").write_text(pose.format(0.1000000001))
     moved = depthup_(*command)
     assert moved.code == 1 and "results: holds results with --align Camera(" in moved.err
+
+
+def test_a_frame_without_the_confidence_map_that_others_have_fails(place, depthup_):
+    for n in (0, 1):
+        for name, source in (("wide", "rgb.png"), ("lowres_depth", "depth.png")):
+            (place / "capture" / name).mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, f"capture/{name}/41_100.{n}00.png")
+    write_maps("capture/confidence", "41_100.000.png", below=0, of=2)
+    result = depthup_("batch", "capture", "-o", "results", "--model", "nearest", "--fill", "none", "--json")
+    assert result.code == 3
+    assert json.loads(result.out)["failures"] == {
+        "41_100.100": "capture/lowres_depth/41_100.100.png: has no confidence map, as others here have; "
+        "expected one of its name"
+    }
+    unknown = cv2.imread("results/41_100.000.png", cv2.IMREAD_UNCHANGED) == 0
+    assert unknown[:, : unknown.shape[1] // 2].all() and not unknown[:, unknown.shape[1] // 2 :].any()
+
+
+def test_depth_of_another_view_is_warned_of_unless_it_is_aligned(place, depthup_):
+    (place / "scan").mkdir()
+    shutil.copy("rgb.png", "scan/frame-000000.color.png")
+    shutil.copy("depth.png", "scan/frame-000000.depth.png")
+    facts = ["m_depthShift = 1000"]
+    for side, width, height, f in (("Color", 48, 32, 40), ("Depth", 12, 8, 13)):
+        facts += [f"m_{side.lower()}Width = {width}", f"m_{side.lower()}Height = {height}"]
+        matrix = f"{f} 0 {(width - 1) / 2} 0 0 {f} {(height - 1) / 2} 0 0 0 1 0 0 0 0 1"
+        facts.append(f"m_calibration{side}Intrinsic = {matrix}")
+    (place / "scan" / "_info.txt").write_text("\n".join(facts))
+    (place / "pose.txt").write_text("1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\n")
+    command = ("batch", "scan", "-o", "results", "--model", "nearest")
+    result = depthup_(*command)
+    assert result.code == 0 and "--align POSE --depth-intrinsics 13,13,5.5,3.5" in result.err
+    result = depthup_(*command, "--align", "pose.txt", "--depth-intrinsics", "13,13,5.5,3.5", "--overwrite")
+    assert result.code == 0 and "another part" not in result.err
 
 
 def test_depth_of_another_shape_than_rgb_is_doubted_once(place, depthup_):

@@ -239,6 +239,31 @@ def test_manifest_of_another_folder_is_not_asked(tmp_path):
     np.testing.assert_array_equal(pairs[0].depth, integers().astype(np.float32) / 1000)
 
 
+def test_manifest_in_the_folder_may_name_any_file_and_one_above_may_be_anything(tmp_path):
+    folder = tmp_path / "own"
+    write(folder / "color" / "7.png", colours())
+    write(folder / "far" / "7.png", integers())
+    write(folder / "a_rgb.png", colours())  # not listed
+    (folder / "manifest.csv").write_text(
+        "set,name,rgb,depth,kind,scale,scene\nown,seven,color/7.png,far/7.png,depth_mm,5000,hall\n"
+    )
+    (tmp_path / "manifest.csv").write_text("part,count\nscrew,7\n")
+    pairs = PairFolder(folder)
+    assert (pairs.names, pairs.scenes) == (["seven"], ["hall"])
+    np.testing.assert_array_equal(pairs[0].depth, integers().astype(np.float32) / 5000)
+    (folder / "manifest.csv").unlink()
+    write(folder / "a_depth.png", integers())
+    assert PairFolder(folder).names == ["a"]
+
+
+def test_a_scale_that_makes_no_metres_is_doubted_once(tmp_path, caplog):
+    pairs = PairFolder(manifest(tmp_path, "own", ["a", "b"], ["x", "y"], scale="1"))
+    assert [np.isfinite(pairs[i].depth).all() for i in (0, 1)] == [True, True]
+    (record,) = caplog.records
+    assert "a_depth.png: its median is " in record.getMessage()
+    assert record.getMessage().endswith(" m; is the scale of manifest.csv right?")
+
+
 def test_bad_manifests(tmp_path):
     for changes, word in (
         ({"kind": "depth"}, "of kind 'depth', expected depth_mm or disparity"),
@@ -256,6 +281,8 @@ def test_bad_manifests(tmp_path):
     refused(folder, "the line of 'b' lacks cells")
     listing.write_text(text + text.splitlines()[1].replace("own,a", "second,a") + "\n")
     refused(folder, "lists sets own, second")
+    listing.write_text(text + text.splitlines()[1] + "\n")
+    refused(folder, "lists own/a_rgb.png twice")
     listing.write_bytes(b"\xff\xfe\x00")
     refused(folder, "manifest.csv: cannot be read")
 

@@ -314,7 +314,7 @@ def test_tum_associations(tmp_path, swapped, name):
         ("1.0\n", "too short"),
         ("one rgb/1.0.png\n", "'one' is no time stamp"),
         ("1.0 ../secret.png\n", "outside"),
-        ("1.0 /etc/passwd\n", "outside"),
+        ("1.0 /etc/passwd\n", "lists the absolute path /etc/passwd, expected paths below"),
         ("1.0 rgb/a.png\n1.1 rgb/a.jpg\n", "different names"),
     ],
 )
@@ -380,22 +380,39 @@ def test_bad_camera_in_info_of_scannet(tmp_path, line, other, fault):
     assert frame.camera is None and frame.camera_fault.startswith(f"{tmp_path / '_info.txt'}: {fault}")
 
 
-def test_depth_of_another_view_than_colour_is_warned_of(tmp_path, caplog):
+def test_depth_of_another_view_than_colour_is_doubted(tmp_path):
     """ScanNet's two cameras see nearly the same; 3RScan's phone has a wide picture and depth that is nearly square."""
     make(tmp_path, "frame-000000.color.jpg", "frame-000000.depth.pgm")
     cameras = [
         ((1296, 968, 1170.19, 647.75, 483.75), (640, 480, 577.87, 319.5, 239.5)),
         ((960, 540, 756.83, 492.89, 270.42), (224, 172, 176.59, 114.98, 86.5)),
     ]
-    for (colour, depth), warnings in zip(cameras, (0, 1), strict=True):
+    for (colour, depth), warned in zip(cameras, (False, True), strict=True):
         text = "m_depthShift = 1000\n"
         for side, (width, height, f, cx, cy) in (("Color", colour), ("Depth", depth)):
             text += f"m_{side.lower()}Width = {width}\nm_{side.lower()}Height = {height}\n"
             text += f"m_calibration{side}Intrinsic = {f} 0 {cx} 0 0 {f} {cy} 0 0 0 1 0 0 0 0 1\n"
         (tmp_path / "_info.txt").write_text(text)
-        assert open_recording(tmp_path).frames[0].camera
-        assert len(caplog.records) == warnings
-    assert "depth shows another part of the scene" in caplog.records[0].getMessage()
+        recording = open_recording(tmp_path)
+        assert recording.frames[0].camera
+        assert bool(recording.other_view) == warned
+    assert "depth shows another part of the scene" in recording.other_view
+    assert recording.other_view.endswith("--depth-intrinsics 176.59,176.59,114.98,86.5")
+
+
+def test_an_rgb_image_is_associated_once(tmp_path):
+    make_tum(tmp_path)
+    (tmp_path / "associations.txt").write_text("1.0 rgb/1.0.png 1.0 depth/1.0.png\n1.0 rgb/1.0.png 1.1 depth/1.1.png\n")
+    with pytest.raises(InputError, match=r"lists .*1\.0\.png with 1\.0\.png and with 1\.1\.png, expected one of them"):
+        open_recording(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "hint"), [("scene.sens", "SensReader"), ("a.mkv", "a video"), ("b.bag", "a ROS bag")])
+def test_a_folder_with_a_container_says_what_to_export(tmp_path, name, hint):
+    make(tmp_path, name, "scene.txt")
+    with pytest.raises(InputError, match=rf"{name}: a.*{hint}|{name}: {hint}") as caught:
+        open_recording(tmp_path)
+    assert "expected the folder of a recording" in str(caught.value)
 
 
 @pytest.mark.parametrize(("shift", "found"), [("m_depthShift = 4000", "4000"), ("", "missing")])
@@ -491,7 +508,15 @@ def test_arkitscenes(tmp_path, inside):
     assert recording.title == f"ARKitScenes recording {tmp_path}, RGB of wide"
     (frame,) = recording.frames
     assert (frame.name, frame.depth.stem, frame.timestamp) == ("41069021_305.260", ARKIT[1], 305.26)
-    assert frame.confidence == tmp_path / inside / "confidence" / f"{ARKIT[1]}.png"
+    own, moved = (tmp_path / inside / "confidence" / name for name in (f"{ARKIT[1]}.png", "41069021_305.262.conf"))
+        tmp_path / inside / "confidence" / name for name in (f"{ARKIT[1]}.png", "41069021_305.262.conf")
+    )
+    assert frame.confidence == own
+    own.rename(moved)
+    assert open_recording(tmp_path).frames[0].confidence == moved
+    moved.unlink()
+    with pytest.raises(InputError, match="no confidence among 2 images"):  # of neighbours, 17 ms away
+        open_recording(tmp_path)
     assert frame.camera == Camera(1600.1, 1600.2, 960.3, 720.4, 1920, 1440)
     assert [path.stem for path in recording.unpaired] == [ARKIT[0], ARKIT[2]]
     assert recording.depth_unit == "mm"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -19,6 +20,8 @@ from depthup.journal import digest
 from depthup.pair_files import PairArrays, PairOptions, doubt_depth, doubt_shape, read_pair, upsample_pair
 from depthup.upsampling import Upsampled, Upsampler
 from depthup.weights import shipped_names, weights_path
+
+log = logging.getLogger("depthup")
 
 TIME_OF_TUM = re.compile(r"\d{10}\.\d{6}")
 """Names of the images in TUM's recordings: seconds since 1970."""
@@ -61,7 +64,8 @@ def batch_files(
         )
     for kind, folder in maps.items():
         recording = with_maps(recording, folder, kind, out)
-    if needs_confidence and not any(frame.confidence for frame in recording.frames):
+    kinds = [kind for kind in ("mask", "confidence") if any(getattr(frame, kind) for frame in recording.frames)]
+    if needs_confidence and "confidence" not in kinds:
         raise InputError(f"{rgb}: --min-confidence is for confidence maps, and none are here; expected --confidence")
     if needs_camera and not wanted.camera and not any(frame.camera for frame in recording.frames):
         if fault := next((frame.camera_fault for frame in recording.frames if frame.camera_fault), ""):
@@ -73,6 +77,8 @@ def batch_files(
     if wanted.confidence and options.model:
         upsampler.check_tells_error()
     options = replace(options, encoding=options.encoding.with_default(recording.depth_unit))
+    if recording.other_view and not options.alignment:
+        log.warning("%s", recording.other_view)
     report(f"{recording.title}: {len(recording.frames)} pairs, depth in {_unit(options.encoding, recording)}")
     for path in recording.unpaired[:5]:
         report(f"{path}: has no partner")
@@ -93,9 +99,9 @@ def batch_files(
                 frame.camera_fault
                 or f"{frame.rgb}: the recording has no intrinsics of this image; expected --intrinsics"
             )
-        for kind, folder in maps.items():
+        for kind in kinds:
             if getattr(frame, kind) is None:
-                raise InputError(f"{frame.depth}: has no {kind} in {folder}; expected one of its name")
+                raise InputError(f"{frame.depth}: has no {kind} map, as others here have; expected one of its name")
         camera = files[job.name].camera
         pair = read_pair(frame.rgb, frame.depth, options, frame.mask, frame.confidence, camera)
         check_pair(files[job.name], upsampler, pair, options, frame.rgb)
