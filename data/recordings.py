@@ -88,8 +88,8 @@ def open_recording(
     if (folder / "rgb.mp4").is_file() and (folder / "depth").is_dir():
         raise InputError(f"{folder}: Stray Scanner, whose RGB is the video rgb.mp4; expected its frames in rgb/")
     for name in names:
-        if fault := _CONTAINERS.get(Path(name).suffix.lower()):
-            raise InputError(f"{folder / name}: {fault}; expected the folder of a recording")
+        if hint := _CONTAINERS.get(Path(name).suffix.lower()):
+            raise InputError(f"{folder / name}: {hint}; expected the folder of a recording")
     raise InputError(f"{folder}: no known recording (it holds {found}); expected {LAYOUTS}")
 
 

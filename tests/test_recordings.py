@@ -509,8 +509,6 @@ def test_arkitscenes(tmp_path, inside):
     (frame,) = recording.frames
     assert (frame.name, frame.depth.stem, frame.timestamp) == ("41069021_305.260", ARKIT[1], 305.26)
     own, moved = (tmp_path / inside / "confidence" / name for name in (f"{ARKIT[1]}.png", "41069021_305.262.conf"))
-        tmp_path / inside / "confidence" / name for name in (f"{ARKIT[1]}.png", "41069021_305.262.conf")
-    )
     assert frame.confidence == own
     own.rename(moved)
     assert open_recording(tmp_path).frames[0].confidence == moved
