@@ -132,6 +132,16 @@ class _ImageFacts:
     low_range: np.ndarray  # float32 [2, 2, 2], (vertical flip, horizontal flip) -> minimum and maximum of the low depth
 
 
+def check_crop_size(name: str, size: tuple[int, int], crop_size: int, scale: int) -> None:
+    """Raise InputError where an image of this height and width, without what is beyond whole cells, holds no crop."""
+    height, width = size
+    if min(height, width) // scale * scale < crop_size:
+        raise InputError(
+            f"{name}: is {width}x{height} pixels, expected at least {crop_size}x{crop_size} for crops of {crop_size};"
+            " use a smaller --crop-size"
+        )
+
+
 class CropSampler:
     """Batches of random crops for training, each a pure function of seed and step, so that resuming is exact.
 
@@ -202,12 +212,7 @@ class CropSampler:
         return height // self.scale * self.scale, width // self.scale * self.scale
 
     def _measure(self, index: int) -> _ImageFacts:
-        height, width = self.pairs.size(index)
-        if min(self._size(index)) < self.crop_size:
-            raise InputError(
-                f"{self.pairs.names[index]}: is {width}x{height} pixels, expected at least"
-                f" {self.crop_size}x{self.crop_size} for crops of {self.crop_size}; use a smaller --crop-size"
-            )
+        check_crop_size(self.pairs.names[index], self.pairs.size(index), self.crop_size, self.scale)
         depth = crop_to_multiple(self.pairs.depth(index), self.scale)
         low = make_low_resolution(depth, self.scale, self.protocol)
         if np.isnan(low).all():

@@ -87,6 +87,14 @@ class JoinedPairs:
         return first[index] if index < len(first) else second[index - len(first)]
 
 
+def check_dataset(dataset: PairDataset) -> None:
+    """Raise TypeError for what is no data set, such as a path, and InputError for one without a pair."""
+    if not hasattr(dataset, "unit"):
+        raise TypeError(f"data: got {dataset!r}, expected a data set, such as open_dataset(...) gives")
+    if not len(dataset):
+        raise InputError(f"{dataset.title}: holds no pair, expected at least one")
+
+
 def check_split(split: str) -> None:
     """Raise ValueError unless `split` is one of `SPLITS`."""
     if split not in SPLITS:

@@ -22,6 +22,7 @@ from depthup.data import (
     crop_to_multiple,
     make_low_resolution,
 )
+from depthup.data.pairs import check_dataset
 from depthup.data.sensor import check_metres
 from depthup.metrics import (
     CONSISTENCY_DEFINITION,
@@ -204,9 +205,10 @@ def evaluate_methods(
     for method in methods:
         if not isinstance(method.scale, int | np.integer) or method.scale < 1:
             raise UsageError(f"scale: got {method.scale!r}, expected a whole number of at least 1")
-    if not len(dataset):
-        raise InputError(f"{dataset.title}: holds no pair, expected at least one")
-    if sensor:
+    check_dataset(dataset)
+    if sensor is not None:
+        if not isinstance(sensor, Sensor):
+            raise TypeError(f"sensor: got {sensor!r}, expected a Sensor, such as STANDARD_SENSOR")
         check_metres(dataset)
     methods = [resolve_method(method) for method in methods]
     scores: list[list[Score]] = [[] for _ in methods]

@@ -100,7 +100,7 @@ class Coarse:
 def check_whole_numbers(config: Any, least: dict[str, int]) -> None:
     """Raise ValueError for a field that is no whole number, or is below the least that `least` names for it."""
     for name, smallest in least.items():
-        if not isinstance(number := getattr(config, name), int) or number < smallest:
+        if type(number := getattr(config, name)) is not int or number < smallest:
             raise ValueError(f"{name}: got {number!r}, expected a whole number of at least {smallest}")
 
 
@@ -193,7 +193,10 @@ class DDFUpNetConfig:
         if name == "base":
             blocks = BASE_OF_FINE_SENSORS.get(scale, {}) if sensor else {}
             blocks = blocks or BLOCKS_OF_BASE.get(scale, {})
-        return cls(**(NAMED[name] | blocks | {"scale": scale, "sensor": sensor} | changes))
+        fields = NAMED[name] | blocks | {"scale": scale, "sensor": sensor} | changes
+        if sensor and scale == 1 and "unshuffle" not in fields:
+            raise ValueError(f"scale: got 1, which architecture {name!r} is not made for; expected 'base', for sensors")
+        return cls(**fields)
 
     def to_dict(self) -> dict:
         return asdict(self)

@@ -39,7 +39,7 @@ class RunLog:
         self.path = out / METRICS
         lines = []
         if step and self.path.exists():
-            lines = [row for row in csv.DictReader(self.path.open(newline="")) if int(row["step"]) <= step]
+            lines = [row for row in self._read() if int(row["step"]) <= step]
         self.file = self.path.open("w", newline="")
         self.table = csv.DictWriter(self.file, self.columns)
         self.table.writeheader()
@@ -51,6 +51,16 @@ class RunLog:
         except ImportError:
             return
         self.board = SummaryWriter(str(out / "tensorboard"), purge_step=step or None)
+
+    def _read(self) -> list[dict[str, str]]:
+        try:
+            with self.path.open(newline="", encoding="utf-8") as file:
+                rows = list(csv.DictReader(file))
+        except (UnicodeDecodeError, csv.Error):
+            rows = [{}]
+        if not all((row.get("step") or "").isdecimal() for row in rows):
+            raise InputError(f"{self.path}: cannot be read, expected what train wrote there")
+        return rows
 
     def write(self, step: int, seconds: float, **values: float) -> None:
         """Add an entry; raises InputError if the disk is full."""

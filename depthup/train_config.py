@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
-from depthup.data import AUGMENTATIONS, Synthetic
+from depthup.data import AUGMENTATIONS, PROTOCOLS, Synthetic
 from depthup.models import DDFUpNetConfig, check_whole_numbers
 
 ROOMS = len(Synthetic("train"))
 """How many synthetic rooms there are to train on."""
 
+NUMBERS = (
+    *("minutes", "learning_rate", "weight_decay", "rmse_weight"),
+    *("gradient_clip", "ema_decay", "rescale", "keep"),
+)
+"""Fields that are numbers, whole or not."""
+
 LEAST = {
+    "seed": 0,
     "steps": 0,
     "batch_size": 1,
     "crop_size": 1,
@@ -86,12 +93,18 @@ class TrainConfig:
     checkpoint_every: int = 500
 
     def __post_init__(self):
+        check_whole_numbers(self, LEAST)
+        for name in NUMBERS:
+            if not isinstance(value := getattr(self, name), int | float) or isinstance(value, bool):
+                raise ValueError(f"{name}: got {value!r}, expected a number")
+        for name, kind in (("sensor", bool), ("network", dict), ("invalid", list)):
+            if not isinstance(value := getattr(self, name), kind):
+                raise ValueError(f"{name}: got {value!r}, expected a {kind.__name__}")
         if (self.minutes > 0) == (self.steps > 0):
             raise ValueError("minutes, steps: expected exactly one of them above 0")
         for name in ("minutes", "learning_rate", "weight_decay", "rmse_weight"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected a finite number >= 0")
-        check_whole_numbers(self, LEAST)
         if self.synthetic > ROOMS:
             raise ValueError(f"synthetic: got {self.synthetic}, expected at most {ROOMS}")
         if not self.gradient_clip > 0:
@@ -100,6 +113,8 @@ class TrainConfig:
             raise ValueError(f"ema_decay: got {self.ema_decay}, expected a fraction from 0 to below 1")
         if self.crop_size % (stride := self.network_config().stride):
             raise ValueError(f"crop_size: got {self.crop_size}, expected a multiple of {stride}, a cell of the network")
+        if self.protocol not in PROTOCOLS:
+            raise ValueError(f"protocol: got {self.protocol!r}, expected one of {', '.join(PROTOCOLS)}")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed: got {self.seed}, expected 0 to 2^63 - 1")
         if not 0 <= self.rescale <= 1:
@@ -119,4 +134,6 @@ class TrainConfig:
         """What is trained; `base` back-projects where the low-resolution depth is known to be reduced by `dkn`."""
         reduced = self.architecture == "base" and self.protocol == "dkn" and not self.sensor
         network = {"back_projections": 2} | self.network if reduced else self.network
+        if unknown := sorted(set(network) - {f.name for f in fields(DDFUpNetConfig)}):
+            raise ValueError(f"network: got {unknown[0]!r}, which is no field of DDFUpNetConfig")
         return DDFUpNetConfig.named(self.architecture, self.scale, self.sensor, **network)

@@ -28,10 +28,11 @@ from depthup.data import (
     Synthetic,
     prefetch,
 )
+from depthup.data.pairs import check_dataset
 from depthup.evaluation import Evaluation, check_scorable, evaluate
 from depthup.models import DDFUpNet
 from depthup.muon import Muon
-from depthup.objective import fill, objective
+from depthup.objective import CENTIMETRES, fill, objective
 from depthup.processes import ALONE, Processes
 from depthup.run_folder import CHECKPOINT, WEIGHTS, RunLog, check_free
 from depthup.stopping import stop_on_signal
@@ -106,6 +107,10 @@ def train(
         ValueError: the processes cannot share a batch equally.
     """
     out = Path(out)
+    for dataset in (training, validation):
+        check_dataset(dataset)
+    if not isinstance(config, TrainConfig):
+        raise TypeError(f"config: got {type(config).__name__}, expected a TrainConfig")
     if training.unit != validation.unit:
         raise InputError(f"training data are in {training.unit} and validation data in {validation.unit}; expected one")
     shared = set(training.scenes) & set(validation.scenes)
@@ -120,7 +125,8 @@ def train(
     if not processes.first:
         report, tick = (lambda line: None), (lambda what, fraction: None)
 
-    data = {"images": len(training), "names": zlib.crc32("\n".join(training.names).encode())}
+    names = zlib.crc32("\n".join(training.names).encode())
+    data = {"images": len(training), "names": names, "unit": training.unit}
     if resume:
         config, state = _restore(checkpoint, processes.device, data)
         report(f"resumed {out} at step {state.step} after {_minutes(state)}")
@@ -166,13 +172,14 @@ def train(
             state.losses.append(train_step(config, state, batch, learning_rate(config, state.step, done), processes))
             state.seconds = before + time.monotonic() - began
             if state.seconds - read > SECONDS_BETWEEN_READINGS:
-                shown, read = f", loss {_finite(float(state.losses[-1]), config, state):.2f} cm", state.seconds
+                now = _finite(float(state.losses[-1]), config, state)
+                shown, read = f", loss {_in_words(now, training.unit)}", state.seconds
             tick(f"step {state.step}{shown}", _done(config, state))
             regular = state.step % config.checkpoint_every == 0
             if log and (regular or state.seconds - saved > SECONDS_BETWEEN_CHECKPOINTS):
                 mean = _finite(_mean(state.losses), config, state)
                 if regular:
-                    _log_loss(log, report, state, mean)
+                    _log_loss(log, report, state, mean, training.unit)
                     state.losses.clear()
                 save_checkpoint(checkpoint, state, asdict(config), data)
                 saved = state.seconds
@@ -194,7 +201,7 @@ def train(
         save_weights(weights, state.model, record, result)
         if finished:
             if last is not None:
-                _log_loss(log, report, state, last)
+                _log_loss(log, report, state, last, training.unit)
             tick("validating", 1.0)
             report(f"validating on {len(held_out.all)} held-out images")
             summary = validate(state, held_out.all, config).summary()
@@ -229,7 +236,7 @@ def make_sampler(pairs: CachedPairs, config: TrainConfig) -> CropSampler:
 
 def learning_rate(config: TrainConfig, step: int, done: float) -> float:
     """A linear warm-up by steps, then a cosine over the fraction `done` of the run, down to 1 %."""
-    warm = min(1.0, (step + 1) / config.warmup_steps)
+    warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
     return config.learning_rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
 
 
@@ -241,11 +248,16 @@ def _mean(losses: list[Tensor]) -> float:
     return float(torch.stack(losses).double().mean())
 
 
-def _log_loss(log: RunLog, report: Callable[[str], None], state: TrainState, mean_loss: float) -> None:
+def _in_words(loss: float, unit: str) -> str:
+    """A loss, which is a hundred times an error in the unit of the data."""
+    return f"{loss:.2f} cm" if unit == "m" else f"{loss / CENTIMETRES:.2f} levels"
+
+
+def _log_loss(log: RunLog, report: Callable[[str], None], state: TrainState, mean_loss: float, unit: str) -> None:
     """Log and tell the mean loss of the steps since the last time, with the learning rate of the last one."""
     rate = state.optimisers["adamw"].param_groups[0]["lr"]
     log.write(state.step, state.seconds, loss=mean_loss, learning_rate=rate)
-    report(f"step {state.step}: loss {mean_loss:.2f} cm, {_minutes(state)}")
+    report(f"step {state.step}: loss {_in_words(mean_loss, unit)}, {_minutes(state)}")
 
 
 def _minutes(state: TrainState) -> str:
@@ -253,7 +265,7 @@ def _minutes(state: TrainState) -> str:
 
 
 def _finite(mean_loss: float, config: TrainConfig, state: TrainState) -> float:
-    """The loss, in centimetres, if it is a number; else the network is lost, and its checkpoint is not written over."""
+    """The loss, if it is a number; else the network is lost, and its checkpoint is not written over."""
     if not math.isfinite(mean_loss):
         raise InputError(
             f"step {state.step}: the loss is {mean_loss}, so this training has diverged; expected a --learning-rate "
@@ -318,10 +330,11 @@ def make_optimisers(model: DDFUpNet, config: TrainConfig) -> dict[str, torch.opt
 
 def _restore(checkpoint: Path, device: torch.device, data: dict) -> tuple[TrainConfig, TrainState]:
     tensors, facts = load_checkpoint(checkpoint)
-    if facts.get("data", data) != data:
+    before = data | facts.get("data", {})  # older ones do not know everything
+    if before != data:
         raise InputError(
-            f"{checkpoint}: was made on {facts['data']['images']} other pairs, got {data['images']}; expected --data of"
-            " the run, to which --resume keeps"
+            f"{checkpoint}: was made on {before['images']} other pairs, in {before['unit']}, got {data['images']} in"
+            f" {data['unit']}; expected --data of the run, to which --resume keeps"
         )
     try:
         config = TrainConfig(**facts["config"])

@@ -107,7 +107,7 @@ class Upsampler:
 
     def run(
         self,
-        rgb: np.ndarray,
+        rgb: Any,
         depth: np.ndarray,
         valid: np.ndarray | None = None,
         size: tuple[int, int] | None = None,
@@ -115,7 +115,7 @@ class Upsampler:
     ) -> Upsampled:
         """As a call with arrays, but also the expected error and what was run."""
         depth, valid = _unmasked(depth, valid)
-        rgb = np.asarray(rgb)
+        rgb = _upright(rgb) if hasattr(rgb, "getbands") else np.asarray(rgb)
         if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
             raise InputError(f"rgb: got {rgb.dtype} {list(rgb.shape)}, expected uint8 [H, W, 3]")
         image = torch.from_numpy(rgb.copy()).permute(2, 0, 1)[None]  # a copy, because torch refuses negative strides
@@ -157,12 +157,7 @@ class Upsampler:
         _check_sizes(rgb, depth, (W, H))
         known = np.isfinite(depth)
         if valid is not None:
-            valid = np.asarray(valid)
-            if valid.shape != depth.shape or valid.dtype != bool:
-                raise InputError(
-                    f"valid: got {valid.dtype} {list(valid.shape)}, expected bool {list(depth.shape)}, as depth"
-                )
-            known = known & valid
+            known = known & _checked(valid, depth.shape)
         if not known.any():
             raise InputError(f"depth: none of its {depth.size} samples is valid; expected at least one measurement")
         filled, distance = _fill(depth, known)
@@ -208,7 +203,7 @@ class Upsampler:
 
     def _tensors(self, rgb: Any, depth: Tensor, valid: Any, size: tuple[int, int] | None, fill: str) -> Tensor:
         if depth.dim() == 4 and depth.shape[1] == 1:
-            masks = valid[:, 0] if valid is not None and len(valid.shape) == 4 else valid
+            masks = valid[:, 0] if getattr(valid, "ndim", 0) == 4 else valid
             return self._tensors(rgb, depth[:, 0], masks, size, fill)[:, None]
         if depth.dim() > 2:
             _check_batch(rgb, depth, "[B, 3, H, W]")
@@ -231,18 +226,15 @@ class Upsampler:
         return converted
 
     def _pil(self, rgb: Any, depth: Any, valid: Any, size: tuple[int, int] | None, fill: str) -> Any:
-        from PIL import Image, ImageOps
+        from PIL import Image
 
         values, integers = np.asarray(depth), depth.mode.startswith("I")
         if not integers and depth.mode != "F":
             raise InputError(f"depth: a PIL image of mode {depth.mode}, expected F (metres) or I, I;16 (millimetres)")
         if not hasattr(rgb, "getbands"):
             raise InputError(f"rgb: got {type(rgb).__name__}, expected a PIL image, as depth is one")
-        if rgb.mode.startswith(("I", "F")):
-            raise InputError(f"rgb: a PIL image of mode {rgb.mode}, expected 8 bits a channel, such as RGB")
         metres = np.where(values > 0, values / 1000, np.nan) if integers else values
-        upright = ImageOps.exif_transpose(rgb).convert("RGB")
-        result = self.run(np.asarray(upright), metres, valid, size, fill).depth
+        result = self.run(rgb, metres, valid, size, fill).depth
         if not integers:
             return Image.fromarray(result)
         millimetres = np.rint(np.nan_to_num(result.astype(np.float64)) * 1000)
@@ -312,7 +304,24 @@ def _unmasked(depth: Any, valid: Any) -> tuple[np.ndarray, Any]:
     if not isinstance(depth, np.ma.MaskedArray):
         return np.asarray(depth), valid
     seen = ~np.ma.getmaskarray(depth)
-    return depth.data, seen if valid is None else seen & np.asarray(valid)
+    return depth.data, seen if valid is None else seen & _checked(valid, depth.shape)
+
+
+def _checked(valid: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """What is valid, as an array of that shape."""
+    valid = np.asarray(valid)
+    if valid.shape != shape or valid.dtype != bool:
+        raise InputError(f"valid: got {valid.dtype} {list(valid.shape)}, expected bool {list(shape)}, as depth")
+    return valid
+
+
+def _upright(image: Any) -> np.ndarray:
+    """uint8 `[H, W, 3]` of a PIL image, turned as its EXIF data say."""
+    from PIL import ImageOps
+
+    if image.mode.startswith(("I", "F")):
+        raise InputError(f"rgb: a PIL image of mode {image.mode}, expected 8 bits a channel, such as RGB")
+    return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
 
 
 def _check_depth(depth: np.ndarray, valid: Any) -> None:
@@ -337,6 +346,8 @@ def _pairs_of_batch(rgb: Any, depth: Any, valid: Any) -> list[tuple[Any, Any, An
     """RGB, depth and mask (None without one) of every pair."""
     masks = [None] * len(depth) if valid is None else valid
     for name, batch in (("rgb", rgb), ("valid", masks)):
+        if not hasattr(batch, "__len__") or getattr(batch, "ndim", 1) == 0:
+            raise InputError(f"{name}: got {type(batch).__name__}, expected a batch of {len(depth)}, as depth is")
         if len(batch) != len(depth):
             raise InputError(f"{name}: a batch of {len(batch)}, expected {len(depth)}, as many as depth has")
     if not len(depth):

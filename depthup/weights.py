@@ -73,11 +73,14 @@ def read_metadata(model: str | Path) -> tuple[DDFUpNetConfig, dict]:
             f"{path}: its metadata names {found}, expected {FORMAT}; only depthup's own weights can be loaded"
         )
     try:
-        return DDFUpNetConfig(**json.loads(metadata["config"])), json.loads(metadata["training"])
+        config, record = DDFUpNetConfig(**json.loads(metadata["config"])), json.loads(metadata["training"])
+        if not isinstance(record, dict) or not isinstance(record.get("config", {}), dict):
+            raise ValueError("its training record is no object")
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{path}: its configuration cannot be read ({error}); was it made by a newer depthup?"
         ) from None
+    return config, record
 
 
 def check_device(name: str | torch.device) -> torch.device:
@@ -118,6 +121,8 @@ def load_model(model: str | Path, device: str | torch.device = "cpu") -> DDFUpNe
     except (RuntimeError, safetensors.SafetensorError) as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise InputError(f"{path}: its tensors do not fit its configuration ({reason})") from None
+    if not all(bool(t.isfinite().all()) for t in net.state_dict().values()):
+        raise InputError(f"{path}: some of its weights are not finite, expected numbers; did its training diverge?")
     net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return net.eval().requires_grad_(False)
 

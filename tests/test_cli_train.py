@@ -57,6 +57,11 @@ TINY = ("--scale", "2", "--epochs", "4", "--batch-size", "2", "--crop-size", "32
             2,
             ["synthetic: --invalid is for the files of a folder"],
         ),
+        (
+            (*TRAIN, "--epochs", "1", "--scale", "1", "--sensor", "--architecture", "fast"),
+            2,
+            ["--scale: got 1, which architecture 'fast' is not made for; expected 'base'"],
+        ),
         ((*TRAIN, "--epochs", "1", "--synthetic", "801"), 2, ["--synthetic: got 801, expected at most 800"]),
         (
             ("train", "--data", "synthetic", "--out", "run", "--epochs", "1", "--synthetic", "8"),

@@ -111,6 +111,19 @@ def test_what_a_recipe_refuses(folder, tmp_path):
     assert not out.exists()
 
 
+def test_every_stage_is_checked_against_the_data_before_the_first(folder, tmp_path, monkeypatch):
+    large = TINY | {"scale": 4, "steps": 3, "crop_size": 96}
+    monkeypatch.setitem(RECIPES, "tiny", (*STAGES, large))
+    with pytest.raises(InputError, match="room0: is 64x64 pixels, expected at least 96x96 for crops of 96"):
+        run(folder, tmp_path / "run")
+    monkeypatch.setitem(RECIPES, "tiny", (*STAGES, TINY | {"scale": 4, "steps": 3, "sensor": True}))
+    for path in folder.glob("*_depth.png"):
+        path.rename(path.with_name(path.name.replace("_depth", "_disp")))
+    with pytest.raises(InputError, match="holds disparity, expected metres"):
+        run(folder, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_of_a_recipe_keeps_to_it(folder, tmp_path):
     out = tmp_path / "run"
     run(folder, out)

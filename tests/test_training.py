@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 import depthup.training
 from depthup.checkpoint import load_checkpoint, read_facts
-from depthup.data import InputError, is_validation_scene, open_dataset, synthetic_pair
+from depthup.data import InputError, SomePairs, is_validation_scene, open_dataset, synthetic_pair
 from depthup.evaluation import evaluate
 from depthup.models import DDFUpNet, DDFUpNetConfig, extrapolate
 from depthup.objective import error_loss, loss
@@ -394,6 +394,84 @@ def test_a_run_that_was_killed_while_it_validated_validates_again(folder, finish
     assert all(torch.equal(t, tensors(finished)[name]) for name, t in tensors(tmp_path).items())
 
 
+def test_the_same_names_in_another_unit_are_refused(folder, tmp_path):
+    run(folder, tmp_path / "run", CONFIG, progress=Signals(1, signal.SIGINT))
+    weights = (tmp_path / "run/model.safetensors").read_bytes()
+    other = shutil.copytree(folder, tmp_path / "other")
+    for path in other.glob("*_depth.png"):
+        path.rename(path.with_name(path.name.replace("_depth", "_disp")))
+    with pytest.raises(InputError, match=r"was made on 4 other pairs, in m, got 4 in disparity; expected --data of"):
+        run(other, tmp_path / "run", resume=True)
+    assert (tmp_path / "run/model.safetensors").read_bytes() == weights
+
+
+def test_a_loss_is_told_in_the_unit_of_the_data(folder, tmp_path):
+    told = []
+    other = shutil.copytree(folder, tmp_path / "other")
+    for path in other.glob("*_depth.png"):
+        path.rename(path.with_name(path.name.replace("_depth", "_disp")))
+    for place, unit, factor in ((folder, "cm", 1), (other, "levels", 100)):
+        lines = []
+        sets = open_dataset(place, "train"), open_dataset(place, "val")
+        train(*sets, CONFIG, tmp_path / unit, report=lines.append)
+        (line,) = [line for line in lines if line.startswith("step 3: loss")]
+        assert f" {unit}, " in line
+        told.append(float(line.split()[3]) * factor)
+        assert told[-1] == pytest.approx(float(rows(tmp_path / unit)[0]["loss"]), abs=0.006 * factor)
+    assert told[1] > 900 * told[0]  # millimetres, taken for levels
+
+
+def test_what_is_no_data_set_is_refused(folder, tmp_path):
+    pairs = open_dataset(folder, "train")
+    for wrong, named in ((str(folder), repr(str(folder))), (None, "None")):
+        with pytest.raises(TypeError, match=rf"data: got {named}, expected a data set, such as open_dataset"):
+            train(wrong, pairs, CONFIG, tmp_path / "run")
+        with pytest.raises(TypeError, match="expected a data set, such as open_dataset"):
+            evaluate(wrong, 2, "dkn", "bicubic")
+    with pytest.raises(TypeError, match="config: got dict, expected a TrainConfig"):
+        train(pairs, open_dataset(folder, "val"), {"scale": 2}, tmp_path / "run")
+    with pytest.raises(InputError, match="split val, 0 of 2 images: holds no pair"):
+        train(pairs, SomePairs(open_dataset(folder, "val"), 0), CONFIG, tmp_path / "run")
+    with pytest.raises(TypeError, match="sensor: got True, expected a Sensor"):
+        evaluate(pairs, 2, "dkn", "bicubic", sensor=True)
+
+
+def test_no_warm_up(folder, tmp_path):
+    assert run(folder, tmp_path, replace(CONFIG, warmup_steps=0)).finished
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("learning_rate", "x", "a number"),
+        ("keep", None, "a number"),
+        ("rescale", True, "a number"),
+        ("seed", 0.5, "a whole number of at least 0"),
+        ("steps", True, "a whole number of at least 0"),
+        ("sensor", "yes", "a bool"),
+        ("invalid", 3, "a list"),
+        ("network", None, "a dict"),
+        ("protocol", "foo", "one of dkn, pac"),
+    ],
+)
+def test_a_field_of_another_type_is_named(name, value, expected):
+    with pytest.raises(ValueError, match=rf"^{name}: got {value!r}, expected {expected}"):
+        replace(CONFIG, **{name: value})
+
+
+def test_an_unknown_field_of_the_network_is_named():
+    with pytest.raises(ValueError, match="network: got 'foo', which is no field of DDFUpNetConfig"):
+        replace(CONFIG, network={"foo": 1})
+
+
+@pytest.mark.parametrize("content", [b"step,loss\n\xff,1\n", b"a,b\n1,2\n", b"step\nsome\n"])
+def test_a_log_of_someone_else_is_told_when_resuming(folder, tmp_path, content):
+    run(folder, tmp_path, CONFIG, progress=Signals(4, signal.SIGINT))
+    (tmp_path / "metrics.csv").write_bytes(content)
+    with pytest.raises(InputError, match=r"metrics\.csv: cannot be read, expected what train wrote there"):
+        run(folder, tmp_path, resume=True)
+
+
 def test_rooms_beside_the_pairs(folder, finished, tmp_path, monkeypatch):
     rendered = []
 
@@ -434,7 +512,7 @@ def test_other_pairs_are_refused(folder, tmp_path):
     some = shutil.copytree(folder, tmp_path / "some")
     for path in sorted(some.iterdir())[:2]:
         path.unlink()
-    with pytest.raises(InputError, match=r"was made on \d+ other pairs, got \d+; expected --data of the run"):
+    with pytest.raises(InputError, match=r"was made on 4 other pairs, in m, got 3 in m; expected --data of the run"):
         run(some, tmp_path / "run", resume=True)
 
 

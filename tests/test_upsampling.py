@@ -445,6 +445,18 @@ def test_pil_images():
         upsample(image, Image.fromarray(millimetres.astype(np.uint8)), "bicubic")
 
 
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_a_pil_image_is_turned_upright_whatever_depth_is(orientation):
+    rgb, depth = random_pair()
+    turned = Image.fromarray(np.ascontiguousarray(rgb[::-1, ::-1] if orientation == 3 else np.rot90(rgb)))
+    turned.getexif()[0x0112] = orientation
+    expected = upsample(rgb, depth, METHODS["base"])
+    np.testing.assert_array_equal(upsample(turned, depth, METHODS["base"]), expected)
+    np.testing.assert_array_equal(Upsampler(METHODS["base"]).run(turned, depth).depth, expected)
+    with_alpha = Image.fromarray(np.dstack([rgb, rgb[..., :1]]))
+    np.testing.assert_array_equal(upsample(with_alpha, depth, METHODS["base"]), expected)
+
+
 def test_one_upsampler_in_many_threads():
     upsampler = Upsampler(METHODS["base"])
     pairs = [random_pair(seed=n) for n in range(12)]
@@ -499,6 +511,11 @@ def test_masked_arrays():
     other = np.random.default_rng(3).random(depth.shape) > 0.3
     expected = upsample(rgb, depth, METHODS["base"], valid=valid & other)
     np.testing.assert_array_equal(upsample(rgb, masked, METHODS["base"], valid=other), expected)
+    for wrong in (True, np.ones(depth.shape[1], bool), np.ones((3, 3), bool), np.ones(depth.shape)):
+        with pytest.raises(InputError, match=r"valid: got \w+ \[.*\], expected bool \[\d+, \d+\], as depth"):
+            upsample(rgb, masked, METHODS["base"], valid=wrong)
+        with pytest.raises(InputError, match=r"valid: (a batch of \d+, expected 1|got .*, expected)"):
+            upsample(rgb[None], depth[None], METHODS["base"], valid=wrong)
     batch = upsample(np.stack([rgb, rgb]), np.ma.stack([masked, masked]), METHODS["base"])
     np.testing.assert_array_equal(batch[1], upsample(rgb, masked, METHODS["base"]))
 

@@ -171,6 +171,21 @@ def test_tensors_that_do_not_fit_are_refused(saved, change):
     assert "\n" not in message
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(saved, value):
+    tensors = load_file(saved)
+    tensors["net.result.bias"].fill_(value)
+    save_file(tensors, saved, {"format": FORMAT, "config": json.dumps(CONFIG.to_dict()), "training": "{}"})
+    with pytest.raises(InputError, match=r"net\.safetensors: some of its weights are not finite"):
+        load_model(saved)
+
+
+@pytest.mark.parametrize("record", ["[1]", "null", '{"config": null}'])
+def test_a_training_record_of_another_kind_is_refused(saved, record):
+    save_file(load_file(saved), saved, {"format": FORMAT, "config": json.dumps(CONFIG.to_dict()), "training": record})
+    assert "its training record is no object" in refused(saved)
+
+
 def test_a_header_that_lies_about_its_length_is_refused(saved):
     content = saved.read_bytes()
     saved.write_bytes(struct.pack("<Q", 2**62) + content[8:])

@@ -11,6 +11,8 @@ from depthup.atomic import write_beside
 from depthup.checkpoint import read_facts
 from depthup.commands.errors import UsageError
 from depthup.data import InputError, PairDataset, open_dataset
+from depthup.data.crops import check_crop_size
+from depthup.data.sensor import check_metres
 from depthup.depth_files import check_output_folder
 from depthup.processes import Processes
 from depthup.recipes import RECIPES
@@ -131,7 +133,13 @@ def plan_recipe(
     for folder, stage in zip((*earlier, out), RECIPES[recipe], strict=True):
         stages.append((folder, TrainConfig(init=init, **free, **stage), resume and (folder / CHECKPOINT).exists()))
         init = str(folder / WEIGHTS)
-    return Plan(*training_data(data, out, free["invalid"]), out, stages, remembered, resume)
+    training, validation = training_data(data, out, free["invalid"])
+    first = training[0]
+    for _, config, _ in stages:  # the last may begin after days
+        if config.sensor:
+            check_metres(training)
+        check_crop_size(first.name, first.depth.shape, config.crop_size, config.scale)
+    return Plan(training, validation, out, stages, remembered, resume)
 
 
 def carry_out(
