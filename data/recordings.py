@@ -285,7 +285,7 @@ def _two_folders(folder: Path, out: str | Path | None, maximal_difference: float
     if (folder / "intrinsic").is_dir() or (folder / "pose").is_dir():  # ScanNet's SensReader
         title, unit = f"ScanNet export {folder}", "mm"
         if (place := folder / "intrinsic" / "intrinsic_color.txt").is_file():
-            camera = _camera_or_fault(partial(_text_camera, place))
+            camera = _camera_or_fault(lambda: _of_matrix(place, _numbers(place), "holds"))
     elif (place := folder / "intrinsic.json").is_file():  # Open3D's azure_kinect_mkv_reader
         title, unit = f"Azure Kinect recording {folder}", "mm"
         camera = _camera_or_fault(partial(_open3d_camera, place))
@@ -329,9 +329,9 @@ def _sens_camera(place: Path, facts: dict[str, str], side: str) -> Camera | None
         matrix, width, height = ([float(word) for word in facts[name].split()] for name in names)
     except (KeyError, ValueError):
         raise InputError(f"{place}: has no numbers at one of {', '.join(names)}, expected all of them") from None
-    if len(matrix) != 16 or len(width) != 1 or len(height) != 1:
-        raise InputError(f"{place}: {names[0]} holds {len(matrix)} numbers, expected a 4 x 4 matrix")
-    return _pinhole(place, matrix[0], matrix[5], matrix[2], matrix[6], (width[0], height[0]))
+    if len(width) != 1 or len(height) != 1:
+        raise InputError(f"{place}: {names[1]} or {names[2]} is more than a number, expected the size of an image")
+    return _of_matrix(place, matrix, f"{names[0]} holds", (width[0], height[0]))
 
 
 def _other_view(place: Path, colour: Camera | None, depth: Camera | None) -> str:
@@ -478,12 +478,11 @@ def _numbers(place: Path) -> list[float]:
         raise InputError(f"{place}: {error}, expected numbers") from None
 
 
-def _text_camera(place: Path) -> Camera:
-    """A 4 x 4 matrix."""
-    values = _numbers(place)
+def _of_matrix(place: Path, values: list[float], holds: str, size: tuple[float, float] | None = None) -> Camera:
+    """The camera of a 4 x 4 matrix."""
     if len(values) != 16:
-        raise InputError(f"{place}: holds {len(values)} numbers, expected a 4 x 4 matrix")
-    return _pinhole(place, values[0], values[5], values[2], values[6])
+        raise InputError(f"{place}: {holds} {len(values)} numbers, expected a 4 x 4 matrix")
+    return _pinhole(place, values[0], values[5], values[2], values[6], size)
 
 
 def _pincam(folder: Path, name: str) -> Camera | None:

@@ -370,6 +370,7 @@ def test_scannet_and_3rscan_as_images_in_one_folder(tmp_path):
         ("m_calibrationColorIntrinsic = 5 0", "m_calibrationColorIntrinsic = 5 five", "has no numbers at one of"),
         ("m_colorWidth = 6\n", "", "has no numbers at one of"),
         (" 0 0 0 1\n", "\n", "m_calibrationColorIntrinsic holds 12 numbers, expected a 4 x 4 matrix"),
+        ("m_colorWidth = 6", "m_colorWidth = 6 4", "m_colorWidth or m_colorHeight is more than a number"),
         ("m_colorWidth = 6", "m_colorWidth = 6.5", "its image has 6.5x4 pixels"),
     ],
 )
