@@ -180,7 +180,7 @@ def random_sensor(rng: np.random.Generator, scale: int) -> Sensor:
     if kind < IDEAL:
         return Sensor(sampling=sampling)
     if kind < IDEAL + NOISY:
-        noise = {name: getattr(sensor, name) for name in ("noise_floor", "noise_square", "dropout", "blobs")}
+        noise = {name: getattr(sensor, name) for name in ("noise_floor", "noise_square", "dropout", "blobs", "shadow")}
         return Sensor(sampling=sampling, **noise)
     return sensor
 

@@ -321,7 +321,8 @@ class BaseNet(nn.Module):
     * low-resolution depth, its contrast against a 5x5 mean, and the guidance of that level through `trunk_blocks`
       residual blocks;
     * per octave: 1x1 reduction, DDF-Up x2 whose spatial filters come from features and unshuffled finer guidance
-      together, join with that guidance, one residual block, and at half resolution `fine_blocks` more;
+      together, join with that guidance, one residual block (at level 0 only where that is the samples' own, at x1), and
+      at half resolution `fine_blocks` more;
     * the result is a correction of the bicubic up-sampling, and starts as zero;
     * further passes go through the same weights from the trunk on, and see at every level what the pass before had
       there and the correction that it came to (feedback of Li et al., CVPR 2019; ours starts as zero);
@@ -360,7 +361,7 @@ class BaseNet(nn.Module):
             self.reduce[name] = conv(width[level], finer, 1)
             self.up[name] = make_upsampler(config.upsampler, finer, seen, config.kernel_size)
             self.join[name] = conv(finer + guidance[level - 1], finer, 1 if level > 1 else 3)
-            if level > 1:
+            if level > 1 or config.scale == 1:
                 self.block[name] = ResidualBlock(finer)
             if level == 2:
                 self.fine = nn.Sequential(*(ResidualBlock(finer) for _ in range(config.fine_blocks)))
@@ -505,7 +506,7 @@ class BaseNet(nn.Module):
         up = self.up[name](reduced, torch.cat([x, seen[level]], 1), mean)
         x = self.join[name](torch.cat([up, guidance[level - 1]], 1))
         x = F.relu(x + added[level - 1] if level - 1 in added else x)
-        if level > 1:
+        if name in self.block:
             x = self.block[name](x)
         return self.fine(x) if level == 2 else x
 

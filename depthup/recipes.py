@@ -66,6 +66,8 @@ _ALL_OF_SENSOR_X4 = (
 )
 _FINE_SENSOR = _LONG | _LARGE_CROPS | {"sensor": True, "weight_decay": 0.02, "network": {"passes": 1}}
 
+_AMONG_ROOMS = _FINE_SENSOR | {"augmentation": "strong", "rescale": 0.5, "synthetic": 400}
+
 RECIPES: dict[str, tuple[Stage, ...]] = {
     "x4": (*_ALL_OF_X4, _X4_TWICE | {"steps": 16000}),
     "x8": (
@@ -118,6 +120,8 @@ RECIPES: dict[str, tuple[Stage, ...]] = {
         *_ALL_OF_SENSOR_X4,
         _FINE_SENSOR | {"scale": 1, "network": {}, "steps": 1337},
         _FINE_SENSOR | {"scale": 1, "steps": 5500},
+        _AMONG_ROOMS | {"scale": 1, "steps": 4453, "weight_decay": 0.03},
+        _AMONG_ROOMS | {"scale": 1, "steps": 5237, "learning_rate": 1.6e-3},
     ),
     "sensor-x2": (
         *_ALL_OF_SENSOR_X4,

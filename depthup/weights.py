@@ -144,7 +144,8 @@ def copy_fitting(source: DDFUpNet, target: DDFUpNet) -> int:
     state, copied = target.state_dict(), 0
     known = source.state_dict()
     for name, t in state.items():
-        if re.fullmatch(r"net\.(trunk|fine)\.\d+\.second\.(weight|bias)", name) and name not in known:
+        added = re.fullmatch(r"net\.(trunk\.\d+|fine\.\d+|block\.1)\.second\.(weight|bias)", name)
+        if added and name not in known:
             t.zero_()
     blocks = target.config.unshuffle**2
     if source.config.unshuffle == 1 < blocks and "net.depth.weight" in known:

@@ -104,7 +104,7 @@ def test_points_lie_around_the_middle_of_their_cells(scale, reach):
     assert found == {(n, 0) for n in reach} | {(0, n) for n in reach}
 
 
-NOISE_AND_HOLES = ("noise_floor", "noise_square", "dropout", "blobs")
+NOISE_AND_HOLES = ("noise_floor", "noise_square", "dropout", "blobs", "shadow")
 
 
 def test_random_sensors_are_sometimes_ideal_and_always_possible():

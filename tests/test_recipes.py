@@ -60,7 +60,7 @@ def test_a_recipe_ends_with_the_network_in_the_box(name):
     *before, last = (TrainConfig(init="the stage before", **stage) for stage in RECIPES[name])
     assert last.network_config() == config
     fields = ("protocol", "sensor", "batch_size", "crop_size", "learning_rate", "ema_decay", "rescale", "weight_decay")
-    for field in (*fields, "augmentation", "optimiser", "keep"):
+    for field in (*fields, "augmentation", "optimiser", "keep", "synthetic"):
         before_it_existed = getattr(TrainConfig(scale=4, steps=1), field)
         assert record["config"].get(field, before_it_existed) == getattr(last, field), field
     assert record["steps"] == last.steps
