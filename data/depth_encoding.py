@@ -124,9 +124,8 @@ def warn_of_largest(path: Path, image: np.ndarray, invalid: tuple[float, ...] = 
         )
 
 
-def doubt_unit(path: Path, depth: np.ndarray, question: str) -> bool:
-    """Log a warning, with a question, and return True where the median of a depth map is none that sensors measure."""
-    median = float(np.median(known)) if (known := depth[np.isfinite(depth)]).size else PLAUSIBLE[0]
+def doubt_unit(path: Path, median: float, question: str) -> bool:
+    """Log a warning, with a question, and return True where the median depth of a map is none that sensors measure."""
     if PLAUSIBLE[0] <= median <= PLAUSIBLE[1]:
         return False
     log.warning("%s: its median is %.3g m; %s", path, median, question)

@@ -218,8 +218,9 @@ class PairFolder:
             depth = read_disparity(entry.depth, entry.divisor or 1.0, self.invalid)
         else:
             depth = read_depth(entry.depth, DepthEncoding(scale=entry.divisor, invalid=self.invalid))
-            hint = "is the scale of manifest.csv right?" if entry.divisor else "expected mm (integers), m (floats)"
-            self._doubted = self._doubted or doubt_unit(entry.depth, depth, hint)
+            if not self._doubted and (known := depth[np.isfinite(depth)]).size:
+                hint = "is the scale of manifest.csv right?" if entry.divisor else "expected mm (integers), m (floats)"
+                self._doubted = doubt_unit(entry.depth, float(np.median(known)), hint)
         if rgb.shape[:2] != depth.shape:
             raise InputError(
                 f"{entry.depth}: is {depth.shape[1]}x{depth.shape[0]} pixels but {entry.rgb.name} is"

@@ -126,12 +126,8 @@ def _decode_npz(path: Path, content: bytes, what: str) -> tuple[np.ndarray, Reco
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             names = arrays.files
             name = what if what in names else names[0] if len(names) == 1 else None
-            if what == "depth" and name == "disparity":
-                raise InputError(f"{path}: holds disparity, expected depth, or --depth-kind disparity")
             array = arrays[name] if name and not damaged else None
             record = {key: str(arrays[key]) for key in RECORDED if key in names and not damaged}
-    except InputError:
-        raise
     except Exception as error:  # a damaged archive raises many kinds
         raise _not_numpy(path, ".npz", error) from error
     if damaged:
@@ -139,6 +135,8 @@ def _decode_npz(path: Path, content: bytes, what: str) -> tuple[np.ndarray, Reco
     if name is None:
         found = listed(names) or "none"
         raise InputError(f"{path}: holds the arrays {found}, expected one, or one named {what}")
+    if what == "depth" and name == "disparity":
+        raise InputError(f"{path}: holds disparity, expected depth, or --depth-kind disparity")
     if not isinstance(array, np.ndarray):
         raise InputError(f"{path}: {name} is not stored as an array, expected a .npz file written by NumPy")
     return array, record

@@ -116,7 +116,7 @@ def doubt_depth(pair: PairArrays, path: Path) -> None:
     `path` is the depth file's. One absurd sample spoils the range of the whole map.
     """
     median, largest = float(np.nanmedian(pair.depth)), float(np.nanmax(pair.depth))
-    doubt_unit(path, pair.depth, "are --depth-unit and --depth-scale right?")
+    doubt_unit(path, median, "are --depth-unit and --depth-scale right?")
     if largest > FAR_BEYOND * median:
         log.warning(
             "%s: its farthest sample is %.4g m and its median %.3g m; if that means no measurement, name the file's"

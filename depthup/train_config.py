@@ -115,7 +115,7 @@ class TrainConfig:
             raise ValueError(f"crop_size: got {self.crop_size}, expected a multiple of {stride}, a cell of the network")
         if self.protocol not in PROTOCOLS:
             raise ValueError(f"protocol: got {self.protocol!r}, expected one of {', '.join(PROTOCOLS)}")
-        if not 0 <= self.seed < 2**63:
+        if self.seed >= 2**63:
             raise ValueError(f"seed: got {self.seed}, expected 0 to 2^63 - 1")
         if not 0 <= self.rescale <= 1:
             raise ValueError(f"rescale: got {self.rescale}, expected a probability from 0 to 1")

@@ -394,12 +394,17 @@ def test_a_run_that_was_killed_while_it_validated_validates_again(folder, finish
     assert all(torch.equal(t, tensors(finished)[name]) for name, t in tensors(tmp_path).items())
 
 
+def now_disparity(folder: Path) -> Path:
+    """The folder, whose depth is disparity by its names from now on."""
+    for path in folder.glob("*_depth.png"):
+        path.rename(path.with_name(path.name.replace("_depth", "_disp")))
+    return folder
+
+
 def test_the_same_names_in_another_unit_are_refused(folder, tmp_path):
     run(folder, tmp_path / "run", CONFIG, progress=Signals(1, signal.SIGINT))
     weights = (tmp_path / "run/model.safetensors").read_bytes()
-    other = shutil.copytree(folder, tmp_path / "other")
-    for path in other.glob("*_depth.png"):
-        path.rename(path.with_name(path.name.replace("_depth", "_disp")))
+    other = now_disparity(shutil.copytree(folder, tmp_path / "other"))
     with pytest.raises(InputError, match=r"was made on 4 other pairs, in m, got 4 in disparity; expected --data of"):
         run(other, tmp_path / "run", resume=True)
     assert (tmp_path / "run/model.safetensors").read_bytes() == weights
@@ -407,9 +412,7 @@ def test_the_same_names_in_another_unit_are_refused(folder, tmp_path):
 
 def test_a_loss_is_told_in_the_unit_of_the_data(folder, tmp_path):
     told = []
-    other = shutil.copytree(folder, tmp_path / "other")
-    for path in other.glob("*_depth.png"):
-        path.rename(path.with_name(path.name.replace("_depth", "_disp")))
+    other = now_disparity(shutil.copytree(folder, tmp_path / "other"))
     for place, unit, factor in ((folder, "cm", 1), (other, "levels", 100)):
         lines = []
         sets = open_dataset(place, "train"), open_dataset(place, "val")
@@ -500,8 +503,7 @@ def test_rooms_beside_the_pairs(folder, finished, tmp_path, monkeypatch):
 def test_no_rooms_beside_disparity(tmp_path):
     for scene in ("room0", "room23"):
         write_scene(tmp_path, scene, 0)
-    for path in tmp_path.glob("*_depth.png"):
-        path.rename(path.with_name(path.name.replace("_depth", "_disp")))
+    now_disparity(tmp_path)
     with pytest.raises(InputError, match="training data are disparity and synthetic rooms depth in metres"):
         run(tmp_path, tmp_path / "run", replace(CONFIG, synthetic=2))
     assert not (tmp_path / "run").exists()
