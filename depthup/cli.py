@@ -566,11 +566,15 @@ def export(
     model: Annotated[str, typer.Argument(help="A name in the box or a .safetensors file.", metavar="MODEL")],
     out: Annotated[Path, typer.Option("-o", "--out", help="File to write: .onnx, or .pt2 for torch.export.")],
     overwrite: OverwriteFlag = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """Write a network as ONNX or as a program of torch.export, for any size, checked against PyTorch."""
     from depthup.commands.export import export_network
 
     difference = export_network(model, out, overwrite)
+    if as_json:
+        print(json.dumps({"file": str(out), "model": model, "difference": difference}))
+        return
     say(f"{out}: {model}, at most {difference:.1e} of the depth range from PyTorch")
 
 
