@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from numbers import Real
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -67,8 +70,9 @@ class ChannelFilter(nn.Module):
 
     def __init__(self, channels: int, branches: int, kernel_size: int, squeeze_ratio: float):
         super().__init__()
-        if not isinstance(squeeze_ratio, float | int) or not squeeze_ratio > 0:
-            raise ValueError(f"squeeze_ratio: got {squeeze_ratio}, expected a number above 0")
+        given: object = squeeze_ratio
+        if not isinstance(given, Real) or not 0 < squeeze_ratio < math.inf:
+            raise ValueError(f"squeeze_ratio: got {squeeze_ratio}, expected a finite number above 0")
         self.shape = (branches, channels, kernel_size, kernel_size)
         hidden = max(4, round(squeeze_ratio * channels))
         self.squeeze = nn.Linear(channels, hidden)
@@ -117,7 +121,8 @@ class DDF(nn.Module):
         self.channel = ChannelFilter(channels, 1, kernel_size, squeeze_ratio)
         if combine == "add":
             nn.init.zeros_(self.channel.norm.beta)  # the sum of the two shifts is to start as a mean
-        self.to(device=device, dtype=dtype)
+        if device is not None or dtype is not None:  # under FakeTensorMode `to` fails
+            self.to(device=device, dtype=dtype)
 
     def extra_repr(self) -> str:
         return (
@@ -183,7 +188,8 @@ class DDFUp(nn.Module):
         self.channel = ChannelFilter(channels, branches, kernel_size, squeeze_ratio)
         if combine == "add":
             nn.init.zeros_(self.channel.norm.beta)  # the sum of the two shifts is to start as bilinear
-        self.to(device=device, dtype=dtype)
+        if device is not None or dtype is not None:  # under FakeTensorMode `to` fails
+            self.to(device=device, dtype=dtype)
 
     def extra_repr(self) -> str:
         grid = "input" if self.unshuffle < self.scale else "output"

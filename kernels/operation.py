@@ -7,7 +7,7 @@ that `torch.compile`, `torch.export`, autograd and fake tensors know it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -79,8 +79,19 @@ def _setup_context(ctx, inputs, output):
 
 
 def _autograd_backward(ctx, grad_out):
-    grads = _ddf_backward(grad_out, *ctx.saved_tensors, ctx.dilation, ctx.stride, ctx.scale, ctx.combine)
+    options = ctx.dilation, ctx.stride, ctx.scale, ctx.combine
+    if forward_ad._current_level < 0:
+        return (*_ddf_backward(grad_out, *ctx.saved_tensors, *options), None, None, None, None)
+    create_graph = torch.is_grad_enabled()
+    with torch.enable_grad():  # a gradient that has a tangent, see `_run`
+        tensors = _differentiable(ctx.saved_tensors, create_graph)
+        grads = torch.autograd.grad(reference.forward(*tensors, *options), tensors, grad_out, create_graph=create_graph)
     return (*grads, None, None, None, None)
+
+
+def _differentiable(tensors: Sequence[Tensor], create_graph: bool) -> list[Tensor]:
+    """What gradients are taken with respect to inside a backward pass; `create_graph`: and are differentiated again."""
+    return [t.view_as(t) if create_graph and t.requires_grad else t.detach().requires_grad_() for t in tensors]
 
 
 torch.library.register_autograd("depthup::ddf", _autograd_backward, setup_context=_setup_context)
@@ -90,9 +101,7 @@ def _autograd_double_backward(ctx, *grads):
     """Differentiates `reference`: rarely needed, so it has no kernel, and costs the memory of an unfolded copy."""
     create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
-        grad_out, *tensors = inputs = [
-            t.view_as(t) if create_graph and t.requires_grad else t.detach().requires_grad_() for t in ctx.saved_tensors
-        ]
+        grad_out, *tensors = inputs = _differentiable(ctx.saved_tensors, create_graph)
         out = reference.forward(*tensors, ctx.dilation, ctx.stride, ctx.scale, ctx.combine)
         first = torch.autograd.grad(out, tensors, grad_out, create_graph=True)
         second = torch.autograd.grad(first, inputs, grads, create_graph=create_graph, materialize_grads=True)
@@ -124,7 +133,7 @@ def _(info, in_dims, *arguments):
 
 
 def _run(x, channel_filter, spatial_filter, dilation, stride, scale, combine) -> Tensor:
-    forward_mode = not torch.compiler.is_compiling() and forward_ad._current_level >= 0
+    forward_mode = forward_ad._current_level >= 0
     if forward_mode or choose_backend(x.device) == "reference":
         # A registered operation would drop tangents without a word. As for second derivatives, there is no kernel.
         operation: Callable[..., Tensor] = reference.forward

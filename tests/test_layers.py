@@ -6,10 +6,12 @@ import copy
 import re
 import shutil
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
 from torch.func import functional_call
 
 from depthup.kernels import use_backend
@@ -92,7 +94,7 @@ def test_bilinear_taps_sum_to_one(scale, kernel_size):
 
 
 def test_channel_filters_of_a_channel_come_from_all_channels():
-    layer = ChannelFilter(6, 4, 3, squeeze_ratio=0.5)
+    layer = ChannelFilter(6, 4, 3, squeeze_ratio=np.float32(0.5))
     x = torch.randn(2, 6, 5, 7)
     out = layer(x)
     assert out.shape == (2, 4, 6, 3, 3)
@@ -210,7 +212,7 @@ def test_guidance_on_the_input_grid_of_a_wrong_size():
         (lambda: DDF(4, stride=0), "stride: got 0"),
         (lambda: DDF(4, dilation=0), "dilation: got 0"),
         (lambda: DDF(4, combine="sum"), "combine: got 'sum'"),
-        (lambda: DDF(4, squeeze_ratio=-1), "squeeze_ratio: got -1, expected a number above 0"),
+        (lambda: DDF(4, squeeze_ratio=-1), "squeeze_ratio: got -1, expected a finite number above 0"),
         (lambda: DDFUp(4, 0), "guidance_channels: got 0"),
         (lambda: DDFUp(4, 3, scale=0), "scale: got 0"),
         (lambda: DDFUp(4, 3, scale=2.5), "scale: got 2.5, expected an integer of at least 1"),
@@ -374,3 +376,9 @@ def test_other_channels_are_refused(shape):
     for call in (lambda x: DDF(4)(x), lambda x: DDFUp(4, 3)(x, torch.zeros(1, 3, 16, 16))):
         with pytest.raises(ValueError, match=r"x: got shape .*, expected \[B, 4, H, W\]"):
             call(torch.zeros(shape))
+
+
+def test_layers_can_be_made_of_fake_tensors():
+    with FakeTensorMode():
+        assert DDF(4)(torch.empty(1, 4, 5, 6)).shape == (1, 4, 5, 6)
+        assert DDFUp(4, 3)(torch.empty(1, 4, 5, 6), torch.empty(1, 3, 10, 12)).shape == (1, 4, 10, 12)

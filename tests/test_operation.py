@@ -16,6 +16,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.utils.data import DataLoader, Dataset
 
 from depthup.kernels import backend, choose_backend, cpu, cuda, ddf, ddf_up, operation, use_backend, why_not
@@ -371,6 +372,31 @@ def test_forward_mode_twice():
 
     curvature = torch.func.jvp(slope, (x,), (v,))[1]
     torch.testing.assert_close(curvature, apply(FEW[0], 2 * v**2, channel, spatial), rtol=1e-12, atol=1e-12)
+
+
+def test_forward_mode_inside_of_a_compiled_function():
+    x, channel, spatial = random_inputs(FEW[0])[:3]
+    v = torch.randn_like(x)
+
+    def slope(x: Tensor, v: Tensor) -> Tensor:
+        return torch.func.jvp(lambda y: apply(FEW[0], y, channel, spatial), (x,), (v,))[1]
+
+    expected = apply(FEW[0], v, channel, spatial)
+    torch.testing.assert_close(torch.compile(slope, backend="eager")(x, v), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_forward_mode_of_a_gradient(create_graph):
+    """Of which the operation that is differentiated knows nothing."""
+    leaves = [t.clone().requires_grad_() for t in random_inputs(FEW[0])[:3]]
+    out = apply(FEW[0], *leaves)
+    grad_out, tangent = torch.randn_like(out), torch.randn_like(out)
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(grad_out, tangent)
+        grads = torch.autograd.grad(out, leaves, dual, create_graph=create_graph, retain_graph=True)
+        found = [forward_ad.unpack_dual(g).tangent for g in grads]
+    assert all(g.requires_grad == create_graph for g in grads)
+    torch.testing.assert_close(found, list(torch.autograd.grad(out, leaves, tangent)), rtol=1e-12, atol=1e-12)
 
 
 def test_what_is_no_tensor():
