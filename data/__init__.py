@@ -16,7 +16,7 @@ from depthup.data.files import (
 from depthup.data.low_resolution import PROTOCOLS, crop_to_multiple, make_low_resolution
 from depthup.data.motorcycle import Motorcycle, motorcycle
 from depthup.data.nyuv2 import NYUv2Mat
-from depthup.data.opening import open_dataset
+from depthup.data.opening import input_files, open_dataset
 from depthup.data.pairing import Frame, Recording, pair_folders, with_maps
 from depthup.data.pairs import SPLITS, JoinedPairs, Pair, PairDataset, PairFolder, SomePairs, is_validation_scene
 from depthup.data.recordings import open_recording
@@ -50,6 +50,7 @@ __all__ = [
     "Synthetic",
     "UsageError",
     "crop_to_multiple",
+    "input_files",
     "is_validation_scene",
     "make_low_resolution",
     "motorcycle",

@@ -2,6 +2,8 @@
 
 import io
 import os
+import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -20,21 +22,30 @@ _stream_lock = threading.Lock()
 
 @contextmanager
 def _silent_openexr() -> Iterator[None]:
-    """Silence OpenEXR, which prints on Python's stdout and on C's stderr: what matters is raised as InputError."""
-    with _stream_lock, redirect_stdout(io.StringIO()):
+    """Silence OpenEXR, which prints on Python's stdout and on C's stderr: what matters is raised as InputError.
+
+    What other threads print meanwhile comes out afterwards.
+    """
+    stdout, said = sys.stdout, io.StringIO()
+    with _stream_lock, tempfile.TemporaryFile() as caught:
         try:
             saved = os.dup(2)
         except OSError:  # closed, as a daemon's is
-            yield
-            return
-        nowhere = os.open(os.devnull, os.O_WRONLY)
+            saved = None
         try:
-            os.dup2(nowhere, 2)
-            yield
+            with redirect_stdout(said):
+                if saved is not None:
+                    os.dup2(caught.fileno(), 2)
+                yield
         finally:
-            os.dup2(saved, 2)
-            os.close(saved)
-            os.close(nowhere)
+            if saved is not None:
+                os.dup2(saved, 2)
+                os.close(saved)
+                caught.seek(0)
+                os.write(2, b"".join(line for line in caught if b"(EXR_ERR" not in line))
+            if stdout is not None:
+                lines = said.getvalue().splitlines(keepends=True)
+                stdout.write("".join(line for line in lines if not line.startswith("Warning: Exception raised")))
 
 
 def decode_exr(path: Path, content: bytes, what: str) -> tuple[np.ndarray, Record]:

@@ -7,8 +7,8 @@ import numpy as np
 
 from depthup.data.depth_encoding import DepthEncoding, check_positive, measured, spread, to_metres, warn_of_largest
 from depthup.data.errors import InputError
-from depthup.data.images import decode_heic, decode_image, is_heic, read_bytes
-from depthup.data.planes import read_plane
+from depthup.data.images import TIFF_SIGNATURES, decode_heic, decode_image, is_heic, read_bytes
+from depthup.data.planes import read_plane, tiff_record
 from depthup.data.record import recorded_scale
 
 RGB_SUFFIXES = (".png", ".jpg", ".jpeg", ".jp2", ".tif", ".tiff", ".bmp", ".webp", ".heic", ".heif")
@@ -31,13 +31,15 @@ def read_rgb(path: str | Path) -> np.ndarray:
 
     Raises:
         InputError: the file is missing, a folder, empty, truncated, not an image, or has more than 8 bits per channel,
-            or the extra that it needs is not installed.
+            it holds several images, or the extra that it needs is not installed.
     """
     path = Path(path)
     content = read_bytes(path, "an image file")
     if is_heic(content):
         image = decode_heic(path, content)
     else:
+        if content.startswith(TIFF_SIGNATURES):
+            tiff_record(path, content)  # several images, or a thumbnail first, are refused
         formats = "PNG, JPEG, JPEG 2000, TIFF, BMP, WebP, HEIC"
         image = decode_image(path, content, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH, formats)
         image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if image.dtype == np.uint8 else image

@@ -71,7 +71,7 @@ def _low_resolution(depth: torch.Tensor, scale: int, protocol: str) -> torch.Ten
         depth = depth.float()
     if protocol == "pac":
         first = (scale - 1) // 2
-        return depth[..., first::scale, first::scale].contiguous()
+        return depth[..., first::scale, first::scale].clone(memory_format=torch.contiguous_format)
     images = depth.reshape(-1, 1, *depth.shape[-2:])
     holes = images.isnan()
     if holes.any():

@@ -41,3 +41,10 @@ def open_dataset(path: str | Path, split: str = "all", invalid: Sequence[float] 
     raise InputError(
         f"{path}: {found}, expected a folder of pairs, nyu_depth_v2_labeled.mat, `synthetic` or `motorcycle`"
     )
+
+
+def input_files(dataset: PairDataset) -> list[Path]:
+    """The user's files that a data set of `open_dataset` reads, and that nothing may be written over."""
+    if isinstance(dataset, NYUv2Mat):
+        return [dataset.path]
+    return dataset.files if isinstance(dataset, PairFolder) else []

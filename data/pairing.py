@@ -215,7 +215,7 @@ def find_images(
 
     for place, folders, names in os.walk(folder, onerror=warn, followlinks=True):
         here, there = Path(place), Path(place).resolve()
-        in_a_circle = any(parent.resolve() == there for parent in here.parents)  # by a link
+        in_a_circle = any(parent.resolve() == there for parent in here.absolute().parents)  # by a link
         if here != folder and (OUTPUT_MARK in names or there in closed or in_a_circle):
             folders.clear()
             continue

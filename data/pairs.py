@@ -1,6 +1,7 @@
 """Registered RGB-D pairs, and the data set that reads them from a folder."""
 
 import csv
+import os
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -110,7 +111,7 @@ def is_validation_scene(scene: str) -> bool:
 
 
 def _checksum(scene: str) -> int:
-    return zlib.crc32(scene.encode())
+    return zlib.crc32(os.fsencode(scene))
 
 
 def select_nyuv2(source: Path, indices: list[int], scenes: list[str], split: str) -> list[int]:
@@ -194,6 +195,8 @@ class PairFolder:
         if not self.folder.is_dir():
             raise InputError(f"{self.folder}: no such folder, expected a folder of {_PATTERNS}")
         set_name, entries = _manifest_entries(self.folder) or ("", _found_entries(self.folder))
+        manifests = [place / "manifest.csv" for place in (self.folder, self.folder.resolve().parent)]
+        self.files = [*(path for entry in entries for path in (entry.rgb, entry.depth)), *manifests]
         units = sorted({entry.unit for entry in entries})
         if len(units) > 1:
             raise InputError(f"{self.folder}: holds both depth and disparity, expected one kind in a folder")
@@ -272,7 +275,7 @@ def _manifest_rows(manifest: Path, anything: bool = False) -> list[dict[str, str
     """Its lines; none where it may be `anything` and has neither of our columns rgb and depth."""
     needed = {"set", "name", "rgb", "depth", "kind", "scale", "scene"}
     try:
-        with manifest.open(newline="", encoding="utf-8") as file:
+        with manifest.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             rows = list(reader)
             found = set(reader.fieldnames or ())
@@ -329,8 +332,9 @@ def _stems(folder: Path, ending: str, suffixes: tuple[str, ...]) -> dict[str, Pa
     """Files whose stem ends so, by the stem without that ending."""
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if path.suffix.lower() in suffixes and path.stem.endswith(ending) and len(path.stem) > len(ending):
-            name = path.stem.removesuffix(ending)
+        name = path.stem.removesuffix(ending)
+        fits = path.suffix.lower() in suffixes and path.stem.endswith(ending)
+        if fits and name and not path.name.startswith("."):  # macOS leaves ._ beside every file
             if name in found:
                 raise InputError(f"{path}: has the same name as {found[name].name}, expected one file for {name!r}")
             found[name] = path

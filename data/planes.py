@@ -58,7 +58,7 @@ def _decode(path: Path, content: bytes, what: str) -> tuple[np.ndarray, Record]:
         return decode_exr(path, content, what)
     if re.match(rb"P[fF]\s", content):
         return _decode_pfm(path, content, what), {}
-    record = _tiff_record(path, content) if content.startswith(TIFF_SIGNATURES) else {}
+    record = tiff_record(path, content) if content.startswith(TIFF_SIGNATURES) else {}
     image = decode_image(path, content, cv2.IMREAD_UNCHANGED, _FORMATS)
     return image, _png_record(content) if content.startswith(PNG_SIGNATURE) else record
 
@@ -86,18 +86,20 @@ def _silent_tifffile() -> Iterator[None]:
         log.removeFilter(nothing)
 
 
-def _tiff_record(path: Path, content: bytes) -> Record:
+def tiff_record(path: Path, content: bytes) -> Record:
     """depthup's record; raises InputError where OpenCV's first page, as stored, is not what the file means."""
     import tifffile
 
     try:
         with _silent_tifffile(), tifffile.TiffFile(io.BytesIO(content)) as tiff:
             full = [page for page in tiff.pages if not page.aspage().subfiletype & 5]  # no thumbnail, no mask
-            first = tiff.pages.first
+            first = tiff.pages.first.aspage()
             inverted = first.photometric == tifffile.PHOTOMETRIC.MINISWHITE
             description, kind = first.description, first.dtype
     except Exception as error:  # the decoder raises many kinds for damaged files
         raise InputError(f"{path}: cannot be decoded, expected an intact TIFF") from error
+    if first.subfiletype & 5:
+        raise InputError(f"{path}: begins with a thumbnail or a mask, expected the image first")
     if len(full) > 1:
         raise InputError(f"{path}: holds {len(full)} images, expected one")
     if kind == np.float16:

@@ -427,7 +427,7 @@ def _size(place: Path, facts: dict, *names: str) -> tuple[float, float] | None:
 
 
 def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
 
 
 def _pinhole(
@@ -454,7 +454,7 @@ def _json(place: Path) -> dict:
     text = _text(place)
     try:
         facts = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{place}: is no JSON ({error}), expected a whole file") from None
     if not isinstance(facts, dict):
         raise InputError(f"{place}: holds no JSON object, expected one")
@@ -463,7 +463,7 @@ def _json(place: Path) -> dict:
 
 def _text(place: Path) -> str:
     try:
-        return place.read_text(encoding="utf-8")
+        return place.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise InputError(f"{place}: cannot be read ({error.strerror}), expected a text file") from None
     except UnicodeDecodeError:

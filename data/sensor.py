@@ -47,7 +47,7 @@ class Sensor:
         dropout: probability that a single sample is missing.
         blobs: fraction of the samples that is missing in connected blobs.
         shadow: samples missing beside a depth edge, on its far side, as in the shadow of a projector.
-        near, far: range [m]; outside it nothing is measured.
+        near, far: range [m]; outside it nothing is measured, where that leaves `MIN_VALID` of the samples.
     """
 
     sampling: str = "dkn"

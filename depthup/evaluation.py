@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -136,7 +137,10 @@ class Evaluation:
 def write_csv(path: str | Path, evaluations: list[Evaluation]) -> None:
     """One line per image, method and scale, with every field of `Score`; an empty cell is undefined."""
     named = ("data", "method", "scale", "protocol", "degradation", "border", "unit")
-    with write_beside(path) as temporary, temporary.open("w", newline="") as file:
+    with (
+        write_beside(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
         table = csv.DictWriter(file, [*named, *(f.name for f in fields(Score))])
         table.writeheader()
         for run in evaluations:
@@ -255,6 +259,7 @@ def resolve_method(method: Method) -> Method:
     Raises:
         InputError: no such model, or one of another scale.
     """
+    method = replace(method, scale=int(method.scale))  # NumPy's integers are no JSON
     return method if method.model in BASELINES else replace(method, model=resolve_model(method.model, method.scale))
 
 
@@ -285,7 +290,7 @@ def predict(pair: Pair, method: Method, protocol: str, sensor: Sensor | None = N
 def _low_resolution(name: str, truth: np.ndarray, scale: int, protocol: str, sensor: Sensor | None) -> np.ndarray:
     if sensor is None:
         return make_low_resolution(truth, scale, protocol)
-    rng = np.random.default_rng([zlib.crc32(name.encode()), scale])
+    rng = np.random.default_rng([zlib.crc32(os.fsencode(name)), scale])
     return _under(sensor, protocol).measure(truth, scale, rng)
 
 

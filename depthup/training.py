@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import time
 import zlib
@@ -125,7 +126,7 @@ def train(
     if not processes.first:
         report, tick = (lambda line: None), (lambda what, fraction: None)
 
-    names = zlib.crc32("\n".join(training.names).encode())
+    names = zlib.crc32(os.fsencode("\n".join(training.names)))
     data = {"images": len(training), "names": names, "unit": training.unit}
     if resume:
         config, state = _restore(checkpoint, processes.device, data)

@@ -84,6 +84,23 @@ def test_every_mistake_is_one_line_and_leaves_nothing_behind(check_mistake, argu
     check_mistake(arguments, code, parts)
 
 
+def test_no_input_is_written_over(place, depthup_):
+    write_pairs(place / "pairs")
+    image = place / "pairs" / "room0_rgb.png"
+    before = image.read_bytes()
+    refused = depthup_(*COMPARE, "--methods", "bicubic", "--figure", image, "--overwrite")
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert "room0_rgb.png: is an input" in refused.err
+    assert image.read_bytes() == before
+    manifest = place / "pairs" / "manifest.csv"
+    lines = (f"s,r{n},room{n}_rgb.png,room{n}_depth.png,depth_mm,1000,r{n}" for n in (0, 1))
+    manifest.write_text("\n".join(["set,name,rgb,depth,kind,scale,scene", *lines]))
+    before = manifest.read_bytes()
+    refused = depthup_("eval", "--data", "pairs", "--scale", 4, "--model", "bicubic", "--csv", manifest, "--overwrite")
+    assert "manifest.csv: is an input" in refused.err
+    assert manifest.read_bytes() == before
+
+
 def test_eval_prints_its_protocol(place, depthup_):
     write_pairs(place / "pairs")
     result = depthup_("eval", "--data", "pairs", "--scale", "4", "--model", "bilinear", "--protocol", "pac")

@@ -1,6 +1,7 @@
 """Folders of pairs: what is found, in which unit, in which split."""
 
 import csv
+import os
 from pathlib import Path
 
 import cv2
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from depthup.data import (
+    STANDARD_SENSOR,
     InputError,
     JoinedPairs,
     PairFolder,
@@ -17,6 +19,7 @@ from depthup.data import (
     motorcycle,
     open_dataset,
 )
+from depthup.evaluation import evaluate, write_csv
 
 H, W = 16, 24
 COLUMNS = ["set", "name", "rgb", "depth", "kind", "scale", "width", "height", "valid_fraction", "scene"]
@@ -370,3 +373,32 @@ def test_real_disparity(set_name, count):
     pairs = PairFolder(REAL / set_name, "test")
     assert (len(pairs), pairs.unit, pairs.border) == (count, "disparity", 0)
     assert np.nanmax(pairs[0].depth) <= 255
+
+
+def test_a_manifest_with_a_byte_order_mark(tmp_path):
+    folder = manifest(tmp_path, "mine", ["a"], ["a"])
+    table = tmp_path / "manifest.csv"
+    table.write_bytes(b"\xef\xbb\xbf" + table.read_bytes())
+    assert PairFolder(folder).names == ["a"]
+
+
+def test_hidden_files_are_no_pairs(tmp_path):
+    for name in ("a_rgb.png", "._a_rgb.png"):
+        write(tmp_path / name, colours())
+    for name in ("a_depth.png", "._a_depth.png"):
+        write(tmp_path / name, integers())
+    assert PairFolder(tmp_path).names == ["a"]
+
+
+def test_names_that_are_no_unicode(tmp_path):
+    for n in range(4):
+        stem = os.fsdecode(b"%d\xff" % n)
+        write(tmp_path / "x_rgb.png", colours())
+        (tmp_path / "x_rgb.png").rename(tmp_path / f"{stem}_rgb.png")
+        write(tmp_path / "x_depth.png", integers())
+        (tmp_path / "x_depth.png").rename(tmp_path / f"{stem}_depth.png")
+    train, val = PairFolder(tmp_path, "train"), PairFolder(tmp_path, "val")
+    assert len(train) + len(val) == 4
+    scores = evaluate(val, 2, "dkn", "nearest", sensor=STANDARD_SENSOR)
+    write_csv(tmp_path / "scores.csv", [scores])
+    assert os.fsencode(val.names[0]) in (tmp_path / "scores.csv").read_bytes()

@@ -3,6 +3,7 @@
 import importlib
 import io
 import json
+import os
 import struct
 import sys
 
@@ -156,6 +157,13 @@ def test_tiff_that_cannot_be_taken_as_it_is(tmp_path):
     refused(read_depth, path, "holds 3 images, expected one")
     tifffile.imwrite(path, values[0], photometric="miniswhite")
     refused(read_depth, path, "MinIsWhite")
+    with tifffile.TiffWriter(path) as tiff:  # an overview before it
+        tiff.write(values[0, ::2, ::2], subfiletype=1)
+        tiff.write(values[0])
+    refused(read_depth, path, "begins with a thumbnail")
+    picture = np.zeros((2, 8, 8, 3), np.uint8)
+    tifffile.imwrite(path, picture, photometric="rgb")
+    refused(read_rgb, path, "holds 2 images, expected one")
     with tifffile.TiffWriter(path) as tiff:  # an overview beside the image
         tiff.write(values[0])
         tiff.write(values[0, ::2, ::2], subfiletype=1)
@@ -239,6 +247,24 @@ def test_exr_of_several_channels(tmp_path):
     refused(read_depth, path, "holds the channels", "near", "far", "named Z, depth, V, Y, R")
     write_exr(path, {"left.Z": depth, "right.Z": other})
     refused(read_depth, path, "left.Z", "right.Z")
+
+
+def test_what_others_print_while_an_exr_file_is_decoded(tmp_path, capfd, monkeypatch):
+    exr = pytest.importorskip("OpenEXR")
+    good, damaged = tmp_path / "good.exr", tmp_path / "damaged.exr"
+    write_exr(good, {"Z": some_depth()})
+    damaged.write_bytes(good.read_bytes()[: good.stat().st_size // 2])
+    decode = exr.File
+
+    def decode_and_print(*arguments, **options):
+        print("on stdout")
+        os.write(2, b"on stderr\n")
+        return decode(*arguments, **options)
+
+    monkeypatch.setattr(exr, "File", decode_and_print)
+    read_depth(good)
+    refused(read_depth, damaged, "damaged.exr")
+    assert capfd.readouterr() == ("on stdout\n" * 2, "on stderr\n" * 2)
 
 
 def test_exr_that_cannot_be_taken_as_it_is(tmp_path):

@@ -591,7 +591,10 @@ def test_record3d(tmp_path, inside):
         ('{"K": [590, 591, 360, 480], "perFrameIntrinsicCoeffs": 5}', "perFrameIntrinsicCoeffs is no list"),
         ('{"K": [590, 591, 360, 480], "perFrameIntrinsicCoeffs": {"0": 1}}', "perFrameIntrinsicCoeffs is no list"),
         ('{"K": [590, 591, 360, 480], "w": true, "h": 480}', "w and h are True and 480"),
+        ("[" * 100000, "is no JSON"),
+        (f'{{"K": [1{"0" * 400}, 591, 360, 480]}}', "its intrinsics are not numbers"),
     ],
+    ids=lambda text: text[:40],
 )
 def test_record3d_with_bad_metadata_has_frames_without_a_camera(tmp_path, text, fault):
     make(tmp_path, "rgb/0.jpg", "depth/0.exr")

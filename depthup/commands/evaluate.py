@@ -11,7 +11,7 @@ import numpy as np
 
 from depthup.baselines import BASELINES
 from depthup.commands.errors import UsageError
-from depthup.data import STANDARD_SENSOR, InputError, PairDataset, Sensor, SomePairs, open_dataset
+from depthup.data import STANDARD_SENSOR, InputError, PairDataset, Sensor, SomePairs, input_files, open_dataset
 from depthup.depth_files import check_output
 from depthup.evaluation import (
     Evaluation,
@@ -135,6 +135,10 @@ def evaluate_data(
         raise UsageError("compare: --image is for the figure; expected --figure")
     methods = named_methods(names, scales, protocol, sensor is not None)
     dataset: PairDataset = open_dataset(data, split, invalid)
+    inputs = input_files(dataset)
+    for output in (table, figure):
+        if output and output.exists() and any(path.exists() and output.samefile(path) for path in inputs):
+            raise UsageError(f"{output}: is an input; expected another name for the result")
     if limit:
         dataset = SomePairs(dataset, limit)
     if image is not None and image not in dataset.names:
