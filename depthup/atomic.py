@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from depthup.data import InputError
+
+_numbers = itertools.count()  # threads may write the same file
 
 
 @contextmanager
@@ -21,18 +24,19 @@ def write_beside(path: str | Path) -> Iterator[Path]:
         InputError: it cannot be written: the disk is full, say.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}-{next(_numbers)}{path.suffix}")
     try:
         yield temporary
         temporary.replace(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # not there any more, or its name was too long
+            temporary.unlink()
 
 
 def left_behind(path: str | Path) -> list[Path]:
     """Temporary files of `path` that `write_beside` could not remove, because its process was killed or still runs."""
     path = Path(path)
-    named = re.compile(rf"\.{re.escape(path.stem)}\.\d+{re.escape(path.suffix)}")
+    named = re.compile(rf"\.{re.escape(path.stem)}\.\d+-\d+{re.escape(path.suffix)}")
     return [entry for entry in path.parent.iterdir() if named.fullmatch(entry.name)] if path.parent.is_dir() else []

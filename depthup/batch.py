@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -64,7 +63,6 @@ class BatchProgress:
     done: int
     skipped: int
     failed: int
-    seconds_left: float | None  # None while nothing is known
 
 
 @dataclass(frozen=True)
@@ -157,7 +155,6 @@ def run_batch(
                 if ready is None:
                     tally.skip(job)
                 elif not stopped():
-                    tally.began = tally.began or time.monotonic()
                     result = compute(job, ready.data)
                     written = writer.submit(_write, job, journal, ready.inputs, ready.existing, write, result)
                     writing.append((job, written))
@@ -246,7 +243,6 @@ class _Tally:
     done: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
-    began: float | None = None
 
     @property
     def left(self) -> int:
@@ -274,9 +270,4 @@ class _Tally:
                 self.report()
 
     def report(self) -> None:
-        """Tell the progress. The time left is that of the jobs so far which were not skipped."""
-        worked, seconds = len(self.done) + len(self.failed), None
-        if self.began is not None and worked:
-            seconds = (time.monotonic() - self.began) / worked * self.left
-        counts = len(self.done), len(self.skipped), len(self.failed)
-        self.progress(BatchProgress(self.total, *counts, seconds))
+        self.progress(BatchProgress(self.total, len(self.done), len(self.skipped), len(self.failed)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+from depthup.atomic import write_beside
 from depthup.data import InputError
 
 CHECKPOINT, WEIGHTS, METRICS, RECIPE = "checkpoint.safetensors", "model.safetensors", "metrics.csv", "recipe.json"
@@ -40,11 +41,12 @@ class RunLog:
         lines = []
         if step and self.path.exists():
             lines = [row for row in self._read() if int(row["step"]) <= step]
-        self.file = self.path.open("w", newline="")
+        with write_beside(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            table = csv.DictWriter(file, self.columns, extrasaction="ignore")
+            table.writeheader()
+            table.writerows(lines)
+        self.file = self.path.open("a", newline="", encoding="utf-8")
         self.table = csv.DictWriter(self.file, self.columns)
-        self.table.writeheader()
-        self.table.writerows(lines)
-        self.file.flush()
         self.board = None
         try:
             from torch.utils.tensorboard import SummaryWriter

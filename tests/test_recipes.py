@@ -1,5 +1,6 @@
 """Recipes: what the weights in the box were trained by, and that stages follow each other exactly."""
 
+import json
 import signal
 import sys
 from pathlib import Path
@@ -133,9 +134,11 @@ def test_a_run_of_a_recipe_keeps_to_it(folder, tmp_path):
         run(folder, out, resume=True, recipe="x4", given={"recipe"})
     with pytest.raises(UsageError, match="was started with --seed 7, and --resume keeps to it; got --seed 8"):
         run(folder, out, resume=True, seed=8, given={"seed"})
-    (out / "recipe.json").write_text("[]")
-    with pytest.raises(InputError, match=r"recipe\.json: does not say which recipe this is"):
-        run(folder, out, resume=True)
+    remembered = {"recipe": "tiny", "seed": 7, "precision": "float32", "invalid": []}
+    for wrong in ([], remembered | {"recipe": ["tiny"]}, remembered | {"seed": "a"}, remembered | {"invalid": 5}):
+        (out / "recipe.json").write_text(json.dumps(wrong))
+        with pytest.raises(InputError, match=r"recipe\.json: does not say which recipe this is"):
+            run(folder, out, resume=True)
 
 
 def test_a_recipe_leaves_another_run_alone(folder, tmp_path):

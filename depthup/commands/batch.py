@@ -149,7 +149,7 @@ def _settings(options: PairOptions, wanted: BatchOutputs, maps: Mapping[str, Pat
     facts = {
         **{f"--depth-{name}": getattr(encoding, name) for name in ("unit", "scale", "kind")},
         **{f"--{name}": getattr(encoding, name) for name in ("focal", "baseline", "doffs")},
-        "--invalid": " ".join(f"{value:g}" for value in encoding.invalid) or None,
+        "--invalid": " ".join(f"{value:.15g}" for value in encoding.invalid) or None,
         "--min-confidence": options.min_confidence,
         "--size": "x".join(map(str, options.size)) if options.size else None,
         "--fill": options.fill,

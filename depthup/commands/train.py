@@ -165,11 +165,14 @@ def _remembered(out: Path, wanted: dict, given: set[str]) -> dict:
     try:
         started = json.loads(place.read_bytes())
         started = {name: started[name] for name in wanted}
+        TrainConfig(scale=4, steps=1, **{name: started[name] for name in _FREE})
+        if not isinstance(started["recipe"], str):
+            raise TypeError
     except FileNotFoundError:
         if (out / CHECKPOINT).exists():
             raise UsageError(f"{out}: was started without --recipe; expected --resume without it") from None
         raise InputError(f"{place}: no such file; expected a run of a recipe to resume") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise InputError(f"{place}: does not say which recipe this is; expected what train wrote there") from None
     for name, value in wanted.items():
         if name in given and started[name] != value:
