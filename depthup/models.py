@@ -150,6 +150,10 @@ class DDFUpNetConfig:
                 f"upsampler: got {self.upsampler!r}, expected 'ddf_up' or one of {', '.join(ALTERNATIVES)}"
             )
         check_whole_numbers(self, LEAST)
+        if self.architecture == "base" and self.width < 8:
+            raise ValueError(f"width: got {self.width}, expected at least 8, of which the finest level has an eighth")
+        if self.kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size: got {self.kernel_size}, expected an odd number")
         if self.unshuffle not in (1, 2, 4):
             raise ValueError(f"unshuffle: got {self.unshuffle}, expected 1, 2 or 4")
         if not self.octaves:
@@ -608,17 +612,18 @@ class DDFUpNet(nn.Module):
 
 def normalise(low: Tensor, low_range: Tensor) -> Tensor:
     """`low [B, 1, h, w]` to 0..1 by `low_range [B, 2]`, the minimum and maximum of the low-resolution image."""
-    bottom, span = _bottom_and_span(low_range)
+    bottom, span = bottom_and_span(low_range)
     return (low - bottom) / span
 
 
 def denormalise(depth: Tensor, low_range: Tensor) -> Tensor:
     """The inverse of `normalise`."""
-    bottom, span = _bottom_and_span(low_range)
+    bottom, span = bottom_and_span(low_range)
     return depth * span + bottom
 
 
-def _bottom_and_span(low_range: Tensor) -> tuple[Tensor, Tensor]:
+def bottom_and_span(low_range: Tensor) -> tuple[Tensor, Tensor]:
+    """Of `low_range [B, 2]`, each `[B, 1, 1, 1]`: what is 0, and how much is 1; a span of nothing counts as 1."""
     bottom, top = low_range.view(-1, 2, 1, 1, 1).unbind(1)
     span = top - bottom
     return bottom, torch.where(span > 0, span, torch.ones_like(span))

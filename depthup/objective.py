@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from depthup.models import DDFUpNet, denormalise, normalise
+from depthup.models import DDFUpNet, bottom_and_span, denormalise, normalise
 from depthup.train_config import TrainConfig
 from depthup.upsampling import fill_from_nearest
 
@@ -34,7 +34,7 @@ def loss(prediction: Tensor, depth: Tensor, rmse_weight: float, weight: Tensor |
 
 
 def error_loss(log_error: Tensor, prediction: Tensor, depth: Tensor) -> Tensor:
-    """Negative log-likelihood of the errors made, were they Laplacian with the scale that was predicted for them.
+    """Mean over crops of the negative log-likelihood of the errors made, were they Laplacian of the predicted scale.
 
     Args:
         log_error: `[B, 1, H, W]`, logarithm of the expected absolute error in the unit of `depth`.
@@ -42,7 +42,8 @@ def error_loss(log_error: Tensor, prediction: Tensor, depth: Tensor) -> Tensor:
     """
     known = depth.isfinite()
     error = torch.where(known, prediction.detach() - torch.where(known, depth, 0), 0).abs() + 1e-4
-    return ((error * torch.exp(-log_error) + log_error) * known).sum() / known.sum().clamp(min=1)
+    each = (error * torch.exp(-log_error) + log_error) * known
+    return (each.sum((1, 2, 3)) / known.sum((1, 2, 3)).clamp(min=1)).mean()
 
 
 def objective(config: TrainConfig, model: DDFUpNet, batch: dict[str, Tensor]) -> Tensor:
@@ -56,7 +57,7 @@ def objective(config: TrainConfig, model: DDFUpNet, batch: dict[str, Tensor]) ->
         return loss(depth, batch["depth"], config.rmse_weight)
     supported = F.interpolate(valid.float(), scale_factor=config.scale)
     weight = UNSUPPORTED_WEIGHT + (1 - UNSUPPORTED_WEIGHT) * supported
-    log_error = result[:, 1:] + (low_range[:, 1] - low_range[:, 0]).log().view(-1, 1, 1, 1)
+    log_error = result[:, 1:] + bottom_and_span(low_range)[1].log()
     return loss(depth, batch["depth"], config.rmse_weight, weight) + error_loss(log_error, depth, batch["depth"])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from depthup.data import AUGMENTATIONS, PROTOCOLS, Synthetic
@@ -93,6 +94,8 @@ class TrainConfig:
     checkpoint_every: int = 500
 
     def __post_init__(self):
+        if isinstance(self.init, Path):
+            object.__setattr__(self, "init", str(self.init))
         check_whole_numbers(self, LEAST)
         for name in NUMBERS:
             if not isinstance(value := getattr(self, name), int | float) or isinstance(value, bool):

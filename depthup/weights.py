@@ -69,14 +69,15 @@ def read_metadata(model: str | Path) -> tuple[DDFUpNetConfig, dict]:
         raise InputError(f"{path}: not a safetensors file ({error}); expected weights written by depthup") from None
     if metadata.get("format") != FORMAT:
         found = metadata.get("format", "no format at all")
-        raise InputError(
-            f"{path}: its metadata names {found}, expected {FORMAT}; only depthup's own weights can be loaded"
-        )
+        hint = "only depthup's own weights can be loaded"
+        if found.startswith("depthup-checkpoint"):
+            hint = "that is a checkpoint, and the weights of the run are model.safetensors beside it"
+        raise InputError(f"{path}: its metadata names {found}, expected {FORMAT}; {hint}")
     try:
         config, record = DDFUpNetConfig(**json.loads(metadata["config"])), json.loads(metadata["training"])
         if not isinstance(record, dict) or not isinstance(record.get("config", {}), dict):
             raise ValueError("its training record is no object")
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(
             f"{path}: its configuration cannot be read ({error}); was it made by a newer depthup?"
         ) from None
@@ -114,10 +115,17 @@ def load_model(model: str | Path, device: str | torch.device = "cpu") -> DDFUpNe
     device = check_device(device)
     config, _ = read_metadata(model)
     path = weights_path(model)
-    with torch.device("cpu"):  # whatever the caller's default is, and float32
-        net = DDFUpNet(config).float()
     try:
-        net.load_state_dict(load_file(path))
+        with torch.device("cpu"):  # whatever the caller's default is, and float32
+            net = DDFUpNet(config).float()
+    except (ValueError, RuntimeError, MemoryError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"{path}: its configuration cannot be built ({reason})") from None
+    try:
+        tensors = load_file(path)
+        if odd := [f"{name} is {t.dtype}" for name, t in tensors.items() if not t.is_floating_point()]:
+            raise InputError(f"{path}: {odd[0]}, expected floating-point numbers")
+        net.load_state_dict(tensors)
     except (RuntimeError, safetensors.SafetensorError) as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise InputError(f"{path}: its tensors do not fit its configuration ({reason})") from None
@@ -136,7 +144,7 @@ def copy_fitting(source: DDFUpNet, target: DDFUpNet) -> int:
 
     A network for sensors takes over what another has: its further input and output start at zero; the other way around
     they are dropped. Further residual blocks start as the identity, so that a longer network does what the shorter did.
-    A network of several samples a cell starts by seeing their mean where the other saw its one sample.
+    A network of another number of samples a cell starts by seeing their mean in place of each that the other saw.
 
     Returns:
         How many tensors were copied.
@@ -147,9 +155,10 @@ def copy_fitting(source: DDFUpNet, target: DDFUpNet) -> int:
         added = re.fullmatch(r"net\.(trunk\.\d+|fine\.\d+|block\.1)\.second\.(weight|bias)", name)
         if added and name not in known:
             t.zero_()
-    blocks = target.config.unshuffle**2
-    if source.config.unshuffle == 1 < blocks and "net.depth.weight" in known:
-        known["net.depth.weight"] = known["net.depth.weight"].repeat_interleave(blocks, 1) / blocks
+    had, has = (net.config.unshuffle**2 for net in (source, target))
+    if had != has and "net.depth.weight" in known:
+        of_one = known["net.depth.weight"].unflatten(1, (-1, had)).sum(2)
+        known["net.depth.weight"] = of_one.repeat_interleave(has, 1) / has
     for name, t in known.items():
         if name not in state:
             continue

@@ -20,7 +20,7 @@ from depthup.checkpoint import load_checkpoint, read_facts
 from depthup.data import InputError, SomePairs, is_validation_scene, open_dataset, synthetic_pair
 from depthup.evaluation import evaluate
 from depthup.models import DDFUpNet, DDFUpNetConfig, extrapolate
-from depthup.objective import error_loss, loss
+from depthup.objective import error_loss, loss, objective
 from depthup.run_folder import RunLog
 from depthup.train_config import TrainConfig
 from depthup.training import TrainResult, learning_rate, train
@@ -475,6 +475,15 @@ def test_a_log_of_someone_else_is_told_when_resuming(folder, tmp_path, content):
         run(folder, tmp_path, resume=True)
 
 
+def test_a_log_with_a_column_more_goes_on(folder, tmp_path):
+    run(folder, tmp_path, CONFIG, progress=Signals(4, signal.SIGINT))
+    log = tmp_path / "metrics.csv"
+    head, *lines = log.read_text().splitlines()
+    log.write_text("\n".join([f"{head},note", *(f"{line},mine" for line in lines)]) + "\n")
+    run(folder, tmp_path, resume=True)
+    assert log.read_text().splitlines()[: len(lines) + 1] == [head, *lines]
+
+
 def test_rooms_beside_the_pairs(folder, finished, tmp_path, monkeypatch):
     rendered = []
 
@@ -710,6 +719,18 @@ def test_a_network_starts_from_one_for_sensors():
         assert torch.equal(of_clean, of_sensor[tuple(slice(n) for n in of_clean.shape)]), name
 
 
+@pytest.mark.parametrize(("had", "has"), [(1, 4), (4, 1), (4, 2), (4, 4)])
+def test_another_number_of_samples_in_a_cell(had, has):
+    """A constant image of samples gives what it gave."""
+    nets = [DDFUpNet(DDFUpNetConfig(scale=2, width=16, trunk_blocks=1, sensor=True, unshuffle=n)) for n in (had, has)]
+    copy_fitting(*nets)
+    seen = []
+    for net, n in zip(nets, (had, has), strict=True):
+        kinds = torch.tensor([0.3, -0.2, 1.0]).repeat_interleave(n * n).view(1, -1, 1, 1).expand(1, -1, 5, 5)
+        seen.append(net.net.depth(kinds))
+    torch.testing.assert_close(*seen)
+
+
 @pytest.mark.parametrize("width", [8, 24])
 def test_another_width_takes_over_what_fits(width):
     source = DDFUpNet(DDFUpNetConfig(scale=4, width=16, trunk_blocks=1))
@@ -732,6 +753,24 @@ def test_the_expected_error_is_learned_from_the_errors_alone():
     assert prediction.grad is None
     torch.testing.assert_close(log_error[..., 4:].exp(), torch.full((1, 1, 8, 4), 0.1), rtol=0.02, atol=0)
     assert (log_error[..., :4] == 0).all()
+
+
+def test_a_flat_image_has_an_objective():
+    """Its range is one value, and the logarithm of nothing is no number."""
+    config = replace(CONFIG, sensor=True, scale=4)
+    net = DDFUpNet(config.network_config())
+    batch = {"low": torch.ones(1, 1, 8, 8), "valid": torch.ones(1, 1, 8, 8, dtype=torch.bool)}
+    batch |= {"low_range": torch.ones(1, 2), "depth": torch.full((1, 1, 32, 32), 1.1), "rgb": torch.rand(1, 3, 32, 32)}
+    assert objective(config, net, batch).isfinite()
+
+
+def test_the_expected_error_counts_every_crop_alike():
+    """So that processes which share a batch take the steps of one."""
+    torch.manual_seed(0)
+    log_error, prediction, depth = torch.randn(3, 4, 1, 8, 8).unbind()
+    depth[0, ..., :7] = torch.nan
+    parts = [error_loss(*(t[half] for t in (log_error, prediction, depth))) for half in (slice(2), slice(2, 4))]
+    torch.testing.assert_close(error_loss(log_error, prediction, depth), (parts[0] + parts[1]) / 2)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "metrics.csv"])

@@ -124,7 +124,14 @@ def test_nothing_is_unpickled(tmp_path, how):
     assert proof.exists()
 
 
-@pytest.mark.parametrize(("metadata", "found"), [(None, "no format at all"), ({"format": "pt"}, "names pt")])
+@pytest.mark.parametrize(
+    ("metadata", "found"),
+    [
+        (None, "no format at all"),
+        ({"format": "pt"}, "names pt"),
+        ({"format": "depthup-checkpoint-2"}, "model.safetensors beside it"),
+    ],
+)
 def test_another_programs_file_is_refused(tmp_path, metadata, found):
     path = tmp_path / "other.safetensors"
     save_file({"weight": torch.zeros(3)}, path, metadata)
@@ -138,6 +145,7 @@ def test_another_programs_file_is_refused(tmp_path, metadata, found):
     [
         {"config": "{"},
         {"config": "[]"},
+        {"config": "[" * 100000 + "]" * 100000},
         {"config": json.dumps(CONFIG.to_dict() | {"dropout": 0.5})},
         {"config": json.dumps(CONFIG.to_dict() | {"scale": 3})},
         {"config": json.dumps(CONFIG.to_dict() | {"architecture": "giant"})},
@@ -169,6 +177,24 @@ def test_tensors_that_do_not_fit_are_refused(saved, change):
     assert message.startswith(f"{saved}: its tensors do not fit its configuration")
     assert "net.surplus" in message if change == "additional" else "net.result.weight" in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize("wrong", [{"kernel_size": 4}, {"width": 1}, {"width": 10**9}], ids=str)
+def test_a_network_that_cannot_be_is_refused(saved, wrong):
+    metadata = {"format": FORMAT, "config": json.dumps(CONFIG.to_dict() | wrong), "training": "{}"}
+    save_file(load_file(saved), saved, metadata)
+    with pytest.raises(InputError, match=r"net\.safetensors: its configuration cannot be") as caught:
+        load_model(saved)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.complex64])
+def test_weights_that_are_no_floating_point_numbers_are_refused(saved, dtype):
+    tensors = load_file(saved)
+    tensors["net.result.bias"] = tensors["net.result.bias"].to(dtype)
+    save_file(tensors, saved, {"format": FORMAT, "config": json.dumps(CONFIG.to_dict()), "training": "{}"})
+    with pytest.raises(InputError, match=f"net.result.bias is {dtype}"):
+        load_model(saved)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
