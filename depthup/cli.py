@@ -466,7 +466,7 @@ def train(
         ),
     ] = None,
     scale: Annotated[int, typer.Option(help="Up-sampling factor: 2, 4, 8 or 16; with --sensor also 1.")] = 4,
-    protocol: Annotated[Protocol, typer.Option(help="How low-resolution depth is made.")] = Protocol.dkn,
+    protocol: ProtocolOption = Protocol.dkn,
     minutes: Annotated[
         float | None, typer.Option(help="Length by the clock; the last validation comes on top.", min=0.001)
     ] = None,
@@ -581,7 +581,7 @@ def export(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("demo"),
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
+    overwrite: OverwriteFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Upsample the Motorcycle pair by 8: depth, preview and a side-by-side figure."""

@@ -52,8 +52,8 @@ def mesh(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The surfaces that a depth map shows, as triangles between neighbouring pixels, cut at depth edges.
 
-    No triangle joins depths that differ by more than `largest_step`, or that would lie on a surface seen at more than
-    `depthup.surface.LARGEST_INCIDENCE_DEG` from its normal.
+    No triangle joins depths that differ by more than `largest_step`, or more along a row or column than a
+    surface seen at `depthup.surface.LARGEST_INCIDENCE_DEG` from its normal.
 
     Args:
         depth, camera, rgb: as in `point_cloud`.

@@ -86,8 +86,9 @@ def _gradient_x(inverse: np.ndarray, right: np.ndarray) -> np.ndarray:
 def normals(depth: np.ndarray, camera: Camera) -> np.ndarray:
     """Unit normals of the surfaces, towards the camera.
 
-    From differences between neighbours that belong to one surface (see `joined`), so never from both sides of a depth
-    edge. Exact on planes; of noisy depth they are as noisy as its differences.
+    From differences between neighbours that belong to one surface (see `joined`), so not across a step that is steeper
+    along a row or column than a surface seen at `LARGEST_INCIDENCE_DEG`. Exact on planes; of noisy depth they are as
+    noisy as its differences.
 
     Args:
         depth: [H, W], z in metres, NaN where there is no measurement.

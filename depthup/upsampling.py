@@ -26,6 +26,8 @@ Model = str | Path | DDFUpNet | None
 FILLS = {"none": 0.0, "near": 2.0, "all": math.inf}
 """What is estimated where nothing was measured: how far, in low-resolution samples, the nearest valid one may be."""
 
+_LINES = 512  # at a time: 12 megapixels in double precision need not be in memory at once
+
 _loading = threading.Lock()
 
 
@@ -35,8 +37,9 @@ class Upsampled:
 
     Args:
         depth: float32 `[H, W]` in the unit of the input, NaN where no measurement supports an estimate.
-        expected_error: float32 `[H, W]`, expected absolute error in the same unit, NaN where depth is; None for a
-            baseline or a network that was not trained for sensors.
+        expected_error: float32 `[H, W]`, expected absolute error in the same unit, NaN where depth is, and everywhere
+            if all samples are equal, which no network is asked about; None for a baseline or a network that was not
+            trained for sensors.
         ratio: (vertical, horizontal) pixels of the result per sample of the input.
         model: name of what was run.
     """
@@ -125,7 +128,7 @@ class Upsampler:
         return Upsampled(both[0], both[1] if len(both) > 1 else None, ratio, name)
 
     def warm_up(self, rgb: np.ndarray, depth: np.ndarray, size: tuple[int, int] | None = None) -> None:
-        """Load the network that this pair needs, so that the first run takes no longer than the next."""
+        """Load the network that this pair needs; the first run still loads or compiles its kernels."""
         _check_size(size)
         if not self._is_baseline():
             W, H = size or (rgb.shape[1], rgb.shape[0])
@@ -175,7 +178,7 @@ class Upsampler:
             work = _run_network(net, rgb, filled, known)
         result = torch.cat([_to_grid(work[:, n : n + 1], (H, W)) for n in range(work.shape[1])], 1)
         result[:, 0] = result[:, 0].double() * span + bottom
-        result[:, 1:] = result[:, 1:].exp_() * span
+        result[:, 1:] = result[:, 1:].exp_() * (span or math.nan)
         reach = F.interpolate(torch.from_numpy(distance)[None, None], size=(H, W), mode="nearest-exact")
         return result.masked_fill_(reach.to(result.device) > FILLS[fill], torch.nan).to(rgb.device), name
 
@@ -193,7 +196,9 @@ class Upsampler:
                 raise type(error)(f"{error}, or one of {', '.join(BASELINES)}") from None
             device = self.device or torch.device("cpu")
             with _loading:
-                net, name = _load_once(path, path.stat().st_mtime_ns, str(device)), str(model)
+                state = path.stat()
+                changed = state.st_mtime_ns, state.st_size, state.st_ino
+                net, name = _load_once(path.resolve(), changed, str(device)), str(model)
         parameter = next(net.parameters())
         if parameter.dtype != torch.float32:
             raise InputError(f"{name}: its parameters are {parameter.dtype}, expected torch.float32")
@@ -212,7 +217,7 @@ class Upsampler:
             found = f"{rgb.dtype} {list(rgb.shape)}" if isinstance(rgb, Tensor) else type(rgb).__name__
             raise InputError(f"rgb: got {found}, expected a tensor [3, H, W], as depth is a tensor")
         if rgb.dtype != torch.uint8:
-            if not rgb.is_floating_point() or not (rgb.min() >= 0 and rgb.max() <= 1):
+            if not rgb.is_floating_point() or not ((rgb >= 0) & (rgb <= 1)).all():
                 raise InputError(f"rgb: got {rgb.dtype} outside 0..1, expected uint8, or floats in 0..1")
             rgb = (rgb * 255).round().byte()
         mask = valid.cpu().numpy() if isinstance(valid, Tensor) else valid
@@ -233,6 +238,8 @@ class Upsampler:
             raise InputError(f"depth: a PIL image of mode {depth.mode}, expected F (metres) or I, I;16 (millimetres)")
         if not hasattr(rgb, "getbands"):
             raise InputError(f"rgb: got {type(rgb).__name__}, expected a PIL image, as depth is one")
+        if integers and values.min() < 0:
+            raise InputError(f"depth: a PIL image that holds {values.min()}, expected no values below 0")
         metres = np.where(values > 0, values / 1000, np.nan) if integers else values
         result = self.run(rgb, metres, valid, size, fill).depth
         if not integers:
@@ -356,8 +363,8 @@ def _pairs_of_batch(rgb: Any, depth: Any, valid: Any) -> list[tuple[Any, Any, An
 
 
 @lru_cache(maxsize=8)
-def _load_once(path: Path, changed: int, device: str) -> DDFUpNet:
-    """The model in a file; `changed`, the time of its last change, makes a rewritten file be read again."""
+def _load_once(path: Path, changed: tuple[int, ...], device: str) -> DDFUpNet:
+    """The model in a file; `changed`, which every writing changes, makes a rewritten file be read again."""
     return load_model(path, device)
 
 
@@ -437,16 +444,20 @@ def _to_grid(plane: Tensor, size: tuple[int, int]) -> Tensor:
     """
     plane = plane.float()
     for dim, n in zip((2, 3), size, strict=True):
-        m = plane.shape[dim]
-        if n == m:
-            continue
-        line = torch.cat([_beyond(plane, dim), plane, _beyond(plane.flip(dim), dim)], dim)
-        if n > m:
-            plane = _between(line, dim, (torch.arange(n, dtype=torch.float64) + 0.5) * m / n + 0.5)
-        else:
-            until = _sum_until(plane, _slopes(line, dim), dim, torch.arange(n + 1, dtype=torch.float64) * m / n)
-            plane = (until.diff(dim=dim) * (n / m)).float()
+        if n != plane.shape[dim]:
+            across = 5 - dim
+            plane = torch.cat([_to_length(lines, dim, n) for lines in plane.split(_LINES, across)], across)
     return plane
+
+
+def _to_length(plane: Tensor, dim: int, n: int) -> Tensor:
+    """One axis of `_to_grid`."""
+    m = plane.shape[dim]
+    line = torch.cat([_beyond(plane, dim), plane, _beyond(plane.flip(dim), dim)], dim)
+    if n > m:
+        return _between(line, dim, (torch.arange(n, dtype=torch.float64) + 0.5) * m / n + 0.5)
+    until = _sum_until(plane, _slopes(line, dim), dim, torch.arange(n + 1, dtype=torch.float64) * m / n)
+    return (until.diff(dim=dim) * (n / m)).float()
 
 
 def _slopes(line: Tensor, dim: int) -> Tensor:

@@ -1,5 +1,6 @@
 """Upsampling of a user's own pair: what must hold for the network and for every baseline alike."""
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from depthup import upsample
 from depthup.baselines import BASELINES
 from depthup.data import STANDARD_SENSOR, InputError, crop_to_multiple, motorcycle
 from depthup.models import SCALES_OF_SENSORS, DDFUpNet, DDFUpNetConfig
+from depthup.pair_files import confidence_of
 from depthup.upsampling import Upsampler, _to_grid, default_model
 from depthup.weights import load_model, save_weights
 
@@ -362,7 +364,33 @@ def test_depth_that_is_no_whole_number_of_cells(scale, size):
     rgb = rng.integers(0, 256, (size[0] * scale, size[1] * scale, 3), dtype=np.uint8)
     run = Upsampler(sensor_net(scale)).run(rgb, 1 + rng.random(size))
     assert run.depth.shape == run.expected_error.shape == rgb.shape[:2]
-    assert np.isfinite(run.depth).all() and np.isfinite(run.expected_error).all()
+    assert np.isfinite(run.depth).all()
+    assert np.isfinite(run.expected_error).all() if size != (1, 1) else np.isnan(run.expected_error).all()
+
+
+def test_no_error_is_told_of_a_map_without_a_range():
+    rgb, depth = np.zeros((16, 24, 3), np.uint8), np.full((4, 6), np.nan)
+    depth[1, 2] = 1.5
+    run = Upsampler(sensor_net()).run(rgb, depth, fill="all")
+    assert (run.depth == 1.5).all()
+    assert np.isnan(run.expected_error).all()
+    assert (confidence_of(run) == 0).all()
+
+
+def test_weights_of_one_name_in_two_folders(tmp_path, monkeypatch):
+    rgb, depth = random_pair()
+    results = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        net = DDFUpNet(DDFUpNetConfig(scale=4, width=16, trunk_blocks=1))
+        torch.nn.init.normal_(net.net.result.weight)
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        save_weights(folder / "w.safetensors", net, {})
+        os.utime(folder / "w.safetensors", (1e9, 1e9))
+        monkeypatch.chdir(folder)
+        results.append(upsample(rgb, depth, "w.safetensors"))
+    assert not np.array_equal(*results)
 
 
 def test_another_size_of_the_result():
@@ -441,6 +469,8 @@ def test_a_batch_of_arrays():
 def test_pil_images():
     rgb, depth = random_pair()
     image = Image.fromarray(rgb)
+    with pytest.raises(InputError, match="PIL image that holds -3"):
+        upsample(image, Image.fromarray(np.full(depth.shape, -3, np.int32)), "bicubic")
     metres = upsample(image, Image.fromarray(depth.astype(np.float32)), "bicubic")
     assert metres.mode == "F"
     np.testing.assert_allclose(np.asarray(metres), upsample(rgb, depth, "bicubic"), rtol=1e-6)
