@@ -22,6 +22,7 @@ from depthup.data.extras import load_extra
 from depthup.depth_files import check_output
 from depthup.kernels import reference, use_backend
 from depthup.models import DDFUpNet, DDFUpNetConfig
+from depthup.run_folder import WEIGHTS
 from depthup.weights import load_model, weights_path
 
 OPSET = 18
@@ -129,11 +130,12 @@ def export_program(model: str | Path | DDFUpNet, path: str | Path, overwrite: bo
 
 
 def _network(model: str | Path | DDFUpNet) -> tuple[DDFUpNet, str]:
-    """A float32 copy on the CPU, and its name."""
+    """A float32 copy on the CPU, and its name: of `RUN/model.safetensors`, as all runs call theirs, that of the run."""
     if isinstance(model, DDFUpNet):
         name = f"{'sensor-' if model.config.sensor else ''}x{model.config.scale}"
         return copy.deepcopy(model).cpu().float().eval().requires_grad_(False), name
-    return load_model(model), weights_path(model).stem
+    path = weights_path(model).resolve()
+    return load_model(model), path.parent.name if path.name == WEIGHTS else path.stem
 
 
 def _input_names(net: DDFUpNet) -> list[str]:

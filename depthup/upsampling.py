@@ -202,8 +202,9 @@ class Upsampler:
         parameter = next(net.parameters())
         if parameter.dtype != torch.float32:
             raise InputError(f"{name}: its parameters are {parameter.dtype}, expected torch.float32")
-        if self.device is not None and parameter.device.type != self.device.type:
-            raise InputError(f"{name}: is on {parameter.device}, expected device {self.device}")
+        at, wanted = parameter.device, self.device
+        if wanted is not None and (at.type, at.index or 0) != (wanted.type, wanted.index or 0):
+            raise InputError(f"{name}: is on {at}, expected device {wanted}")
         return net, name
 
     def _tensors(self, rgb: Any, depth: Tensor, valid: Any, size: tuple[int, int] | None, fill: str) -> Tensor:

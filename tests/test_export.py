@@ -129,18 +129,19 @@ for file in sys.argv[2:]:
 
 def test_program_runs_without_depthup(tmp_path, depthup_):
     config = DDFUpNetConfig("base", 2, width=16, trunk_blocks=1, sensor=True)
-    net, weights, path = small_net(config), tmp_path / "net.safetensors", tmp_path / "net.pt2"
+    net, weights, path = small_net(config), tmp_path / "mine" / "model.safetensors", tmp_path / "net.pt2"
+    weights.parent.mkdir()
     save_weights(weights, net, {})
     command = depthup_("export", weights, "-o", path, "--json")
     assert command.code == 0, command.err
     facts = json.loads(command.out)
     assert facts.pop("difference") < 1e-5
     assert facts == {"file": str(path), "model": str(weights)}
-    assert set(tmp_path.iterdir()) == {weights, path}
+    assert set(tmp_path.iterdir()) == {weights.parent, path}
     assert b"site-packages" not in path.read_bytes()
     extra_files = {"depthup.json": ""}
     torch.export.load(path, extra_files=extra_files)
-    assert json.loads(extra_files["depthup.json"])["model"] == "net"
+    assert json.loads(extra_files["depthup.json"])["model"] == "mine"
     files = []
     for size in SIZES:
         inputs = inputs_of(net, *size)
