@@ -439,9 +439,10 @@ def _resize(rgb: Tensor, size: list[int]) -> Tensor:
 def _to_grid(plane: Tensor, size: tuple[int, int]) -> Tensor:
     """`[1, 1, H, W]` to float32 on another grid over the same area, half-pixel centres.
 
-    An axis that becomes longer is interpolated linearly, and continued at its ends; one that becomes shorter is
-    averaged over the areas of the new pixels, every old one being a slope. Both keep planes, unlike an interpolation
-    that is cut at the border, or a mean of what is flat.
+    An axis that becomes longer is interpolated linearly, and continued at its ends. One that becomes f times shorter is
+    averaged around the centres of the new pixels, over f - 1 old ones, each of them a slope: a mean over f, all that a
+    new pixel covers, would blur depth edges. Both keep planes, unlike an interpolation that is cut at the border, or a
+    mean of what is flat.
     """
     plane = plane.float()
     for dim, n in zip((2, 3), size, strict=True):
@@ -457,8 +458,10 @@ def _to_length(plane: Tensor, dim: int, n: int) -> Tensor:
     line = torch.cat([_beyond(plane, dim), plane, _beyond(plane.flip(dim), dim)], dim)
     if n > m:
         return _between(line, dim, (torch.arange(n, dtype=torch.float64) + 0.5) * m / n + 0.5)
-    until = _sum_until(plane, _slopes(line, dim), dim, torch.arange(n + 1, dtype=torch.float64) * m / n)
-    return (until.diff(dim=dim) * (n / m)).float()
+    centre, width = (torch.arange(n, dtype=torch.float64) + 0.5) * m / n, max(m / n - 1, 0.01)
+    ends = torch.cat([centre - width / 2, centre + width / 2])
+    before, after = _sum_until(plane, _slopes(line, dim), dim, ends).split(n, dim)
+    return ((after - before) / width).float()
 
 
 def _slopes(line: Tensor, dim: int) -> Tensor:

@@ -332,13 +332,14 @@ def test_a_tilted_plane_of_an_odd_number_of_samples(scale):
     assert error.max() < 1e-5, f"{100 * error.max():.3f} %"
 
 
-def test_a_depth_edge_of_a_result_that_becomes_smaller():
+@pytest.mark.parametrize("size", [(39, 43), (31, 30), (13, 20)])
+def test_depth_edges_of_a_result_that_becomes_smaller(size):
     plane = torch.ones(1, 1, 40, 60)
     plane[..., 17:, :] = 3
-    smaller = _to_grid(plane, (31, 43))
+    smaller = _to_grid(plane, size)
     assert (smaller.min(), smaller.max()) == (1, 3)
-    assert ((smaller != 1) & (smaller != 3)).any(-1).sum() == 1
-    torch.testing.assert_close(smaller.mean(), plane.mean(), rtol=0, atol=1e-6)
+    assert ((smaller > 1) & (smaller < 3)).any(-1).sum() <= 1
+    torch.testing.assert_close(smaller.mean(), plane.mean(), rtol=0, atol=1 / size[0])
 
 
 def test_baselines_keep_a_tilted_plane_away_from_the_border():
