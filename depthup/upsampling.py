@@ -279,15 +279,11 @@ def upsample(
 def default_model(ratio: float) -> str:
     """The network in the box for pairs of a ratio: that of the nearest power of two, for sensors if there is one.
 
-    `sensor-x1` serves ratios below the square root of 2 only. `sensor-x2` is never taken: what `sensor-x4` makes of
-    such pairs, reduced, is better, though it takes five to twelve times as long.
-
     Raises:
         InputError: the box is empty.
     """
     names = shipped_names()
-    of_sensors = [s for s in SCALES_OF_SENSORS if s > 2 or (s == 1 and ratio < math.sqrt(2))]
-    for prefix, all_scales in (("sensor-x", of_sensors), ("x", SCALES)):
+    for prefix, all_scales in (("sensor-x", SCALES_OF_SENSORS), ("x", SCALES)):
         scales = [s for s in all_scales if f"{prefix}{s}" in names]
         if scales:
             return f"{prefix}{min(scales, key=lambda s: abs(math.log2(s / ratio)))}"

@@ -259,8 +259,9 @@ def test_default_is_the_network_of_the_nearest_power_of_two(shipped, ratio, name
     [
         (1.0, "sensor-x1"),
         (1.41, "sensor-x1"),
-        (1.42, "sensor-x4"),
-        (2, "sensor-x4"),
+        (1.42, "sensor-x2"),
+        (2.8, "sensor-x2"),
+        (2.9, "sensor-x4"),
         (5.6, "sensor-x4"),
         (6, "sensor-x8"),
     ],
