@@ -6,8 +6,9 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -20,14 +21,21 @@ _CHANNELS = ("Z", "depth", "V", "Y", "R")
 _stream_lock = threading.Lock()
 
 
+def _temporary() -> IO[bytes]:
+    try:
+        return tempfile.TemporaryFile()
+    except OSError:  # nowhere to write
+        return Path(os.devnull).open("w+b")
+
+
 @contextmanager
 def _silent_openexr() -> Iterator[None]:
     """Silence OpenEXR, which prints on Python's stdout and on C's stderr: what matters is raised as InputError.
 
     What other threads print meanwhile comes out afterwards.
     """
-    stdout, said = sys.stdout, io.StringIO()
-    with _stream_lock, tempfile.TemporaryFile() as caught:
+    with _stream_lock, _temporary() as caught:
+        stdout, said = sys.stdout, io.StringIO()
         try:
             saved = os.dup(2)
         except OSError:  # closed, as a daemon's is
@@ -42,10 +50,13 @@ def _silent_openexr() -> Iterator[None]:
                 os.dup2(saved, 2)
                 os.close(saved)
                 caught.seek(0)
-                os.write(2, b"".join(line for line in caught if b"(EXR_ERR" not in line))
-            if stdout is not None:
-                lines = said.getvalue().splitlines(keepends=True)
-                stdout.write("".join(line for line in lines if not line.startswith("Warning: Exception raised")))
+                if others := b"".join(line for line in caught if b"(EXR_ERR" not in line):
+                    with suppress(OSError):
+                        os.write(2, others)
+            lines = said.getvalue().splitlines(keepends=True)
+            if kept := "".join(line for line in lines if not line.startswith("Warning: Exception raised")):
+                with suppress(OSError, ValueError, AttributeError):  # closed, or there is none
+                    stdout.write(kept)
 
 
 def decode_exr(path: Path, content: bytes, what: str) -> tuple[np.ndarray, Record]:

@@ -8,7 +8,7 @@ import numpy as np
 from depthup.data.depth_encoding import DepthEncoding, check_positive, measured, spread, to_metres, warn_of_largest
 from depthup.data.errors import InputError
 from depthup.data.images import TIFF_SIGNATURES, decode_heic, decode_image, is_heic, read_bytes
-from depthup.data.planes import read_plane, tiff_record
+from depthup.data.planes import first_page, read_plane
 from depthup.data.record import recorded_scale
 
 RGB_SUFFIXES = (".png", ".jpg", ".jpeg", ".jp2", ".tif", ".tiff", ".bmp", ".webp", ".heic", ".heif")
@@ -39,7 +39,7 @@ def read_rgb(path: str | Path) -> np.ndarray:
         image = decode_heic(path, content)
     else:
         if content.startswith(TIFF_SIGNATURES):
-            tiff_record(path, content)  # several images, or a thumbnail first, are refused
+            first_page(path, content)  # several images, or a thumbnail first, are refused
         formats = "PNG, JPEG, JPEG 2000, TIFF, BMP, WebP, HEIC"
         image = decode_image(path, content, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH, formats)
         image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if image.dtype == np.uint8 else image

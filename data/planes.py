@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -58,7 +59,7 @@ def _decode(path: Path, content: bytes, what: str) -> tuple[np.ndarray, Record]:
         return decode_exr(path, content, what)
     if re.match(rb"P[fF]\s", content):
         return _decode_pfm(path, content, what), {}
-    record = tiff_record(path, content) if content.startswith(TIFF_SIGNATURES) else {}
+    record = _tiff_record(path, content) if content.startswith(TIFF_SIGNATURES) else {}
     image = decode_image(path, content, cv2.IMREAD_UNCHANGED, _FORMATS)
     return image, _png_record(content) if content.startswith(PNG_SIGNATURE) else record
 
@@ -86,27 +87,35 @@ def _silent_tifffile() -> Iterator[None]:
         log.removeFilter(nothing)
 
 
-def tiff_record(path: Path, content: bytes) -> Record:
+def _tiff_record(path: Path, content: bytes) -> Record:
     """depthup's record; raises InputError where OpenCV's first page, as stored, is not what the file means."""
+    import tifffile
+
+    first = first_page(path, content)
+    if first.dtype == np.float16:
+        raise InputError(f"{path}: holds float16, expected float32 or 16-bit integers")
+    if first.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
+        raise InputError(f"{path}: is a TIFF whose 0 is white (photometric MinIsWhite), expected MinIsBlack")
+    return parse_record(first.description)
+
+
+def first_page(path: Path, content: bytes) -> Any:
+    """What tifffile says of the page that OpenCV decodes; InputError unless that is the only image in the file."""
     import tifffile
 
     try:
         with _silent_tifffile(), tifffile.TiffFile(io.BytesIO(content)) as tiff:
-            full = [page for page in tiff.pages if not page.aspage().subfiletype & 5]  # no thumbnail, no mask
-            first = tiff.pages.first.aspage()
-            inverted = first.photometric == tifffile.PHOTOMETRIC.MINISWHITE
-            description, kind = first.description, first.dtype
+            pages = [page.aspage() for page in tiff.pages]
+            images = sum(not page.subfiletype & 5 for page in pages)  # the others are thumbnails and masks
+            first = pages[0]
+            first.photometric, first.description, first.dtype  # noqa: B018 - damaged ones raise here
     except Exception as error:  # the decoder raises many kinds for damaged files
         raise InputError(f"{path}: cannot be decoded, expected an intact TIFF") from error
     if first.subfiletype & 5:
         raise InputError(f"{path}: begins with a thumbnail or a mask, expected the image first")
-    if len(full) > 1:
-        raise InputError(f"{path}: holds {len(full)} images, expected one")
-    if kind == np.float16:
-        raise InputError(f"{path}: holds float16, expected float32 or 16-bit integers")
-    if inverted:
-        raise InputError(f"{path}: is a TIFF whose 0 is white (photometric MinIsWhite), expected MinIsBlack")
-    return parse_record(description)
+    if images > 1:
+        raise InputError(f"{path}: holds {images} images, expected one")
+    return first
 
 
 def _decode_npy(path: Path, content: bytes) -> np.ndarray:

@@ -134,7 +134,7 @@ def _network(model: str | Path | DDFUpNet) -> tuple[DDFUpNet, str]:
     if isinstance(model, DDFUpNet):
         name = f"{'sensor-' if model.config.sensor else ''}x{model.config.scale}"
         return copy.deepcopy(model).cpu().float().eval().requires_grad_(False), name
-    path = weights_path(model).resolve()
+    path = weights_path(model).absolute()
     return load_model(model), path.parent.name if path.name == WEIGHTS else path.stem
 
 

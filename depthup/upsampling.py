@@ -203,7 +203,8 @@ class Upsampler:
         if parameter.dtype != torch.float32:
             raise InputError(f"{name}: its parameters are {parameter.dtype}, expected torch.float32")
         at, wanted = parameter.device, self.device
-        if wanted is not None and (at.type, at.index or 0) != (wanted.type, wanted.index or 0):
+        other_gpu = wanted is not None and wanted.type == "cuda" and wanted.index not in (None, at.index)
+        if wanted is not None and (at.type != wanted.type or other_gpu):
             raise InputError(f"{name}: is on {at}, expected device {wanted}")
         return net, name
 
@@ -239,7 +240,7 @@ class Upsampler:
             raise InputError(f"depth: a PIL image of mode {depth.mode}, expected F (metres) or I, I;16 (millimetres)")
         if not hasattr(rgb, "getbands"):
             raise InputError(f"rgb: got {type(rgb).__name__}, expected a PIL image, as depth is one")
-        if integers and values.min() < 0:
+        if integers and (values < 0).any():
             raise InputError(f"depth: a PIL image that holds {values.min()}, expected no values below 0")
         metres = np.where(values > 0, values / 1000, np.nan) if integers else values
         result = self.run(rgb, metres, valid, size, fill).depth
@@ -456,7 +457,7 @@ def _to_length(plane: Tensor, dim: int, n: int) -> Tensor:
         return _between(line, dim, (torch.arange(n, dtype=torch.float64) + 0.5) * m / n + 0.5)
     centre, width = (torch.arange(n, dtype=torch.float64) + 0.5) * m / n, max(m / n - 1, 0.01)
     ends = torch.cat([centre - width / 2, centre + width / 2])
-    before, after = _sum_until(plane, _slopes(line, dim), dim, ends).split(n, dim)
+    before, after = _sum_until(plane, _slopes(line.double(), dim), dim, ends).split(n, dim)
     return ((after - before) / width).float()
 
 
@@ -469,7 +470,7 @@ def _slopes(line: Tensor, dim: int) -> Tensor:
     before, after = steps.narrow(dim, 0, steps.shape[dim] - 1), steps.narrow(dim, 1, steps.shape[dim] - 1)
     central = (before + after) / 2
     most = 2 * torch.minimum(before.abs(), after.abs())
-    return torch.where(before * after > 0, torch.minimum(torch.maximum(central, -most), most), 0)
+    return torch.where(before.sign() == after.sign(), torch.minimum(torch.maximum(central, -most), most), 0)
 
 
 def _sum_until(plane: Tensor, slopes: Tensor, dim: int, places: Tensor) -> Tensor:
@@ -501,4 +502,4 @@ def _beyond(plane: Tensor, dim: int) -> Tensor:
     first, second, third = plane.narrow(dim, 0, 3).split(1, dim)
     slope, next_slope = second - first, third - second
     smaller = torch.where(slope.abs() < next_slope.abs(), slope, next_slope)
-    return first - torch.where(slope * next_slope > 0, smaller, 0)
+    return first - torch.where(slope.sign() == next_slope.sign(), smaller, 0)

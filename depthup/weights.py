@@ -118,8 +118,8 @@ def load_model(model: str | Path, device: str | torch.device = "cpu") -> DDFUpNe
     try:
         with torch.device("cpu"):  # whatever the caller's default is, and float32
             net = DDFUpNet(config).float()
-    except (ValueError, RuntimeError, MemoryError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (ValueError, TypeError, OverflowError, RuntimeError, MemoryError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"{path}: its configuration cannot be built ({reason})") from None
     try:
         tensors = load_file(path)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 
 import cv2
 import numpy as np
@@ -289,6 +290,16 @@ def test_compare(place, depthup_):
     assert (
         [r["rmse"] for r in default[::2]] == [r["rmse"] for r in default[1::2]] == [results[n]["rmse"] for n in (0, 3)]
     )
+
+
+def test_a_figure_of_an_image_whose_name_is_no_unicode(place, depthup_):
+    write_pairs(place / "pairs")
+    name = os.fsdecode(b"room\xff")
+    for kind in ("rgb", "depth"):
+        (place / "pairs" / f"room0_{kind}.png").rename(place / "pairs" / f"{name}_{kind}.png")
+    drawn = depthup_(*COMPARE, "--methods", "bicubic", "--figure", "drawn.png", "--image", name)
+    assert (drawn.code, drawn.err.count("Traceback")) == (0, 0)
+    assert (place / "drawn.png").exists()
 
 
 def test_compare_draws_the_median_image(place, depthup_, monkeypatch):

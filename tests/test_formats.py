@@ -6,6 +6,10 @@ import json
 import os
 import struct
 import sys
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -15,6 +19,7 @@ from PIL import Image
 
 import depthup
 from depthup.data import DepthEncoding, InputError, read_confidence, read_depth, read_mask, read_rgb
+from depthup.data.exr import _silent_openexr
 from depthup.depth_files import DEPTH_OUTPUT_SUFFIXES, write_confidence, write_depth
 
 SOFTWARE = f"depthup {depthup.__version__}"
@@ -164,6 +169,8 @@ def test_tiff_that_cannot_be_taken_as_it_is(tmp_path):
     picture = np.zeros((2, 8, 8, 3), np.uint8)
     tifffile.imwrite(path, picture, photometric="rgb")
     refused(read_rgb, path, "holds 2 images, expected one")
+    tifffile.imwrite(path, picture[0, ..., 0], photometric="miniswhite")  # OpenCV turns 8 bits round
+    assert (read_rgb(path) == 255).all()
     with tifffile.TiffWriter(path) as tiff:  # an overview beside the image
         tiff.write(values[0])
         tiff.write(values[0, ::2, ::2], subfiletype=1)
@@ -265,6 +272,44 @@ def test_what_others_print_while_an_exr_file_is_decoded(tmp_path, capfd, monkeyp
     read_depth(good)
     refused(read_depth, damaged, "damaged.exr")
     assert capfd.readouterr() == ("on stdout\n" * 2, "on stderr\n" * 2)
+
+
+def test_exr_without_a_place_for_temporary_files(tmp_path, monkeypatch):
+    def nowhere():
+        raise FileNotFoundError
+
+    write_exr(tmp_path / "d.exr", {"Z": some_depth()})
+    monkeypatch.setattr(tempfile, "TemporaryFile", nowhere)
+    np.testing.assert_array_equal(read_depth(tmp_path / "d.exr"), some_depth())
+
+
+def test_what_is_printed_between_two_threads_that_decode_exr(capsys, monkeypatch):
+    """The second waits for the first, and takes its place."""
+    inside, leave, decoded = threading.Event(), threading.Event(), threading.Event()
+
+    def first():
+        with _silent_openexr():
+            inside.set()
+            leave.wait(10)
+
+    def second():
+        with _silent_openexr():
+            inside.set()
+            decoded.wait(10)
+
+    with ThreadPoolExecutor(2) as pool:
+        one = pool.submit(first)
+        inside.wait(10)
+        inside.clear()
+        other = pool.submit(second)
+        time.sleep(0.1)
+        leave.set()
+        one.result()
+        inside.wait(10)
+        print("while the second decodes")
+        decoded.set()
+        other.result()
+    assert capsys.readouterr().out == "while the second decodes\n"
 
 
 def test_exr_that_cannot_be_taken_as_it_is(tmp_path):

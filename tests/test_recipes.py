@@ -135,7 +135,8 @@ def test_a_run_of_a_recipe_keeps_to_it(folder, tmp_path):
     with pytest.raises(UsageError, match="was started with --seed 7, and --resume keeps to it; got --seed 8"):
         run(folder, out, resume=True, seed=8, given={"seed"})
     remembered = {"recipe": "tiny", "seed": 7, "precision": "float32", "invalid": []}
-    for wrong in ([], remembered | {"recipe": ["tiny"]}, remembered | {"seed": "a"}, remembered | {"invalid": 5}):
+    changes = {"recipe": ["tiny"]}, {"seed": "a"}, {"invalid": 5}, {"invalid": ["a"]}
+    for wrong in ([], *(remembered | change for change in changes)):
         (out / "recipe.json").write_text(json.dumps(wrong))
         with pytest.raises(InputError, match=r"recipe\.json: does not say which recipe this is"):
             run(folder, out, resume=True)

@@ -179,7 +179,7 @@ def test_tensors_that_do_not_fit_are_refused(saved, change):
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("wrong", [{"kernel_size": 4}, {"width": 1}, {"width": 10**9}], ids=str)
+@pytest.mark.parametrize("wrong", [{"kernel_size": 4}, {"width": 1}, {"width": 10**9}, {"width": 10**30}], ids=str)
 def test_a_network_that_cannot_be_is_refused(saved, wrong):
     metadata = {"format": FORMAT, "config": json.dumps(CONFIG.to_dict() | wrong), "training": "{}"}
     save_file(load_file(saved), saved, metadata)

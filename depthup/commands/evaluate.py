@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -178,4 +179,5 @@ def _draw_methods(
     if sensor:
         measured = f"protocol {runs[0].protocol}, simulated sensor, {sensor}; RMSE where samples are valid{border}"
     title = f"{dataset.title}, image {pair.name}\n{measured}"
-    methods_figure(figure, list(rows.values()), pair.unit, title)
+    readable = os.fsencode(title).decode(errors="replace")  # a name may be no Unicode
+    methods_figure(figure, list(rows.values()), pair.unit, readable)

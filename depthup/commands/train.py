@@ -166,7 +166,7 @@ def _remembered(out: Path, wanted: dict, given: set[str]) -> dict:
         started = json.loads(place.read_bytes())
         started = {name: started[name] for name in wanted}
         TrainConfig(scale=4, steps=1, **{name: started[name] for name in _FREE})
-        if not isinstance(started["recipe"], str):
+        if not isinstance(started["recipe"], str) or not all(isinstance(v, int | float) for v in started["invalid"]):
             raise TypeError
     except FileNotFoundError:
         if (out / CHECKPOINT).exists():
