@@ -127,6 +127,8 @@ RECIPES: dict[str, tuple[Stage, ...]] = {
         *_ALL_OF_SENSOR_X4,
         _FINE_SENSOR | {"scale": 2, "network": {}, "steps": 1314},
         _FINE_SENSOR | {"scale": 2, "steps": 5713},
+        _AMONG_ROOMS | {"scale": 2, "steps": 8996, "learning_rate": 1.7e-3, "ema_decay": 0.9995},
+        _AMONG_ROOMS | {"scale": 2, "steps": 4211, "learning_rate": 1.6e-3, "keep": 0.5},
     ),
     "sensor-x4": _ALL_OF_SENSOR_X4,
     "sensor-x8": (
