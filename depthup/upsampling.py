@@ -26,6 +26,9 @@ Model = str | Path | DDFUpNet | None
 FILLS = {"none": 0.0, "near": 2.0, "all": math.inf}
 """What is estimated where nothing was measured: how far, in low-resolution samples, the nearest valid one may be."""
 
+ROUNDING = 1.02
+"""A ratio above a power of two by less than this comes of sizes that are no multiples, and counts as that power."""
+
 _LINES = 512  # at a time: 12 megapixels in double precision need not be in memory at once
 
 _loading = threading.Lock()
@@ -278,7 +281,10 @@ def upsample(
 
 
 def default_model(ratio: float) -> str:
-    """The network in the box for pairs of a ratio: that of the nearest power of two, for sensors if there is one.
+    """The network in the box for pairs of a ratio: that of the next power of two, for sensors if there is one.
+
+    Its result is made smaller, which is better than one that is made larger, however little: at 4.4 `sensor-x8` errs by
+    a tenth less than `sensor-x4`, at 1.1 `sensor-x2` by a third less than `sensor-x1`.
 
     Raises:
         InputError: the box is empty.
@@ -287,7 +293,7 @@ def default_model(ratio: float) -> str:
     for prefix, all_scales in (("sensor-x", SCALES_OF_SENSORS), ("x", SCALES)):
         scales = [s for s in all_scales if f"{prefix}{s}" in names]
         if scales:
-            return f"{prefix}{min(scales, key=lambda s: abs(math.log2(s / ratio)))}"
+            return f"{prefix}{next((s for s in scales if s > ratio / ROUNDING), scales[-1])}"
     raise InputError("model: there are no weights in the box; expected a file, or a baseline such as bicubic")
 
 
@@ -436,10 +442,9 @@ def _resize(rgb: Tensor, size: list[int]) -> Tensor:
 def _to_grid(plane: Tensor, size: tuple[int, int]) -> Tensor:
     """`[1, 1, H, W]` to float32 on another grid over the same area, half-pixel centres.
 
-    An axis that becomes longer is interpolated linearly, and continued at its ends. One that becomes f times shorter is
-    averaged around the centres of the new pixels, over f - 1 old ones, each of them a slope: a mean over f, all that a
-    new pixel covers, would blur depth edges. Both keep planes, unlike an interpolation that is cut at the border, or a
-    mean of what is flat.
+    Every pixel of an axis is a slope, which keeps planes. A new pixel is what is at its centre or, where the axis
+    becomes f times shorter, the mean over f - 1 old ones around it: interpolation between pixels, or a mean over f, all
+    that the new one covers, would blur depth edges.
     """
     plane = plane.float()
     for dim, n in zip((2, 3), size, strict=True):
@@ -453,11 +458,9 @@ def _to_length(plane: Tensor, dim: int, n: int) -> Tensor:
     """One axis of `_to_grid`."""
     m = plane.shape[dim]
     line = torch.cat([_beyond(plane, dim), plane, _beyond(plane.flip(dim), dim)], dim)
-    if n > m:
-        return _between(line, dim, (torch.arange(n, dtype=torch.float64) + 0.5) * m / n + 0.5)
     centre, width = (torch.arange(n, dtype=torch.float64) + 0.5) * m / n, max(m / n - 1, 0.01)
     ends = torch.cat([centre - width / 2, centre + width / 2])
-    before, after = _sum_until(plane, _slopes(line.double(), dim), dim, ends).split(n, dim)
+    before, after = _sum_until(plane, _slopes(line.double(), dim), dim, ends).chunk(2, dim)
     return ((after - before) / width).float()
 
 

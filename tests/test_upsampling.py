@@ -243,8 +243,8 @@ def test_name_path_and_loaded_model_are_the_same(shipped):
         np.testing.assert_array_equal(upsample(rgb, depth, model), upsample(rgb, depth, "x4"))
 
 
-@pytest.mark.parametrize(("ratio", "name"), [(1.5, "x2"), (2, "x2"), (2.7, "x2"), (3, "x4"), (4, "x4"), (30, "x4")])
-def test_default_is_the_network_of_the_nearest_power_of_two(shipped, ratio, name):
+@pytest.mark.parametrize(("ratio", "name"), [(1.5, "x2"), (2, "x2"), (2.3, "x4"), (3, "x4"), (4, "x4"), (30, "x4")])
+def test_default_is_the_network_of_the_next_power_of_two(shipped, ratio, name):
     rgb, depth = (
         np.zeros((60, 60, 3), np.uint8),
         np.random.default_rng(0).random((round(60 / ratio), round(60 / ratio))),
@@ -258,12 +258,16 @@ def test_default_is_the_network_of_the_nearest_power_of_two(shipped, ratio, name
     ("ratio", "name"),
     [
         (1.0, "sensor-x1"),
-        (1.41, "sensor-x1"),
-        (1.42, "sensor-x2"),
-        (2.8, "sensor-x2"),
-        (2.9, "sensor-x4"),
-        (5.6, "sensor-x4"),
-        (6, "sensor-x8"),
+        (1.01, "sensor-x1"),
+        (1.1, "sensor-x2"),
+        (2, "sensor-x2"),
+        (2.03, "sensor-x2"),
+        (2.1, "sensor-x4"),
+        (4, "sensor-x4"),
+        (5, "sensor-x8"),
+        (7.5, "sensor-x8"),
+        (9, "sensor-x16"),
+        (40, "sensor-x16"),
     ],
 )
 def test_default_by_ratio(ratio, name):
