@@ -457,10 +457,10 @@ def _to_grid(plane: Tensor, size: tuple[int, int]) -> Tensor:
 def _to_length(plane: Tensor, dim: int, n: int) -> Tensor:
     """One axis of `_to_grid`."""
     m = plane.shape[dim]
-    line = torch.cat([_beyond(plane, dim), plane, _beyond(plane.flip(dim), dim)], dim)
+    line = torch.cat([_beyond(plane, dim), plane, _beyond(plane.flip(dim), dim)], dim).double()
     centre, width = (torch.arange(n, dtype=torch.float64) + 0.5) * m / n, max(m / n - 1, 0.01)
     ends = torch.cat([centre - width / 2, centre + width / 2])
-    before, after = _sum_until(plane, _slopes(line.double(), dim), dim, ends).chunk(2, dim)
+    before, after = _sum_until(line, dim, ends).chunk(2, dim)
     return ((after - before) / width).float()
 
 
@@ -476,23 +476,16 @@ def _slopes(line: Tensor, dim: int) -> Tensor:
     return torch.where(before.sign() == after.sign(), torch.minimum(torch.maximum(central, -most), most), 0)
 
 
-def _sum_until(plane: Tensor, slopes: Tensor, dim: int, places: Tensor) -> Tensor:
-    """The integral along an axis up to places in its pixels, float64 `[n]`, 0 to their number."""
-    total = F.pad(plane.double().cumsum(dim), (0, 0, 1, 0) if dim == 2 else (1, 0))
-    pixel = places.long().clamp(max=plane.shape[dim] - 1)
-    part = (places - pixel).to(plane.device)
-    part = part.view(-1, 1) if dim == 2 else part
-    slope = slopes.index_select(dim, pixel.to(plane.device))
-    return _between(total, dim, places) - slope * part * (1 - part) / 2
-
-
-def _between(line: Tensor, dim: int, places: Tensor) -> Tensor:
-    """Linear interpolation along an axis at places in its pixels, float64 `[n]`, 0 to one less than it has."""
+def _sum_until(line: Tensor, dim: int, places: Tensor) -> Tensor:
+    """The integral along an axis of n pixels, given with one more at either end, up to places, float64, 0 to n."""
+    inner = line.narrow(dim, 1, line.shape[dim] - 2)
+    total = F.pad(inner.cumsum(dim), (0, 0, 1, 0) if dim == 2 else (1, 0))
     places = places.to(line.device)
-    first = places.long().clamp(max=line.shape[dim] - 2)
-    part = (places - first).to(line.dtype)
+    pixel = places.long().clamp(max=inner.shape[dim] - 1)
+    part = places - pixel
     part = part.view(-1, 1) if dim == 2 else part
-    return line.index_select(dim, first).lerp_(line.index_select(dim, first + 1), part)
+    whole, value, slope = (t.index_select(dim, pixel) for t in (total, inner, _slopes(line, dim)))
+    return whole + value * part - slope * part * (1 - part) / 2
 
 
 def _beyond(plane: Tensor, dim: int) -> Tensor:
