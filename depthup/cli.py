@@ -45,6 +45,7 @@ from depthup.options import (
     OutUnitOption,
     OverwriteFlag,
     Precision,
+    PrecisionOption,
     Protocol,
     ProtocolOption,
     ScaleOption,
@@ -90,6 +91,7 @@ def options(
 def _pair_options(
     model: str | None,
     device: str | None,
+    precision: Precision,
     unit: Unit,
     scale: float | None,
     kind: Kind,
@@ -114,7 +116,8 @@ def _pair_options(
     except ValueError as error:
         raise UsageError(f"{error} (--depth-unit, --depth-scale, --depth-kind, --focal, --baseline, --doffs)") from None
     wanted = (int(pixels[1]), int(pixels[2])) if pixels else None
-    return PairOptions(model, device, encoding, 1 if min_confidence is None else min_confidence, wanted, fill.value)
+    least = 1 if min_confidence is None else min_confidence
+    return PairOptions(model, device, encoding, least, wanted, fill.value, precision=precision.value)
 
 
 def _cameras(
@@ -169,6 +172,7 @@ def upsample(
     ],
     model: ModelOption = None,
     device: DeviceOption = None,
+    precision: PrecisionOption = Precision.float32,
     depth_unit: UnitOption = Unit.auto,
     depth_scale: ScaleOption = None,
     depth_kind: KindOption = Kind.depth,
@@ -210,7 +214,19 @@ def upsample(
     from depthup.commands.upsample import upsample_files
 
     options = _pair_options(
-        model, device, depth_unit, depth_scale, depth_kind, focal, baseline, doffs, invalid, min_confidence, size, fill
+        model,
+        device,
+        precision,
+        depth_unit,
+        depth_scale,
+        depth_kind,
+        focal,
+        baseline,
+        doffs,
+        invalid,
+        min_confidence,
+        size,
+        fill,
     )
     camera, alignment = _cameras("upsample", intrinsics, bool(ply or normals), align, depth_intrinsics)
     options = replace(options, alignment=alignment)
@@ -255,6 +271,7 @@ def batch(
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the results.")],
     model: ModelOption = None,
     device: DeviceOption = None,
+    precision: PrecisionOption = Precision.float32,
     depth_unit: UnitOption = Unit.auto,
     depth_scale: ScaleOption = None,
     depth_kind: KindOption = Kind.depth,
@@ -302,7 +319,19 @@ def batch(
     from depthup.commands.outputs import BatchOutputs
 
     options = _pair_options(
-        model, device, depth_unit, depth_scale, depth_kind, focal, baseline, doffs, invalid, min_confidence, size, fill
+        model,
+        device,
+        precision,
+        depth_unit,
+        depth_scale,
+        depth_kind,
+        focal,
+        baseline,
+        doffs,
+        invalid,
+        min_confidence,
+        size,
+        fill,
     )
     if mesh and not ply:
         raise UsageError("batch: --mesh is a kind of --ply; expected both")
@@ -365,6 +394,7 @@ def evaluate(
     noise: NoiseOption = None,
     invalid: DataInvalidOption = None,
     limit: LimitOption = None,
+    precision: PrecisionOption = Precision.float32,
     as_json: JsonFlag = False,
     table: CsvOption = None,
     overwrite: OverwriteFlag = False,
@@ -386,6 +416,7 @@ def evaluate(
             simulated_sensor(sensor, noise),
             invalid=invalid or (),
             limit=limit,
+            precision=precision.value,
         )
     one = len(results) == 1
     if as_json:

@@ -36,7 +36,7 @@ from depthup.metrics import (
     score,
 )
 from depthup.models import DDFUpNet
-from depthup.upsampling import Model, resolve_model, upsample
+from depthup.upsampling import Model, Upsampler, resolve_model
 from depthup.weights import shipped_names
 
 DEGRADATION = {
@@ -69,11 +69,13 @@ class Method:
         name: what to call it in a report.
         scale: up-sampling factor.
         model: a name in the box, a weights file, a network or a baseline.
+        precision: as of `Upsampler`.
     """
 
     name: str
     scale: int
     model: str | Path | DDFUpNet
+    precision: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,7 @@ class Evaluation:
     border: int  # pixels at each side that are not scored
     unit: str  # "cm" or "disparity levels"
     averaging: str
+    precision: str  # of the network
     scores: list[Score] = field(repr=False)
 
     @property
@@ -236,6 +239,7 @@ def evaluate_methods(
             border=dataset.border,
             unit="cm" if dataset.unit == "m" else "disparity levels",
             averaging="per image, then the mean over images",
+            precision=method.precision,
             scores=own,
         )
         for method, own in zip(methods, scores, strict=True)
@@ -257,9 +261,10 @@ def resolve_method(method: Method) -> Method:
     """The method with its network loaded, if it has one.
 
     Raises:
-        InputError: no such model, or one of another scale.
+        InputError: no such model, one of another scale, or a precision that it does not have.
     """
     method = replace(method, scale=int(method.scale))  # NumPy's integers are no JSON
+    Upsampler(method.model, precision=method.precision)
     return method if method.model in BASELINES else replace(method, model=resolve_model(method.model, method.scale))
 
 
@@ -282,7 +287,7 @@ def predict(pair: Pair, method: Method, protocol: str, sensor: Sensor | None = N
         if np.isnan(low).all():
             unmeasured = "its depth holds no measurement" if np.isnan(truth).all() else "no sample of it is measured"
             raise InputError(f"{unmeasured}; expected some to score")
-        return Prediction(rgb, truth, low, upsample(rgb, low, method.model, fill="none"))
+        return Prediction(rgb, truth, low, Upsampler(method.model, precision=method.precision)(rgb, low, fill="none"))
     except ValueError as error:  # an InputError, or smaller than one cell
         raise InputError(f"{pair.name}: {error}") from None
 

@@ -43,11 +43,11 @@ BLOCKS_OF_BASE: dict[int, dict[str, int]] = {
 }
 """Scale -> residual blocks of the configuration `base`, as many as a million parameters allow."""
 
-BASE_OF_FINE_SENSORS: dict[int, dict[str, int]] = {
-    1: {"trunk_blocks": 10, "fine_blocks": 2, "unshuffle": 4},
-    2: {"trunk_blocks": 11, "fine_blocks": 2, "unshuffle": 2},
-}
-"""The same for sensors whose samples are so many that the network has to work on blocks of them."""
+BASE_OF_FINE_SENSORS = {1: {"trunk_blocks": 10, "fine_blocks": 2}, 2: {"trunk_blocks": 11, "fine_blocks": 2}}
+"""The same for sensors of the scales of `UNSHUFFLE_OF_SENSORS`."""
+
+UNSHUFFLE_OF_SENSORS = {1: 4, 2: 2}
+"""Scale -> `unshuffle` for sensors, where samples are so many that a network has to work on blocks of them."""
 
 ARCHITECTURES = ("paper", "base", "pac-net", "djf")
 
@@ -154,6 +154,12 @@ class DDFUpNetConfig:
             raise ValueError(f"width: got {self.width}, expected at least 8, of which the finest level has an eighth")
         if self.kernel_size % 2 == 0:
             raise ValueError(f"kernel_size: got {self.kernel_size}, expected an odd number")
+        for name, elsewhere in ONLY_IN_BASE.items():
+            if self.architecture != "base" and getattr(self, name) != elsewhere:
+                raise ValueError(
+                    f"{name}: got {getattr(self, name)!r}, which architecture {self.architecture!r} does not have; "
+                    f"expected {elsewhere!r}, or architecture 'base'"
+                )
         if self.unshuffle not in (1, 2, 4):
             raise ValueError(f"unshuffle: got {self.unshuffle}, expected 1, 2 or 4")
         if not self.octaves:
@@ -171,12 +177,6 @@ class DDFUpNetConfig:
                 f"back_projections: got {self.back_projections} for a sensor, whose samples need not be what bicubic "
                 "reduction gives; expected 0"
             )
-        for name, elsewhere in ONLY_IN_BASE.items():
-            if self.architecture != "base" and getattr(self, name) != elsewhere:
-                raise ValueError(
-                    f"{name}: got {getattr(self, name)!r}, which architecture {self.architecture!r} does not have; "
-                    f"expected {elsewhere!r}, or architecture 'base'"
-                )
 
     @property
     def stride(self) -> int:
@@ -193,14 +193,12 @@ class DDFUpNetConfig:
         """A configuration of `NAMED` for a scale, with changes."""
         if name not in NAMED:
             raise ValueError(f"architecture: got {name!r}, expected one of {', '.join(NAMED)}")
-        blocks: dict[str, int] = {}
+        fields = NAMED[name] | {"scale": scale, "sensor": sensor}
         if name == "base":
-            blocks = BASE_OF_FINE_SENSORS.get(scale, {}) if sensor else {}
-            blocks = blocks or BLOCKS_OF_BASE.get(scale, {})
-        fields = NAMED[name] | blocks | {"scale": scale, "sensor": sensor} | changes
-        if sensor and scale == 1 and "unshuffle" not in fields:
-            raise ValueError(f"scale: got 1, which architecture {name!r} is not made for; expected 'base', for sensors")
-        return cls(**fields)
+            fields |= (BLOCKS_OF_BASE | (BASE_OF_FINE_SENSORS if sensor else {})).get(scale, {})
+        if sensor and scale in UNSHUFFLE_OF_SENSORS and "architecture" not in fields:
+            fields["unshuffle"] = UNSHUFFLE_OF_SENSORS[scale]
+        return cls(**fields | changes)
 
     def to_dict(self) -> dict:
         return asdict(self)

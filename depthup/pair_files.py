@@ -46,7 +46,7 @@ class PairOptions:
     """How pairs are read and upsampled.
 
     Args:
-        model, device: as of `Upsampler`.
+        model, device, precision: as of `Upsampler`.
         encoding: what the values of depth files mean.
         min_confidence: samples of lower confidence (0 low, 1 medium, 2 high) are not trusted, where there is a
             confidence map.
@@ -61,6 +61,7 @@ class PairOptions:
     size: tuple[int, int] | None = None
     fill: str = "near"
     alignment: Alignment | None = None
+    precision: str = "float32"
 
 
 @dataclass(frozen=True)

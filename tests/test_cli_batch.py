@@ -87,6 +87,8 @@ def test_batch(folders, depthup_):
         "unpaired": [],
         "stopped": False,
     }
+    other = depthup_(*command, "--precision", "bf16")
+    assert other.code == 1 and "with --precision float32, and this run has bf16" in other.err
     other = depthup_(*command, "--model", "bicubic")
     assert other.code == 1 and other.err.splitlines()[-1].startswith("depthup: ")
     assert depthup_(*command, "--model", "bicubic", "--overwrite", "--json").code == 0

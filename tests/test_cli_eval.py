@@ -142,6 +142,16 @@ def test_eval_json_and_csv(place, depthup_):
         assert [row["name"] for row in csv.DictReader(file)] == sorted(SCENES)[::2]
 
 
+def test_eval_in_bf16(place, depthup_):
+    write_pairs(place / "pairs")
+    command = ("eval", "--data", "pairs", "--scale", "4", "--json")
+    exact, near = (json.loads(depthup_(*command, *more).out) for more in ((), ("--precision", "bf16")))
+    assert (exact["precision"], near["precision"]) == ("float32", "bf16")
+    assert exact["rmse"] != near["rmse"] == pytest.approx(exact["rmse"], rel=0.02)
+    refused = depthup_(*command, "--precision", "bf16", "--model", "nearest")
+    assert refused.code == 2 and "nearest: is no network" in refused.err
+
+
 def test_scale_1_is_for_sensors(place, depthup_):
     write_pairs(place / "pairs")
     command = ("eval", "--data", "pairs", "--scale", "1", "--model", "bicubic")

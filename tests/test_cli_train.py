@@ -58,9 +58,9 @@ TINY = ("--scale", "2", "--epochs", "4", "--batch-size", "2", "--crop-size", "32
             ["synthetic: --invalid is for the files of a folder"],
         ),
         (
-            (*TRAIN, "--epochs", "1", "--scale", "1", "--sensor", "--architecture", "fast"),
+            (*TRAIN, "--epochs", "1", "--scale", "1", "--sensor", "--architecture", "paper"),
             2,
-            ["--scale: got 1, which architecture 'fast' is not made for; expected 'base'"],
+            ["--sensor: got True, which architecture 'paper' does not have; expected False, or"],
         ),
         ((*TRAIN, "--epochs", "1", "--synthetic", "801"), 2, ["--synthetic: got 801, expected at most 800"]),
         (

@@ -33,6 +33,8 @@ from depthup.weights import save_weights
         ((*GOOD, "--model", "text.safetensors"), 1, ["text.safetensors", "not a safetensors file"]),
         ((*GOOD, "--size", "big"), 2, ["--size: got big", "WIDTHxHEIGHT"]),
         ((*GOOD, "--size", "11x20"), 1, ["rgb.png, depth.png", "got 11x20", "12x8"]),
+        ((*GOOD, "--precision", "fp16"), 2, ["--precision", "fp16", "bf16"]),
+        ((*GOOD, "--precision", "bf16", "--model", "bicubic"), 2, ["bicubic: is no network", "float32"]),
         ((*GOOD, "--fill", "some"), 2, ["--fill", "some", "near"]),
         ((*GOOD, "--mask", "missing.png"), 1, ["missing.png", "no such file"]),
         ((*GOOD, "--mask", "nothing8.png"), 1, ["depth.png: nothing8.png leaves none of its samples"]),
@@ -231,6 +233,15 @@ def test_the_file_says_what_it_is(place, depthup_):
     assert str(np.load("out.npz")["model"]) == "x4"
     assert depthup_(*UPSAMPLE, "-o", "tenth.png", "--out-scale", "10000").code == 0
     assert cv2.imread("tenth.png", cv2.IMREAD_UNCHANGED).max() > 60000
+
+
+def test_bf16_is_another_result_and_says_so(place, depthup_):
+    assert depthup_(*UPSAMPLE, "-o", "exact.npz").code == 0
+    assert depthup_(*UPSAMPLE, "-o", "near.npz", "--precision", "bf16").code == 0
+    exact, near = np.load("exact.npz"), np.load("near.npz")
+    assert "precision" not in exact and str(near["precision"]) == "bf16"
+    off = np.abs(exact["depth"] - near["depth"])
+    assert 0 < np.nanmax(off) < 0.01 * np.nanmax(exact["depth"])
 
 
 def test_upsample_to_space(place, depthup_):

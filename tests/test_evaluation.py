@@ -132,6 +132,7 @@ def test_summary_says_what_was_measured(unit, name, undefined):
         "border": 2,
         "unit": name,
         "averaging": "per image, then the mean over images",
+        "precision": "float32",
         "images": 2,
         "scenes": 1,
         "rmse_interval": None,  # one scene
@@ -167,7 +168,7 @@ def flat(name: str, rmse: float) -> Score:
 
 def test_means_skip_what_is_undefined_and_say_so():
     edged = Score("c", "c", 4.0, 1.0, 0.5, 1.0, 0.0, 0.0, 8.0, 2.0, 0.75, 0.25, 10, 100, 3)
-    facts = ("synthetic", "x4", 4, "dkn", "bicubic", 0, "cm", "per image")
+    facts = ("synthetic", "x4", 4, "dkn", "bicubic", 0, "cm", "per image", "float32")
     summary = Evaluation(*facts, [flat("a", 1.0), flat("b", 2.0), edged]).summary()
     assert summary["undefined_images"] == {"rmse_near_edges": 2, "boundary_f1": 2}
     assert (summary["rmse_near_edges"], summary["boundary_f1"]) == (8.0, 0.75)

@@ -511,3 +511,9 @@ def test_sizes_of_the_family():
     sizes = {name: DDFUpNet(DDFUpNetConfig.named(name, 4)).parameter_count() for name in NAMED}
     assert sizes["fast"] < sizes["base"] < 1e6 < sizes["large"] and sizes["paper"] < 1e6
     assert DDFUpNetConfig.named("fast", 8, trunk_blocks=2).trunk_blocks == 2
+
+
+@pytest.mark.parametrize("name", ["fast", "base", "large"])
+def test_networks_for_sensors_of_many_samples_work_on_blocks_of_them(name):
+    assert [DDFUpNetConfig.named(name, scale, sensor=True).stride for scale in (1, 2, 4, 8)] == [4, 4, 4, 8]
+    assert DDFUpNetConfig.named(name, 2).stride == 2

@@ -14,10 +14,17 @@ from scipy.ndimage import distance_transform_edt
 import depthup.weights
 from depthup import upsample
 from depthup.baselines import BASELINES
-from depthup.data import STANDARD_SENSOR, InputError, crop_to_multiple, motorcycle
+from depthup.data import (
+    STANDARD_SENSOR,
+    InputError,
+    UsageError,
+    crop_to_multiple,
+    make_low_resolution,
+    motorcycle,
+)
 from depthup.models import SCALES_OF_SENSORS, DDFUpNet, DDFUpNetConfig
 from depthup.pair_files import confidence_of
-from depthup.upsampling import Upsampler, _to_grid, default_model
+from depthup.upsampling import PRECISIONS, Upsampler, _to_grid, default_model
 from depthup.weights import load_model, save_weights
 
 
@@ -637,6 +644,36 @@ def test_what_is_around_a_call_does_not_change_it(shipped):
     finally:
         torch.set_default_dtype(torch.float32)
     np.testing.assert_allclose(upsample(rgb, depth, "other"), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["x4", "x8-pac", "sensor-x4", "sensor-x2"])
+def test_bf16_is_near_float32(name):
+    pair = motorcycle()
+    scale = load_model(name).config.scale
+    rgb, truth = (crop_to_multiple(x, 32)[:192, :256] for x in (pair.rgb, pair.depth))
+    low = make_low_resolution(truth, scale, "dkn")
+    exact, near = (Upsampler(name, precision=precision)(rgb, low, fill="none") for precision in PRECISIONS)
+    assert near.dtype == np.float32
+    off = np.nanmean(np.square(near - exact)) ** 0.5
+    assert 1e-6 < off < 0.05 * np.nanmean(np.square(exact - truth)) ** 0.5
+
+
+def test_bf16_keeps_a_tilted_plane():
+    rgb = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)
+    off = Upsampler("sensor-x4", precision="bf16")(rgb, plane(60, 80)) / plane(240, 320) - 1
+    assert np.square(off).mean() ** 0.5 < 3e-4
+
+
+@pytest.mark.parametrize(
+    ("model", "precision", "message"),
+    [
+        (None, "fp16", "precision: got 'fp16', expected one of float32, bf16"),
+        ("bicubic", "bf16", "bicubic: is no network; expected precision float32"),
+    ],
+)
+def test_what_is_no_precision(model, precision, message):
+    with pytest.raises(UsageError, match=message):
+        Upsampler(model, precision=precision)
 
 
 def test_tensors_with_a_channel():

@@ -73,7 +73,7 @@ def batch_files(
         raise InputError(
             f"{rgb}: --align, --ply and --normals need the camera, and no intrinsics are here; expected --intrinsics"
         )
-    upsampler = Upsampler(options.model, options.device)
+    upsampler = Upsampler(options.model, options.device, options.precision)
     if wanted.confidence and options.model:
         upsampler.check_tells_error()
     options = replace(options, encoding=options.encoding.with_default(recording.depth_unit))
@@ -156,6 +156,7 @@ def _settings(options: PairOptions, wanted: BatchOutputs, maps: Mapping[str, Pat
         "--align": options.alignment,
         **{f"--{kind}": "a folder" if kind in maps else None for kind in ("mask", "confidence")},
         "--model": options.model,
+        "--precision": options.precision,
         "--format": wanted.suffix.removeprefix("."),
         "--out-unit": wanted.unit,
         "--out-scale": wanted.scale,

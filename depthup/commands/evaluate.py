@@ -29,7 +29,9 @@ from depthup.weights import read_metadata
 log = logging.getLogger("depthup")
 
 
-def named_methods(names: list[str], scales: list[int], protocol: str, sensor: bool) -> list[Method]:
+def named_methods(
+    names: list[str], scales: list[int], protocol: str, sensor: bool, precision: str = "float32"
+) -> list[Method]:
     """Every method at every scale, scale by scale.
 
     Args:
@@ -38,6 +40,7 @@ def named_methods(names: list[str], scales: list[int], protocol: str, sensor: bo
         scales: up-sampling factors.
         protocol: decides what `default` is.
         sensor: so does it.
+        precision: as of `Upsampler`.
 
     Raises:
         InputError: no such file.
@@ -51,7 +54,7 @@ def named_methods(names: list[str], scales: list[int], protocol: str, sensor: bo
                 model = default_network(scale, protocol, sensor)
             if any((model, scale) == (other.name, other.scale) for other in methods):
                 raise UsageError(f"{model}: is named twice for scale {scale}; expected each method once")
-            methods.append(resolve_method(Method(model, scale, model)))
+            methods.append(resolve_method(Method(model, scale, model, precision)))
             _warn_of_protocol(model, protocol)
     return methods
 
@@ -116,6 +119,7 @@ def evaluate_data(
     image: str | None = None,
     invalid: Sequence[float] = (),
     limit: int | None = None,
+    precision: str = "float32",
 ) -> list[dict]:
     """Score methods at scales (see `named_methods`); writes the CSV file and the figure if asked.
 
@@ -124,6 +128,7 @@ def evaluate_data(
         image: name of the pair that the figure shows; without it the one of median RMSE under the last method.
         invalid: as of `open_dataset`.
         limit: score at most so many pairs, evenly spread.
+        precision: of networks, as of `Upsampler`.
 
     Returns:
         The summary of each `Evaluation`, and the split.
@@ -134,7 +139,7 @@ def evaluate_data(
         check_output(figure, overwrite, (".png",))
     elif image:
         raise UsageError("compare: --image is for the figure; expected --figure")
-    methods = named_methods(names, scales, protocol, sensor is not None)
+    methods = named_methods(names, scales, protocol, sensor is not None, precision)
     dataset: PairDataset = open_dataset(data, split, invalid)
     inputs = input_files(dataset)
     for output in (table, figure):

@@ -173,7 +173,10 @@ def write_output(
 ) -> None:
     """Write one of the files of `out`."""
     if path == out.depth:
-        write_depth(path, run.depth, _out_unit(out.unit, options), overwrite, out.scale, {"model": run.model})
+        facts = {"model": run.model}
+        if options.precision != "float32":
+            facts["precision"] = options.precision
+        write_depth(path, run.depth, _out_unit(out.unit, options), overwrite, out.scale, facts)
     elif path == out.preview:
         write_image(path, colourise(run.depth), overwrite)
     elif path == out.confidence:

@@ -36,7 +36,7 @@ def upsample_files(
         raise UsageError(
             "upsample: --align, --ply and --normals need the camera; expected --intrinsics fx,fy,cx,cy or a file"
         )
-    upsampler = Upsampler(options.model, options.device)
+    upsampler = Upsampler(options.model, options.device, options.precision)
     if out.confidence and options.model:
         upsampler.check_tells_error()
     check_outputs(out, [path for path in (rgb, depth, mask, confidence) if path], overwrite)
