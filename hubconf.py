@@ -12,22 +12,23 @@ if not (_folder / "kernels").is_dir():  # not installed: depthup.kernels and dep
     _depthup.__path__.append(str(_folder.parent))
 
 
-def upsampler(name=None, device=None):
+def upsampler(name=None, device=None, precision="float32"):
     """Depth at the resolution of an RGB image: `upsampler()(rgb, depth)`.
 
     Args:
         name: a name in the box, a `.safetensors` file, or a baseline; without it the network for each pair's ratio.
         device: where networks run, e.g. `"cuda"`; without it the CPU.
+        precision: `float32` or `bf16`, as of `Upsampler`.
 
     Returns:
         A `depthup.upsampling.Upsampler`.
 
     Raises:
-        InputError: no such model.
+        InputError: no such model or precision.
     """
     from depthup.upsampling import Upsampler
 
-    return Upsampler(name, device)
+    return Upsampler(name, device, precision)
 
 
 def ddfupnet(name="x4"):

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+import depthup.commands.batch
 from cli_helpers import GOOD, RECORD, command_line, expected_result, sensor_net, snapshot
 from depthup.data import read_depth
 from depthup.weights import save_weights
@@ -64,7 +65,7 @@ def folders(place) -> Path:
     return place
 
 
-def test_batch(folders, depthup_):
+def test_batch(folders, depthup_, monkeypatch):
     command = ("batch", "rgbs", "depths", "-o", "results")
     result = depthup_(*command)
     assert result.code == 3
@@ -87,6 +88,10 @@ def test_batch(folders, depthup_):
         "unpaired": [],
         "stopped": False,
     }
+    with monkeypatch.context() as patch:
+        patch.setattr(depthup.commands.batch, "__version__", "9.9")
+        other = depthup_(*command)
+    assert other.code == 1 and "and this run has 9.9; use another folder" in other.err
     other = depthup_(*command, "--precision", "bf16")
     assert other.code == 1 and "with --precision float32, and this run has bf16" in other.err
     other = depthup_(*command, "--model", "bicubic")

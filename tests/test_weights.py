@@ -253,9 +253,10 @@ def test_an_old_file_is_replaced(saved):
 @pytest.mark.parametrize("name", shipped_names())
 def test_the_weights_in_the_box(name):
     config, training = read_metadata(name)
-    scale, _, protocol = name.removeprefix("sensor-").removeprefix("fast-").removeprefix("x").partition("-")
+    family, _, rest = name.rpartition("x")
+    scale, _, protocol = rest.partition("-")
     assert config.scale == int(scale)
-    assert config.sensor == name.startswith("sensor-") == training["config"].get("sensor", False)
+    assert config.sensor == ("sensor" in family) == training["config"].get("sensor", False)
     assert training["config"]["protocol"] == (protocol or "dkn")
     assert training["validation"]["rmse"] > 0
     state = load_model(name).state_dict()

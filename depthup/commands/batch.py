@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from depthup import __version__
 from depthup.baselines import BASELINES
 from depthup.batch import BatchProgress, BatchResult, Job, run_batch
 from depthup.commands.outputs import BatchOutputs, check_pair, check_unit, write_output
@@ -157,6 +158,7 @@ def _settings(options: PairOptions, wanted: BatchOutputs, maps: Mapping[str, Pat
         **{f"--{kind}": "a folder" if kind in maps else None for kind in ("mask", "confidence")},
         "--model": options.model,
         "--precision": options.precision,
+        "depthup": __version__,
         "--format": wanted.suffix.removeprefix("."),
         "--out-unit": wanted.unit,
         "--out-scale": wanted.scale,
