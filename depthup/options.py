@@ -88,7 +88,7 @@ MODEL_HELP = (
 DATA_HELP = "An NYUv2 .mat file, a folder of pairs, `synthetic` (rendered rooms), or `motorcycle`."
 
 ModelOption = Annotated[
-    str | None, typer.Option(help=MODEL_HELP + " Default: the network for sensors nearest to the pair's ratio.")
+    str | None, typer.Option(help=MODEL_HELP + " Default: the network for sensors that suits the pair's ratio.")
 ]
 DeviceOption = Annotated[str | None, typer.Option(help="Where networks run, such as cuda. Default: the CPU.")]
 PrecisionOption = Annotated[

@@ -273,7 +273,8 @@ def test_default_is_the_network_of_the_next_power_of_two(shipped, ratio, name):
         (4, "sensor-x4"),
         (5, "sensor-x8"),
         (7.5, "sensor-x8"),
-        (9, "sensor-x16"),
+        (11, "sensor-x8"),
+        (11.5, "sensor-x16"),
         (40, "sensor-x16"),
     ],
 )
