@@ -63,7 +63,8 @@ RATIOS = (
 
 def errors(pairs: PairDataset, scale: int) -> list[dict]:
     """RMSE of pixels whose own sample is valid, a row for every sensor."""
-    names = [name for name in ("bicubic", "guided-filter", f"x{scale}", f"sensor-x{scale}") if name in KNOWN]
+    wanted = ("bicubic", "guided-filter", f"x{scale}", f"sensor-x{scale}", f"fast-sensor-x{scale}")
+    names = [name for name in wanted if name in KNOWN]
     rows = []
     for title, sensor in SENSORS.items():
         runs = evaluate_methods(pairs, [Method(name, scale, name) for name in names], "dkn", None, sensor)

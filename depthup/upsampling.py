@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ come out better so, and many times as fast, though the fine structures of the Mo
 """
 
 _LINES = 512  # at a time: 12 megapixels in double precision need not be in memory at once
+
+log = logging.getLogger("depthup")
 
 _loading = threading.Lock()
 
@@ -311,6 +314,13 @@ def default_model(ratio: float) -> str:
         if scales:
             return f"{prefix}{next((s for s in scales if ratio <= LARGEST_RATIO.get(s, math.inf)), scales[-1])}"
     raise InputError("model: there are no weights in the box; expected a file, or a baseline such as bicubic")
+
+
+def doubt_precision(precision: str, device: str | None = None) -> None:
+    """Warn of bf16 on a processor that has none, as far as torch can tell."""
+    has = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of torch have none
+    if precision == "bf16" and device in (None, "cpu") and has and not any(has[name] for name in has if "bf16" in name):
+        log.warning("this processor has no bf16, which is several times slower here than float32")
 
 
 def resolve_model(model: str | Path | DDFUpNet, factor: int) -> DDFUpNet:

@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 import depthup.commands.outputs
 import depthup.kernels.backend
@@ -242,6 +243,13 @@ def test_bf16_is_another_result_and_says_so(place, depthup_):
     assert "precision" not in exact and str(near["precision"]) == "bf16"
     off = np.abs(exact["depth"] - near["depth"])
     assert 0 < np.nanmax(off) < 0.01 * np.nanmax(exact["depth"])
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_a_processor_without_bf16_is_told_of(place, depthup_, monkeypatch, has):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_bf16": has}, raising=False)
+    assert "no bf16" not in depthup_(*GOOD).err
+    assert ("this processor has no bf16" in depthup_(*GOOD, "--overwrite", "--precision", "bf16").err) != has
 
 
 def test_upsample_to_space(place, depthup_):

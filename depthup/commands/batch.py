@@ -19,7 +19,7 @@ from depthup.data.planes import read_plane
 from depthup.depth_files import check_output_folder
 from depthup.journal import digest
 from depthup.pair_files import PairArrays, PairOptions, doubt_depth, doubt_shape, read_pair, upsample_pair
-from depthup.upsampling import Upsampled, Upsampler
+from depthup.upsampling import Upsampled, Upsampler, doubt_precision
 from depthup.weights import shipped_names, weights_path
 
 log = logging.getLogger("depthup")
@@ -75,6 +75,7 @@ def batch_files(
             f"{rgb}: --align, --ply and --normals need the camera, and no intrinsics are here; expected --intrinsics"
         )
     upsampler = Upsampler(options.model, options.device, options.precision)
+    doubt_precision(options.precision, options.device)
     if wanted.confidence and options.model:
         upsampler.check_tells_error()
     options = replace(options, encoding=options.encoding.with_default(recording.depth_unit))

@@ -23,6 +23,7 @@ from depthup.evaluation import (
     resolve_method,
     write_csv,
 )
+from depthup.upsampling import doubt_precision
 from depthup.visualize import ScaleRow, methods_figure
 from depthup.weights import read_metadata
 
@@ -140,6 +141,7 @@ def evaluate_data(
     elif image:
         raise UsageError("compare: --image is for the figure; expected --figure")
     methods = named_methods(names, scales, protocol, sensor is not None, precision)
+    doubt_precision(precision)
     dataset: PairDataset = open_dataset(data, split, invalid)
     inputs = input_files(dataset)
     for output in (table, figure):

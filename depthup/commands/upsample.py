@@ -11,7 +11,7 @@ from depthup.commands.errors import UsageError
 from depthup.commands.outputs import Outputs, check_outputs, check_pair, write_output
 from depthup.data import InputError
 from depthup.pair_files import PairOptions, doubt_depth, doubt_shape, read_pair, upsample_pair
-from depthup.upsampling import Upsampler
+from depthup.upsampling import Upsampler, doubt_precision
 
 
 def upsample_files(
@@ -37,6 +37,7 @@ def upsample_files(
             "upsample: --align, --ply and --normals need the camera; expected --intrinsics fx,fy,cx,cy or a file"
         )
     upsampler = Upsampler(options.model, options.device, options.precision)
+    doubt_precision(options.precision, options.device)
     if out.confidence and options.model:
         upsampler.check_tells_error()
     check_outputs(out, [path for path in (rgb, depth, mask, confidence) if path], overwrite)
