@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -318,7 +319,7 @@ def default_model(ratio: float) -> str:
 
 def doubt_precision(precision: str, device: str | None = None) -> None:
     """Warn of bf16 on a processor that has none, as far as torch can tell."""
-    has = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of torch have none
+    has: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of torch have none
     if precision == "bf16" and device in (None, "cpu") and has and not any(has[name] for name in has if "bf16" in name):
         log.warning("this processor has no bf16, which is several times slower here than float32")
 
