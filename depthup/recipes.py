@@ -56,6 +56,9 @@ _ALL_OF_FAST_X4 = (_FAST_X4, _FAST_X4 | _FAST_AGAIN | {"steps": 11000})
 _ALL_OF_FAST_X8 = (_FAST_X4, _FAST_X8, _FAST_X8 | _FAST_AGAIN | {"steps": 4000})
 _ALL_OF_FAST_X16 = (_FAST_X4, _FAST_X8, _FAST_X16, _FAST_X16 | _FAST_AGAIN | {"steps": 2000})
 
+_FAST_SENSOR = _FAST_X8 | _STRONG | {"sensor": True, "rescale": 0.4, "weight_decay": 0.01, "synthetic": 300}
+_ALL_OF_FAST_SENSOR_X4 = (*_ALL_OF_FAST_X4, _FAST_SENSOR | {"scale": 4, "steps": 13542})
+
 _ALL_OF_SENSOR_X4 = (
     _X4,
     _X4_LONG,
@@ -145,5 +148,7 @@ RECIPES: dict[str, tuple[Stage, ...]] = {
         _X16_LONG | _TWICE | _GENTLY | {"sensor": True, "steps": 9000},
         _X16_LONG | _CALM | _TWICE | {"sensor": True, "steps": 4000, "keep": 0.5},
     ),
+    "fast-sensor-x4": _ALL_OF_FAST_SENSOR_X4,
+    "fast-sensor-x8": (*_ALL_OF_FAST_X8, _FAST_SENSOR | {"steps": 13707}),
 }
 """Name of weights -> stages."""
