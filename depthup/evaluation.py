@@ -139,7 +139,7 @@ class Evaluation:
 
 def write_csv(path: str | Path, evaluations: list[Evaluation]) -> None:
     """One line per image, method and scale, with every field of `Score`; an empty cell is undefined."""
-    named = ("data", "method", "scale", "protocol", "degradation", "border", "unit")
+    named = ("data", "method", "precision", "scale", "protocol", "degradation", "border", "unit")
     with (
         write_beside(path) as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,

@@ -189,4 +189,5 @@ def _difference(before: dict | None, now: dict) -> str:
     if before is None:
         return "holds results whose settings are lost"
     name = next(name for name in sorted(before | now) if before.get(name) != now.get(name) or name not in before)
-    return f"holds results with {name} {before.get(name)}, and this run has {now.get(name)}"
+    was, is_now = (settings.get(name, "unknown") for settings in (before, now))
+    return f"holds results with {name} {was}, and this run has {is_now}"

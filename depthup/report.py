@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from textwrap import wrap
 
-_PROTOCOL = ("data", "split", "protocol", "degradation", "border", "unit", "averaging", "images", "scenes")
+_PROTOCOL = ("data", "split", "protocol", "degradation", "border", "unit", "averaging", "precision", "images", "scenes")
 _APART = ("definitions", "undefined_images")
 _DECIMALS = {"rel": 4, "off_by_1": 2, "off_by_5": 2, "off_by_10": 2}
 _COLUMNS = {

@@ -50,7 +50,7 @@ def run_network(net: DDFUpNet, low: Tensor, rgb: Tensor, valid: Tensor) -> Tenso
 
     The coarse levels are done for the whole image wherever they fit into the memory of a tile. Channel filters depend
     on means over the whole image, so the tiles are gone through once for every DDF-Up of the finer levels, and once
-    more for every pass; then they give what the whole would (less than 1 mm off; see `tests/test_tiles.py`).
+    more for every pass; then they give what the whole would (less than 1 mm off in float32; see `tests/test_tiles.py`).
 
     Args:
         net: in evaluation mode.

@@ -272,7 +272,7 @@ def test_other_settings_refuse_the_whole_run(batch):
         InputError, match="holds results with model x4, and this run has x8; use another folder or --overwrite"
     ):
         batch.run({"model": "x8", "unit": "mm"})
-    with pytest.raises(InputError, match="holds results with sharp None, and this run has True"):
+    with pytest.raises(InputError, match="holds results with sharp unknown, and this run has True"):
         batch.run(SETTINGS | {"sharp": True})
     assert snapshot(batch.out) == before
     assert batch.run({"model": "x8", "unit": "mm"}, overwrite=True).done == ALL

@@ -147,6 +147,13 @@ def test_eval_in_bf16(place, depthup_):
     command = ("eval", "--data", "pairs", "--scale", "4", "--json")
     exact, near = (json.loads(depthup_(*command, *more).out) for more in ((), ("--precision", "bf16")))
     assert (exact["precision"], near["precision"]) == ("float32", "bf16")
+    for scales in ("4", "2,4"):
+        assert (
+            "precision        bf16" in depthup_("eval", "--data", "pairs", "--scale", scales, "--precision", "bf16").out
+        )
+    assert depthup_(*command, "--precision", "bf16", "--csv", "near.csv").code == 0
+    with (place / "near.csv").open(newline="") as file:
+        assert {row["precision"] for row in csv.DictReader(file)} == {"bf16"}
     assert exact["rmse"] != near["rmse"] == pytest.approx(exact["rmse"], rel=0.02)
     refused = depthup_(*command, "--precision", "bf16", "--model", "nearest")
     assert refused.code == 2 and "nearest: is no network" in refused.err

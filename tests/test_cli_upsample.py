@@ -185,7 +185,14 @@ def test_upsample_prints_json_and_nothing_else(place, depthup_):
     assert facts.pop("depth_max") == pytest.approx(np.nanmax(expected), rel=1e-5)
     assert facts.pop("known") == pytest.approx(np.isfinite(expected).mean())
     files = {"out": "out.png", "preview": "preview.png"}
-    assert facts == {"out": "out.png", "files": files, "size": [48, 32], "ratio": [4, 4], "model": "x4"}
+    assert facts == {
+        "out": "out.png",
+        "files": files,
+        "size": [48, 32],
+        "ratio": [4, 4],
+        "model": "x4",
+        "precision": "float32",
+    }
 
 
 def test_upsample_any_ratio_and_size(place, depthup_):

@@ -250,7 +250,8 @@ def test_csv_has_a_line_per_image(tmp_path):
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     names = [f.name for f in fields(Score)]
-    assert list(rows[0]) == ["data", "method", "scale", "protocol", "degradation", "border", "unit", *names]
+    facts = ["data", "method", "precision", "scale", "protocol", "degradation", "border", "unit"]
+    assert list(rows[0]) == [*facts, *names]
     assert {(row["data"], row["border"], row["unit"]) for row in rows} == {("synthetic", "0", "cm")}
     assert set(METRICS) < set(names)
     assert [(row["method"], row["scale"], row["protocol"]) for row in rows] == [

@@ -213,7 +213,8 @@ HUB = """
 import numpy as np, torch
 root, weights = sys.argv[1:]
 net = torch.hub.load(root, "ddfupnet", weights, source="local")
-upsampler = torch.hub.load(root, "upsampler", source="local", name=weights, device="cpu", precision="float32")
+upsampler = torch.hub.load(root, "upsampler", source="local", name=weights, device="cpu", precision="bf16")
+assert upsampler.precision == "bf16"
 import depthup, depthup.kernels, depthup.data
 for module in (depthup, depthup.kernels, depthup.data):
     assert module.__file__.startswith(root), module.__file__

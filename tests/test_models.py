@@ -517,3 +517,7 @@ def test_sizes_of_the_family():
 def test_networks_for_sensors_of_many_samples_work_on_blocks_of_them(name):
     assert [DDFUpNetConfig.named(name, scale, sensor=True).stride for scale in (1, 2, 4, 8)] == [4, 4, 4, 8]
     assert DDFUpNetConfig.named(name, 2).stride == 2
+    for scale in (1, 2):
+        net = DDFUpNet(DDFUpNetConfig.named(name, scale, sensor=True, trunk_blocks=1))
+        result = net(torch.rand(1, 1, 8, 12), torch.rand(1, 3, 8 * scale, 12 * scale))
+        assert result.shape == (1, 2, 8 * scale, 12 * scale)

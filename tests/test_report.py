@@ -13,6 +13,7 @@ RESULT = {
     "border": 6,
     "unit": "cm",
     "averaging": "per image",
+    "precision": "bf16",
     "images": 5,
     "scenes": 2,
     "rmse": 1.23456,
@@ -50,6 +51,7 @@ def test_comparison():
     other = RESULT | {"method": "a longer name", "rmse": 100.0, "rmse_interval": None, "undefined_images": {}}
     lines = list(comparison_lines([RESULT, other]))
     assert lines[0] == "data             rooms"
+    assert "precision        bf16" in lines
     head, first, second = lines[-3:]
     end = head.index("RMSE") + len("RMSE")
     assert (first[:end].split()[-1], second[:end].split()[-1]) == ("1.235", "100.000")

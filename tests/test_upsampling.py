@@ -637,8 +637,12 @@ def test_what_is_around_a_call_does_not_change_it(shipped):
     rgb, depth = random_pair()
     save_weights(shipped / "other.safetensors", small_net(), {})
     expected = upsample(rgb, depth, METHODS["base"])
-    with torch.autocast("cpu", torch.bfloat16):
-        np.testing.assert_array_equal(upsample(rgb, depth, METHODS["base"]), expected)
+    near = Upsampler(METHODS["base"], precision="bf16")
+    near_alone = near(rgb, depth)
+    for dtype in (torch.bfloat16, torch.float16):
+        with torch.autocast("cpu", dtype):
+            np.testing.assert_array_equal(upsample(rgb, depth, METHODS["base"]), expected)
+            np.testing.assert_array_equal(near(rgb, depth), near_alone)
     torch.set_default_dtype(torch.float64)
     try:
         np.testing.assert_allclose(upsample(rgb, depth, "other"), expected, rtol=1e-5)

@@ -19,8 +19,8 @@ from depthup.data.planes import read_plane
 from depthup.depth_files import check_output_folder
 from depthup.journal import digest
 from depthup.pair_files import PairArrays, PairOptions, doubt_depth, doubt_shape, read_pair, upsample_pair
-from depthup.upsampling import Upsampled, Upsampler, doubt_precision
-from depthup.weights import shipped_names, weights_path
+from depthup.upsampling import Upsampled, Upsampler, default_models, doubt_precision
+from depthup.weights import weights_path
 
 log = logging.getLogger("depthup")
 
@@ -75,7 +75,7 @@ def batch_files(
             f"{rgb}: --align, --ply and --normals need the camera, and no intrinsics are here; expected --intrinsics"
         )
     upsampler = Upsampler(options.model, options.device, options.precision)
-    doubt_precision(options.precision, options.device)
+    doubt_precision(options.precision, upsampler.device)
     if wanted.confidence and options.model:
         upsampler.check_tells_error()
     options = replace(options, encoding=options.encoding.with_default(recording.depth_unit))
@@ -164,8 +164,6 @@ def _settings(options: PairOptions, wanted: BatchOutputs, maps: Mapping[str, Pat
         "--out-unit": wanted.unit,
         "--out-scale": wanted.scale,
     }
-    names = shipped_names() if options.model is None else [options.model]
-    weights = [f"{name} {digest(weights_path(name))}" for name in names if name not in BASELINES]
-    return {name: "its default" if value is None else str(value) for name, value in facts.items()} | {
-        "weights": ", ".join(weights)
-    }
+    names = default_models() if options.model is None else [options.model]
+    facts |= {f"weights {name}": digest(weights_path(name)) for name in names if name not in BASELINES}
+    return {name: "its default" if value is None else str(value) for name, value in facts.items()}

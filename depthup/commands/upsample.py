@@ -26,7 +26,8 @@ def upsample_files(
     """Upsample one pair of files.
 
     Returns:
-        Facts of the result: files, size, ratio, model, seconds of upsampling, depth range in metres, fraction known.
+        Facts of the result: files, size, ratio, model, precision, seconds of upsampling, depth range in metres, and the
+        fraction known.
 
     Raises:
         InputError: a file is bad, or cannot be written.
@@ -37,7 +38,7 @@ def upsample_files(
             "upsample: --align, --ply and --normals need the camera; expected --intrinsics fx,fy,cx,cy or a file"
         )
     upsampler = Upsampler(options.model, options.device, options.precision)
-    doubt_precision(options.precision, options.device)
+    doubt_precision(options.precision, upsampler.device)
     if out.confidence and options.model:
         upsampler.check_tells_error()
     check_outputs(out, [path for path in (rgb, depth, mask, confidence) if path], overwrite)
@@ -66,6 +67,7 @@ def upsample_files(
         "size": [result.shape[1], result.shape[0]],
         "ratio": [round(n, 4) for n in run.ratio[::-1]],
         "model": run.model,
+        "precision": options.precision,
         "seconds": seconds,
         "depth_min": float(result[known].min()),
         "depth_max": float(result[known].max()),
