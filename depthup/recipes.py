@@ -148,6 +148,8 @@ RECIPES: dict[str, tuple[Stage, ...]] = {
         _X16_LONG | _TWICE | _GENTLY | {"sensor": True, "steps": 9000},
         _X16_LONG | _CALM | _TWICE | {"sensor": True, "steps": 4000, "keep": 0.5},
     ),
+    "fast-sensor-x1": (*_ALL_OF_FAST_SENSOR_X4, _FAST_SENSOR | {"scale": 1, "synthetic": 400, "steps": 7125}),
+    "fast-sensor-x2": (*_ALL_OF_FAST_SENSOR_X4, _FAST_SENSOR | {"scale": 2, "synthetic": 400, "steps": 8005}),
     "fast-sensor-x4": _ALL_OF_FAST_SENSOR_X4,
     "fast-sensor-x8": (*_ALL_OF_FAST_X8, _FAST_SENSOR | {"steps": 13707}),
 }
