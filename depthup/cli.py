@@ -88,10 +88,7 @@ def options(
     """Guided depth upsampling with Decoupled Dynamic Filters (DDF-Up)."""
 
 
-def _pair_options(
-    model: str | None,
-    device: str | None,
-    precision: Precision,
+def _encoding(
     unit: Unit,
     scale: float | None,
     kind: Kind,
@@ -99,22 +96,33 @@ def _pair_options(
     baseline: float | None,
     doffs: float,
     invalid: list[float] | None,
+) -> Any:
+    """What the options of `upsample` and `batch` say of the values of DEPTH, as a `DepthEncoding`."""
+    from depthup.commands.errors import UsageError
+    from depthup.data import DepthEncoding
+
+    try:
+        return DepthEncoding(unit.value, scale, kind.value, focal, baseline, doffs, tuple(invalid or ()))
+    except ValueError as error:
+        raise UsageError(f"{error} (--depth-unit, --depth-scale, --depth-kind, --focal, --baseline, --doffs)") from None
+
+
+def _pair_options(
+    model: str | None,
+    device: str | None,
+    precision: Precision,
+    encoding: Any,
     min_confidence: int | None,
     size: str | None,
     fill: Fill,
 ) -> Any:
     """The options that `upsample` and `batch` share, as a `PairOptions`."""
     from depthup.commands.errors import UsageError
-    from depthup.data import DepthEncoding
     from depthup.pair_files import PairOptions
 
     pixels = re.fullmatch(r"0*([1-9]\d*)[xX]0*([1-9]\d*)", size) if size else None
     if size and not pixels:
         raise UsageError(f"--size: got {size}, expected WIDTHxHEIGHT in pixels, such as 1920x1440")
-    try:
-        encoding = DepthEncoding(unit.value, scale, kind.value, focal, baseline, doffs, tuple(invalid or ()))
-    except ValueError as error:
-        raise UsageError(f"{error} (--depth-unit, --depth-scale, --depth-kind, --focal, --baseline, --doffs)") from None
     wanted = (int(pixels[1]), int(pixels[2])) if pixels else None
     least = 1 if min_confidence is None else min_confidence
     return PairOptions(model, device, encoding, least, wanted, fill.value, precision=precision.value)
@@ -213,21 +221,8 @@ def upsample(
     from depthup.commands.outputs import Outputs
     from depthup.commands.upsample import upsample_files
 
-    options = _pair_options(
-        model,
-        device,
-        precision,
-        depth_unit,
-        depth_scale,
-        depth_kind,
-        focal,
-        baseline,
-        doffs,
-        invalid,
-        min_confidence,
-        size,
-        fill,
-    )
+    encoding = _encoding(depth_unit, depth_scale, depth_kind, focal, baseline, doffs, invalid)
+    options = _pair_options(model, device, precision, encoding, min_confidence, size, fill)
     camera, alignment = _cameras("upsample", intrinsics, bool(ply or normals), align, depth_intrinsics)
     options = replace(options, alignment=alignment)
     if min_confidence is not None and not confidence:
@@ -318,21 +313,8 @@ def batch(
     from depthup.commands.errors import UsageError
     from depthup.commands.outputs import BatchOutputs
 
-    options = _pair_options(
-        model,
-        device,
-        precision,
-        depth_unit,
-        depth_scale,
-        depth_kind,
-        focal,
-        baseline,
-        doffs,
-        invalid,
-        min_confidence,
-        size,
-        fill,
-    )
+    encoding = _encoding(depth_unit, depth_scale, depth_kind, focal, baseline, doffs, invalid)
+    options = _pair_options(model, device, precision, encoding, min_confidence, size, fill)
     if mesh and not ply:
         raise UsageError("batch: --mesh is a kind of --ply; expected both")
     camera, alignment = _cameras("batch", intrinsics, ply or normals, align, depth_intrinsics)

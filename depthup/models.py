@@ -25,6 +25,9 @@ SCALES = (2, 4, 8, 16)
 SCALES_OF_SENSORS = (1, *SCALES)
 """A network for sensors may leave the size of depth as it is, and remove noise and fill holes."""
 
+PRECISIONS = ("float32", "bf16")
+"""What networks compute in: `bf16` is autocast to bfloat16."""
+
 NAMED: dict[str, dict[str, Any]] = {
     "paper": {"architecture": "paper", "width": 32, "trunk_blocks": 0, "kernel_size": 5},
     "fast": {"width": 40, "trunk_blocks": 4},

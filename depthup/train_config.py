@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from depthup.data import AUGMENTATIONS, PROTOCOLS, Synthetic
-from depthup.models import DDFUpNetConfig, check_whole_numbers
+from depthup.models import PRECISIONS, DDFUpNetConfig, check_whole_numbers
 
 ROOMS = len(Synthetic("train"))
 """How many synthetic rooms there are to train on."""
@@ -130,8 +130,8 @@ class TrainConfig:
             raise ValueError(f"augmentation: got {self.augmentation!r}, expected one of {', '.join(AUGMENTATIONS)}")
         if self.optimiser not in ("muon", "adamw"):
             raise ValueError(f"optimiser: got {self.optimiser!r}, expected 'muon' or 'adamw'")
-        if self.precision not in ("float32", "bf16"):
-            raise ValueError(f"precision: got {self.precision!r}, expected 'float32' or 'bf16'")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision: got {self.precision!r}, expected {' or '.join(map(repr, PRECISIONS))}")
 
     def network_config(self) -> DDFUpNetConfig:
         """What is trained; `base` back-projects where the low-resolution depth is known to be reduced by `dkn`."""

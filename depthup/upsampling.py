@@ -19,7 +19,7 @@ from torch import Tensor
 
 from depthup.baselines import BASELINES
 from depthup.data import InputError, UsageError
-from depthup.models import SCALES, SCALES_OF_SENSORS, DDFUpNet, extrapolate, normalise
+from depthup.models import PRECISIONS, SCALES, SCALES_OF_SENSORS, DDFUpNet, extrapolate, normalise
 from depthup.tiles import run_network
 from depthup.weights import check_device, load_model, shipped_names, weights_path
 
@@ -27,9 +27,6 @@ Model = str | Path | DDFUpNet | None
 
 FILLS = {"none": 0.0, "near": 2.0, "all": math.inf}
 """What is estimated where nothing was measured: how far, in low-resolution samples, the nearest valid one may be."""
-
-PRECISIONS = ("float32", "bf16")
-"""What networks compute in: `bf16` is autocast to bfloat16."""
 
 LARGEST_RATIO = {1: 1.02, 2: 2.04, 4: 4.08, 8: 11.3}
 """Scale -> the largest ratio that its network is taken for by default.

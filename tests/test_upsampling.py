@@ -22,9 +22,9 @@ from depthup.data import (
     make_low_resolution,
     motorcycle,
 )
-from depthup.models import SCALES_OF_SENSORS, DDFUpNet, DDFUpNetConfig
+from depthup.models import PRECISIONS, SCALES_OF_SENSORS, DDFUpNet, DDFUpNetConfig
 from depthup.pair_files import confidence_of
-from depthup.upsampling import PRECISIONS, Upsampler, _to_grid, default_model
+from depthup.upsampling import Upsampler, _to_grid, default_model
 from depthup.weights import load_model, save_weights
 
 
