@@ -508,9 +508,11 @@ class BaseNet(nn.Module):
     ) -> Tensor:
         """Features of a level, and what is reduced of them, to those of the next finer one."""
         name = str(level)
-        up = self.up[name](reduced, torch.cat([x, seen[level]], 1), mean)
-        x = self.join[name](torch.cat([up, guidance[level - 1]], 1))
-        x = F.relu(x + added[level - 1] if level - 1 in added else x)
+        x = self.up[name](reduced, torch.cat([x, seen[level]], 1), mean)
+        x = self.join[name](torch.cat([x, guidance[level - 1]], 1))
+        if level - 1 in added:
+            x = x + added[level - 1]
+        x = F.relu(x)
         if name in self.block:
             x = self.block[name](x)
         return self.fine(x) if level == 2 else x

@@ -35,7 +35,7 @@ Two per cent above the scale come of sizes that are no multiples. The limit of x
 come out better so, and many times as fast, though the fine structures of the Motorcycle do not.
 """
 
-_LINES = 512  # at a time: 12 megapixels in double precision need not be in memory at once
+_LINES = 128  # at a time: 12 megapixels in double precision need not be in memory at once
 
 log = logging.getLogger("depthup")
 
@@ -190,14 +190,15 @@ class Upsampler:
             name, factor = str(self.model), max(1, round(ratio))
             image = _resize(rgb, [n * factor for n in depth.shape])
             array = np.ascontiguousarray(image[0].permute(1, 2, 0).cpu().numpy())
-            work, bottom, span = torch.from_numpy(BASELINES[name](array, filled, factor))[None, None], 0.0, 1.0
+            result, bottom, span = torch.from_numpy(BASELINES[name](array, filled, factor))[None, None], 0.0, 1.0
         else:
             net, name = self._network(ratio)
             bottom, span = float(filled.min()), float(np.ptp(filled))
-            work = _run_network(net, rgb, filled, known, self.precision == "bf16")
-        result = torch.cat([_to_grid(work[:, n : n + 1], (H, W)) for n in range(work.shape[1])], 1)
-        result[:, 0] = result[:, 0].double() * span + bottom
-        result[:, 1:] = result[:, 1:].exp_() * (span or math.nan)
+            result = _run_network(net, rgb, filled, known, self.precision == "bf16")
+        result = _to_grid(result, (H, W))
+        for lines in result.split(_LINES, 2):
+            lines[:, 0] = lines[:, 0].double() * span + bottom
+        result[:, 1:].exp_().mul_(span or math.nan)
         reach = F.interpolate(torch.from_numpy(distance)[None, None], size=(H, W), mode="nearest-exact")
         return result.masked_fill_(reach.to(result.device) > FILLS[fill], torch.nan).to(rgb.device), name
 
@@ -471,18 +472,20 @@ def _resize(rgb: Tensor, size: list[int]) -> Tensor:
 
 
 def _to_grid(plane: Tensor, size: tuple[int, int]) -> Tensor:
-    """`[1, 1, H, W]` to float32 on another grid over the same area, half-pixel centres.
+    """`[1, C, H, W]` to float32 on another grid over the same area, half-pixel centres; a new tensor.
 
     Every pixel of an axis is a slope, which keeps planes. A new pixel is what is at its centre or, where the axis
     becomes f times shorter, the mean over f - 1 old ones around it: interpolation between pixels, or a mean over f, all
     that the new one covers, would blur depth edges.
     """
-    plane = plane.float()
+    made = plane.float()
     for dim, n in zip((2, 3), size, strict=True):
-        if n != plane.shape[dim]:
-            across = 5 - dim
-            plane = torch.cat([_to_length(lines, dim, n) for lines in plane.split(_LINES, across)], across)
-    return plane
+        if n != made.shape[dim]:
+            old, across = made, 5 - dim
+            made = torch.empty([*old.shape[:dim], n, *old.shape[dim + 1 :]], device=old.device)
+            for lines, place in zip(old.split(_LINES, across), made.split(_LINES, across), strict=True):
+                place.copy_(_to_length(lines, dim, n))
+    return made.clone() if plane.shape[2:] == size else made
 
 
 def _to_length(plane: Tensor, dim: int, n: int) -> Tensor:

@@ -150,14 +150,17 @@ def test_means_come_from_the_whole_image(level, first, last, small_tiles, coarse
 
 
 @pytest.mark.parametrize(("size", "tile", "margin"), [(100, 40, 10), (7, 40, 10), (41, 40, 10), (33, 4, 1), (1, 8, 2)])
-def test_parts_cover_an_axis_once(size, tile, margin):
+def test_equal_tiles_cover_an_axis_once(size, tile, margin):
     spans = tiles._spans(size, tile, margin)
     covered = np.zeros(size, int)
     for span in spans:
         covered[span.place(1)] += 1
-        assert span.seen_last - span.seen_first <= max(tile, 2 + 2 * margin)
         assert 0 <= span.seen_first <= span.first < span.last <= span.seen_last <= size
+        assert span.first - span.seen_first >= min(margin, span.first)
+        assert span.seen_last - span.last >= min(margin, size - span.last)
     assert (covered == 1).all()
+    (seen,) = {span.seen_last - span.seen_first for span in spans}
+    assert seen <= max(tile, 2 + 2 * margin)
 
 
 @pytest.mark.parametrize(
