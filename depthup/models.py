@@ -412,7 +412,8 @@ class BaseNet(nn.Module):
                 if number == until:
                     return reduced
                 x = self._finer(level, x, reduced, guidance, seen, added, means.get(number))
-                features[level - 1] = x
+                if turn + 1 < self.passes:
+                    features[level - 1] = x
             result = self.result(x)
             depth = start + RESIDUAL_SCALE * result[:, :1]
             if self.back_projections:

@@ -15,19 +15,20 @@ from torch import Tensor
 
 from depthup.models import BaseNet, Coarse, DDFUpNet, DDFUpNetConfig
 
-BYTES_PER_PIXEL = {"base": 940, "paper": 1130, "pac-net": 1800, "djf": 1200}
+BYTES_PER_PIXEL = {"base": 890, "paper": 1130, "pac-net": 1800, "djf": 1200}
 """Memory that a network of an architecture takes for every pixel of its result, where freed memory is kept.
 
-`base` was measured with `x4`, which makes two passes, at 1920x1440; the others without keeping, and half as much added.
+`base` was measured with `sensor-x1` at 1280x960 (`x4`, which makes two passes, took 850 at 1920x1440); the others
+without keeping, and half as much added.
 """
 
 WHOLE_LIMIT = 3.0e9
 """Images that take more bytes are done in tiles, even where there is more memory.
 
-A phone's 256x192 samples at x8, 3.1 megapixels, are below it: they took 1.8 GB, and half the time of tiles.
+A phone's 256x192 samples at x8, 3.1 megapixels, are below it: they took 1.4 GB, and half the time of tiles.
 """
 
-TILE_BYTES = 0.9e9
+TILE_BYTES = 0.87e9
 """Memory of one tile; larger ones are not faster."""
 
 MARGIN = 12
