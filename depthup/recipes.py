@@ -57,6 +57,7 @@ _ALL_OF_FAST_X8 = (_FAST_X4, _FAST_X8, _FAST_X8 | _FAST_AGAIN | {"steps": 4000})
 _ALL_OF_FAST_X16 = (_FAST_X4, _FAST_X8, _FAST_X16, _FAST_X16 | _FAST_AGAIN | {"steps": 2000})
 
 _FAST_SENSOR = _FAST_X8 | _STRONG | {"sensor": True, "rescale": 0.4, "weight_decay": 0.01, "synthetic": 300}
+_FAST_SENSOR_CALM = _FAST_SENSOR | _CALM | {"augmentation": "standard", "ema_decay": 0.999, "keep": 0.5}
 _ALL_OF_FAST_SENSOR_X4 = (*_ALL_OF_FAST_X4, _FAST_SENSOR | {"scale": 4, "steps": 13542})
 
 _ALL_OF_SENSOR_X4 = (
@@ -148,9 +149,17 @@ RECIPES: dict[str, tuple[Stage, ...]] = {
         _X16_LONG | _TWICE | _GENTLY | {"sensor": True, "steps": 9000},
         _X16_LONG | _CALM | _TWICE | {"sensor": True, "steps": 4000, "keep": 0.5},
     ),
-    "fast-sensor-x1": (*_ALL_OF_FAST_SENSOR_X4, _FAST_SENSOR | {"scale": 1, "synthetic": 400, "steps": 7125}),
+    "fast-sensor-x1": (
+        *_ALL_OF_FAST_SENSOR_X4,
+        _FAST_SENSOR | {"scale": 1, "synthetic": 400, "steps": 7125},
+        _FAST_SENSOR_CALM | {"scale": 1, "synthetic": 400, "steps": 3364},
+    ),
     "fast-sensor-x2": (*_ALL_OF_FAST_SENSOR_X4, _FAST_SENSOR | {"scale": 2, "synthetic": 400, "steps": 8005}),
-    "fast-sensor-x4": _ALL_OF_FAST_SENSOR_X4,
-    "fast-sensor-x8": (*_ALL_OF_FAST_X8, _FAST_SENSOR | {"steps": 13707}),
+    "fast-sensor-x4": (*_ALL_OF_FAST_SENSOR_X4, _FAST_SENSOR_CALM | {"scale": 4, "steps": 4970}),
+    "fast-sensor-x8": (
+        *_ALL_OF_FAST_X8,
+        _FAST_SENSOR | {"steps": 13707},
+        _FAST_SENSOR_CALM | {"steps": 6180},
+    ),
 }
 """Name of weights -> stages."""
