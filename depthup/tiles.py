@@ -32,10 +32,10 @@ TILE_BYTES = 0.87e9
 """Memory of one tile; larger ones are not faster."""
 
 MARGIN = 12
-"""Cells of the coarsest level that a tile sees beyond what is kept of it, if nothing is known of the whole."""
+"""Cells of the coarsest level that a tile sees at least beyond what is kept of it, if nothing is known of the whole."""
 
 FINE_MARGIN = 64
-"""The same where the coarse levels of the whole are known, in pixels."""
+"""The same in pixels, also where the coarse levels of the whole are known."""
 
 REACH_OF_BACK_PROJECTION = 8
 """What the margin is at least, in cells, where every pass ends with two steps of it."""
@@ -71,16 +71,17 @@ def run_network(net: DDFUpNet, low: Tensor, rgb: Tensor, valid: Tensor) -> Tenso
     tile_bytes = needed if needed <= min(WHOLE_LIMIT, free) else min(TILE_BYTES, free)
     while True:
         cells = int((tile_bytes / bytes_per_pixel) ** 0.5 / net.config.stride)
+        smallest = 3 * _margin(net.config, known=False)  # smaller ones give other depth than the whole
         try:
             with torch.inference_mode():
                 if tile_bytes >= needed:
                     return net(low, _unit(rgb), valid).float()
-                return _tiled(net, low, rgb, valid, max(cells, 8), tile_bytes)
+                return _tiled(net, low, rgb, valid, max(cells, smallest), tile_bytes)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            if cells <= 8:
-                raise MemoryError("not even the smallest tiles fit into memory; expected some 200 MB") from None
+            if cells <= smallest:
+                raise MemoryError("not even the smallest tiles fit into memory; expected some 300 MB") from None
         tile_bytes = min(tile_bytes, needed) / 4
         log.warning("out of memory: trying again in tiles of %d MB", tile_bytes / 1e6)
 
@@ -201,10 +202,7 @@ def _tiled(net: DDFUpNet, low: Tensor, rgb: Tensor, valid: Tensor, cells: int, c
     config = net.config
     known = _coarse(net, rgb.shape[2] * rgb.shape[3], coarse_bytes)
     base = cast(BaseNet, net.net)  # where something is known
-    margin = MARGIN
-    if known:
-        margin = max(-(-FINE_MARGIN // config.stride), REACH_OF_BACK_PROJECTION if config.back_projections else 0)
-    tiles = _Tiles(low, rgb, valid, config, cells, min(margin, cells // 4))
+    tiles = _Tiles(low, rgb, valid, config, cells, _margin(config, known is not None))
     means: dict[int, Tensor] = {}
 
     def run(tile: _Tile, until: int | None = None) -> Tensor:
@@ -226,6 +224,14 @@ def _tiled(net: DDFUpNet, low: Tensor, rgb: Tensor, valid: Tensor, cells: int, c
             made = tiles.paste(run)
             fed_back = {config.octaves: made} if known.level == config.octaves else base.feed_back(features, made)
     return tiles.paste(run)
+
+
+def _margin(config: DDFUpNetConfig, known: bool) -> int:
+    """Cells of the coarsest level that a tile sees beyond its part, where coarse levels of the whole are known or not."""
+    fine = -(-FINE_MARGIN // config.stride)
+    if not known:
+        return max(MARGIN, fine)
+    return max(fine, REACH_OF_BACK_PROJECTION if config.back_projections else 0)
 
 
 def _coarse(net: DDFUpNet, pixels: int, most_bytes: float) -> Coarse | None:

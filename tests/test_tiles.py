@@ -179,14 +179,14 @@ def test_a_phone_is_done_whole_where_memory_is_free_and_12_megapixels_never(samp
 
 def test_out_of_memory_falls_back_to_smaller_tiles_and_says_so(monkeypatch, caplog):
     net = load_model("x4")
-    low, rgb, valid = inputs(30, 40, 4)
+    low, rgb, valid = inputs(60, 75, 4)
     expected = run_network(net, low, rgb, valid)
     largest = []
     forward = DDFUpNet.forward_part
 
     def limited(self, low, rgb, *rest):
         largest.append(rgb.shape[2] * rgb.shape[3])
-        if largest[-1] > 100 * 100:
+        if largest[-1] > 200 * 200:
             raise RuntimeError(
                 "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
             )
@@ -194,12 +194,11 @@ def test_out_of_memory_falls_back_to_smaller_tiles_and_says_so(monkeypatch, capl
 
     monkeypatch.setattr(DDFUpNet, "forward_part", limited)
     monkeypatch.setattr(DDFUpNet, "forward", lambda self, *args: limited(self, *args))
-    monkeypatch.setattr(tiles, "MARGIN", 6)
     with caplog.at_level(logging.WARNING, "depthup"):
         result = run_network(net, low, rgb, valid)
     assert "out of memory: trying again in tiles of" in caplog.text
-    assert largest[0] == 120 * 160 and largest[-1] <= 100 * 100
-    assert (result - expected).abs().max() < 5e-3
+    assert largest[0] == 240 * 300 and largest[-1] <= 200 * 200
+    assert (result - expected).abs().max() < 1e-4
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory(monkeypatch):
