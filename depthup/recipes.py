@@ -161,5 +161,9 @@ RECIPES: dict[str, tuple[Stage, ...]] = {
         _FAST_SENSOR | {"steps": 13707},
         _FAST_SENSOR_CALM | {"steps": 6180},
     ),
+    "fast-sensor-x16": (
+        *_ALL_OF_FAST_X16,
+        _FAST_SENSOR | {"scale": 16, "batch_size": 3, "crop_size": 256, "steps": 6136},
+    ),
 }
 """Name of weights -> stages."""

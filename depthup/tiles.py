@@ -227,7 +227,7 @@ def _tiled(net: DDFUpNet, low: Tensor, rgb: Tensor, valid: Tensor, cells: int, c
 
 
 def _margin(config: DDFUpNetConfig, known: bool) -> int:
-    """Cells of the coarsest level that a tile sees beyond its part, where coarse levels of the whole are known or not."""
+    """Cells that a tile sees beyond its part, where coarse levels of the whole are known or not."""
     fine = -(-FINE_MARGIN // config.stride)
     if not known:
         return max(MARGIN, fine)
