@@ -18,8 +18,8 @@ from depthup.models import BaseNet, Coarse, DDFUpNet, DDFUpNetConfig
 BYTES_PER_PIXEL = {"base": 890, "paper": 1130, "pac-net": 1800, "djf": 1200}
 """Memory that a network of an architecture takes for every pixel of its result, where freed memory is kept.
 
-`base` was measured with `sensor-x1` at 1280x960 (`x4`, which makes two passes, took 850 at 1920x1440); the others
-without keeping, and half as much added.
+`base` was measured with `sensor-x1` at 1280x960 (`x4`, which makes two passes, took 850 at 1920x1440, and 1090 when it
+had been run nine times); the others without keeping, and half as much added.
 """
 
 WHOLE_LIMIT = 3.0e9
