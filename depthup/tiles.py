@@ -68,21 +68,23 @@ def run_network(net: DDFUpNet, low: Tensor, rgb: Tensor, valid: Tensor) -> Tenso
     bytes_per_pixel = BYTES_PER_PIXEL[net.config.architecture]
     needed = bytes_per_pixel * rgb.shape[2] * rgb.shape[3]
     free = 0.7 * _available(low.device)
-    tile_bytes = needed if needed <= min(WHOLE_LIMIT, free) else min(TILE_BYTES, free)
+    # A tile that sees less beyond its part gives other depth than the whole.
+    smallest = bytes_per_pixel * (3 * _margin(net.config, known=False) * net.config.stride) ** 2
+    tile_bytes = needed if needed <= min(WHOLE_LIMIT, free) else max(min(TILE_BYTES, free), smallest)
     while True:
         cells = int((tile_bytes / bytes_per_pixel) ** 0.5 / net.config.stride)
-        smallest = 3 * _margin(net.config, known=False)  # smaller ones give other depth than the whole
         try:
             with torch.inference_mode():
                 if tile_bytes >= needed:
                     return net(low, _unit(rgb), valid).float()
-                return _tiled(net, low, rgb, valid, max(cells, smallest), tile_bytes)
+                return _tiled(net, low, rgb, valid, cells, tile_bytes)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            if cells <= smallest:
+            tile_bytes = min(tile_bytes, needed)
+            if tile_bytes <= smallest:
                 raise MemoryError("not even the smallest tiles fit into memory; expected some 300 MB") from None
-        tile_bytes = min(tile_bytes, needed) / 4
+        tile_bytes = max(tile_bytes / 4, smallest)
         log.warning("out of memory: trying again in tiles of %d MB", tile_bytes / 1e6)
 
 
