@@ -68,7 +68,7 @@ def run_network(net: DDFUpNet, low: Tensor, rgb: Tensor, valid: Tensor) -> Tenso
     bytes_per_pixel = BYTES_PER_PIXEL[net.config.architecture]
     needed = bytes_per_pixel * rgb.shape[2] * rgb.shape[3]
     free = 0.7 * _available(low.device)
-    # A tile that sees less beyond its part gives other depth than the whole.
+    # Of three margins, so that its part is one: with smaller margins, tiles would give other depth than the whole.
     smallest = bytes_per_pixel * (3 * _margin(net.config, known=False) * net.config.stride) ** 2
     tile_bytes = needed if needed <= min(WHOLE_LIMIT, free) else max(min(TILE_BYTES, free), smallest)
     while True:
@@ -126,12 +126,12 @@ class _Span:
 
 
 def _spans(size: int, tile: int, margin: int) -> list[_Span]:
-    """Parts of an axis of `size` cells. All see the same number, at most `tile`, or 2 and their margins.
+    """Parts of an axis of `size` cells; all see the same number, at most `tile`, which is more than both margins.
 
     Blocks of memory that one tile frees fit the next one then; of many sizes they took a fifth more.
     """
     inner = max(size - 2 * margin, 1)
-    step = -(-inner // -(-inner // max(tile - 2 * margin, 2)))
+    step = -(-inner // -(-inner // (tile - 2 * margin)))
     seen = min(step + 2 * margin, size)
     cuts = [0, *range(margin + step, size - margin, step), size]
     firsts = [max(min(a - margin, size - seen), 0) for a in cuts[:-1]]
