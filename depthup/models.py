@@ -84,20 +84,21 @@ CONTRAST_GAIN = 8.0
 
 
 Means = dict[int, Tensor]
-"""Number of a DDF-Up, from 0 in the order in which they run -> mean of its input over a whole image, `[B, C]`."""
+"""Number of a DDF-Up, from 0 in the order in which they run -> mean over a whole image of what it gets, `[B, C]`."""
 
 
 @dataclass(frozen=True)
-class Coarse:
-    """What is known of a whole image, or of a part of it, before parts are gone through.
+class Known:
+    """What is known of a whole image, or of a part of it, while parts are gone through.
 
     Args:
-        level: where: one pixel of the features stands for 2^level pixels of the result on a side.
-        features: `[B, C, H / 2^level, W / 2^level]` of every pass up to the one that is wanted.
+        features: of every pass that has begun: level -> features, `[B, C, H / 2^level, W / 2^level]`; nothing below the
+            finest that is known, and possibly nothing at all.
+        corrections: of every pass that has ended: what it adds to the bicubic start, `[B, 1, H, W]`.
     """
 
-    level: int
-    features: list[Tensor]
+    features: list[dict[int, Tensor]]
+    corrections: list[Tensor]
 
 
 def check_whole_numbers(config: Any, least: dict[str, int]) -> None:
@@ -382,7 +383,7 @@ class BaseNet(nn.Module):
         for starts_at_zero in (self.result, self.samples, self.feedback):
             for parameter in starts_at_zero.parameters():
                 nn.init.zeros_(parameter)
-        self.scale, self.sensor, self.unshuffle = config.scale, config.sensor, config.unshuffle
+        self.scale, self.sensor, self.unshuffle, self.width = config.scale, config.sensor, config.unshuffle, width
         self.passes, self.back_projections = config.passes, config.back_projections
         self.register_buffer("cubic_taps", cubic_taps(config.scale), persistent=False)
 
@@ -393,43 +394,60 @@ class BaseNet(nn.Module):
         valid: Tensor | None,
         means: Means,
         until: int | None,
-        known: Coarse | None = None,
+        known: Known | None = None,
     ) -> Tensor:
-        coarsest = known.level if known else self.levels
-        guidance, seen = self.guide(rgb - 0.5, 1, coarsest)
-        guidance[0] = F.pixel_shuffle(self.finest_guidance(guidance[1]), 2)
+        begun = known.features if known else [{}] * self.passes
+        corrections = known.corrections if known else []
+        last = len(begun) - 1 if until is None else until // self.levels
+        wanted = 0 if until is None else self.levels - until % self.levels
+        # Level to which a pass goes: whoever knows its correction needs of it what the next ones take, of which the
+        # trunk takes features of one level finer than its own. And from where: a trunk that is to run counts one more.
+        finest = [min(wanted, self.levels - 1) if turn < len(corrections) else 0 for turn in range(last)] + [wanted]
+        coarsest = [min(features, default=self.levels + 1) for features in begun[: last + 1]]
+        guidance, seen = self._guide_from(max(coarsest), rgb, 0 in finest)
         start = self._continued_bicubic(self._around(low)) if self.sensor else bicubic(low, rgb)
         samples = self._samples(low, valid)
-        if known is None:
-            entered = self._enter(samples, guidance[coarsest])
-        added = of_samples = self._of_samples(samples, 0, coarsest)
-        for turn in range(self.passes):
-            x = self._trunk(entered, added) if known is None else known.features[turn]
-            features = {}
-            for level in range(coarsest, 0, -1):
-                number = turn * self.levels + self.levels - level
-                reduced = self.reduce[str(level)](x)
-                if number == until:
-                    return reduced
-                x = self._finer(level, x, reduced, guidance, seen, added, means.get(number))
-                if turn + 1 < self.passes:
-                    features[level - 1] = x
-            result = self.result(x)
-            depth = start + RESIDUAL_SCALE * result[:, :1]
-            if self.back_projections:
-                depth = back_project(depth, low, valid, self.back_projections)
-            if turn + 1 < self.passes:
+        if max(coarsest) > self.levels:
+            entered = self._enter(samples, guidance[self.levels])
+        added = of_samples = self._of_samples(samples, 0, self.levels)
+        for turn in range(last + 1):
+            features = dict(begun[turn]) or {self.levels: self._trunk(entered, added)}
+            level = min(features)
+            x = features[level]
+            while level > finest[turn]:
+                x = self._finer(level, x, guidance, seen, added, means.get(turn * self.levels + self.levels - level))
+                level -= 1
+                if turn < last:
+                    features[level] = x
+            if turn == last and until is not None:
+                return x
+            if turn < len(corrections):
+                correction = corrections[turn]
+            else:
+                result = self.result(x)
+                depth = start + RESIDUAL_SCALE * result[:, :1]
+                if self.back_projections:
+                    depth = back_project(depth, low, valid, self.back_projections)
+                if turn + 1 == self.passes:
+                    break
                 correction = (depth - start) / RESIDUAL_SCALE
-                last_known = known is not None and turn + 1 == len(known.features)
-                if last_known and coarsest < self.levels:
+                if turn == last:
                     return correction
-                fed_back = self.feed_back(features, correction)
-                if last_known:
-                    return fed_back[self.levels]
-                added = _sums(of_samples, fed_back)
+            fed_back = self.feed_back(features, correction, range(finest[turn + 1], coarsest[turn + 1]))
+            added = _sums(of_samples, fed_back)
         if not self.sensor:
             return depth
         return torch.cat([depth, result[:, 1:] + LOG_ERROR_START], 1)
+
+    def _guide_from(self, level: int, rgb: Tensor, to_the_end: bool) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+        """As `guide`, what DDF-Up from a level on need, with the guidance of level 0 if they go on `to_the_end`."""
+        last = max(level - 1, 1)
+        guidance, seen = self.guide(rgb - 0.5, 1, last)
+        if last < level <= self.levels:
+            seen[level] = F.pixel_unshuffle(guidance[last], 2)
+        if to_the_end:
+            guidance[0] = F.pixel_shuffle(self.finest_guidance(guidance[1]), 2)
+        return guidance, seen
 
     def guide(self, finer: Tensor, first: int, last: int) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
         """Guidance of levels `first` to `last`, and what the DDF-Up of these levels see of it.
@@ -446,29 +464,23 @@ class BaseNet(nn.Module):
 
     def coarse(
         self, low: Tensor, valid: Tensor | None, guidance: Tensor, level: int, fed_back: dict[int, Tensor]
-    ) -> tuple[Tensor, dict[int, Tensor], Tensor]:
-        """A pass over a whole image down to a level, whose guidance is given.
-
-        Returns:
-            The features there, those of all coarser levels and it by level, and the mean that the next DDF-Up takes.
-        """
+    ) -> dict[int, Tensor]:
+        """Features of a whole image by level, down to one whose guidance is given, of a pass that gets `fed_back`."""
         guiding, seen = self.guide(guidance, level + 1, self.levels)
         samples = self._samples(low, valid)
         added = _sums(self._of_samples(samples, level, self.levels), fed_back)
-        x = self._trunk(self._enter(samples, guiding[self.levels]), added)
-        features = {}
+        features = {self.levels: self._trunk(self._enter(samples, guiding[self.levels]), added)}
         for coarser in range(self.levels, level, -1):
-            reduced = self.reduce[str(coarser)](x)
-            x = features[coarser - 1] = self._finer(coarser, x, reduced, guiding, seen, added, None)
-        return x, features, self.reduce[str(level)](x).mean((2, 3))
+            features[coarser - 1] = self._finer(coarser, features[coarser], guiding, seen, added, None)
+        return features
 
-    def feed_back(self, features: dict[int, Tensor], correction: Tensor) -> dict[int, Tensor]:
-        """What the next pass adds at every level of `features`, which this one had there, and of its correction."""
-        if self.levels - 1 in features:
+    def feed_back(self, features: dict[int, Tensor], correction: Tensor, levels: range) -> dict[int, Tensor]:
+        """What the next pass adds at `levels`, of the features that this one had by level, and of its correction."""
+        if self.levels in levels:
             features = features | {self.levels: F.pixel_unshuffle(features[self.levels - 1], 2)}
         return {
-            level: self.feedback[str(level)](torch.cat([kept, F.pixel_unshuffle(correction, 2**level)], 1))
-            for level, kept in features.items()
+            level: self.feedback[str(level)](torch.cat([features[level], F.pixel_unshuffle(correction, 2**level)], 1))
+            for level in levels
         }
 
     def _around(self, low: Tensor) -> Tensor:
@@ -501,15 +513,16 @@ class BaseNet(nn.Module):
         self,
         level: int,
         x: Tensor,
-        reduced: Tensor,
         guidance: dict[int, Tensor],
         seen: dict[int, Tensor],
         added: dict[int, Tensor],
         mean: Tensor | None,
     ) -> Tensor:
-        """Features of a level, and what is reduced of them, to those of the next finer one."""
+        """Features of a level to those of the next finer one; `mean` of `x`, if it is not to be taken here."""
         name = str(level)
-        x = self.up[name](reduced, torch.cat([x, seen[level]], 1), mean)
+        if mean is not None:
+            mean = self.reduce[name](mean[..., None, None])[..., 0, 0]
+        x = self.up[name](self.reduce[name](x), torch.cat([x, seen[level]], 1), mean)
         x = self.join[name](torch.cat([x, guidance[level - 1]], 1))
         if level - 1 in added:
             x = x + added[level - 1]
@@ -584,7 +597,7 @@ class DDFUpNet(nn.Module):
         valid: Tensor | None = None,
         means: Means | None = None,
         until: int | None = None,
-        known: Coarse | None = None,
+        known: Known | None = None,
     ) -> Tensor:
         """As `forward`, for a part of an image whose channel filters are to be those of the whole.
 
@@ -594,10 +607,8 @@ class DDFUpNet(nn.Module):
                 features that it gets, `[B, C]`.
             until: number of a DDF-Up, below `up_count`, at which to stop and return these features, `[B, C, h', w']`,
                 `h' = h / unshuffle * 2^(until % octaves)`; without it to the end.
-            known: of `base` only; this part of what `BaseNet.coarse` gave. Of fewer passes than the network has,
-                without `until`, what `BaseNet.coarse` needs for the next one comes back: the correction that they came
-                to, `[B, 1, scale*h, scale*w]`, or, if `known` is of low resolution, what is fed back there,
-                `[B, C, h, w]`.
+            known: of `base` only; this part of what is known. If fewer passes than the network has have begun, without
+                `until` the correction of the last of them comes back, `[B, 1, scale*h, scale*w]`.
         """
         if known is None:
             return self.net(low, rgb, valid, means or {}, until)

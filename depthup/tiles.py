@@ -13,7 +13,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from depthup.models import BaseNet, Coarse, DDFUpNet, DDFUpNetConfig
+from depthup.models import BaseNet, DDFUpNet, DDFUpNetConfig, Known
 
 BYTES_PER_PIXEL = {"base": 890, "paper": 1130, "pac-net": 1800, "djf": 1200}
 """Memory that a network of an architecture takes for every pixel of its result, where freed memory is kept.
@@ -28,20 +28,23 @@ WHOLE_LIMIT = 3.0e9
 A phone's 256x192 samples at x8, 3.1 megapixels, are below it: they took 1.4 GB, and half the time of tiles.
 """
 
-TILE_BYTES = 0.87e9
-"""Memory of one tile; larger ones are not faster."""
+TILE_BYTES = 0.45e9
+"""Memory of one tile; larger ones are hardly faster."""
+
+KEPT_BYTES = 1.2
+"""Memory of the features that are kept of the whole image, at most; in that of a tile."""
 
 MARGIN = 12
-"""Cells of the coarsest level that a tile sees at least beyond what is kept of it, if nothing is known of the whole."""
+"""Cells of the coarsest level that a tile sees at least beyond what is kept of it, if it starts from the samples."""
 
 FINE_MARGIN = 64
-"""The same in pixels, also where the coarse levels of the whole are known."""
+"""The same in pixels; half, where it starts from known features of level 2, and a quarter from level 1."""
 
 REACH_OF_BACK_PROJECTION = 8
 """What the margin is at least, in cells, where every pass ends with two steps of it."""
 
-COARSE_BYTES = 4500
-"""Memory that the coarse levels of a whole image take for every pixel of the finest of them."""
+COARSE_BYTES = 2500
+"""Memory that coarse levels of a whole image take for every pixel of the finest of them, if they are done at once."""
 
 log = logging.getLogger("depthup")
 
@@ -49,9 +52,10 @@ log = logging.getLogger("depthup")
 def run_network(net: DDFUpNet, low: Tensor, rgb: Tensor, valid: Tensor) -> Tensor:
     """The network over a whole image, in tiles where memory asks for them.
 
-    The coarse levels are done for the whole image wherever they fit into the memory of a tile. Channel filters depend
-    on means over the whole image, so the tiles are gone through once for every DDF-Up of the finer levels, and once
+    Channel filters depend on means over the whole image, so the tiles are gone through once for every DDF-Up, and once
     more for every pass; then they give what the whole would (less than 1 mm off in float32; see `tests/test_tiles.py`).
+    Features of coarse levels are kept of the whole image as far as memory goes, and finer ones start from them; the
+    coarsest ones are made of the whole at once.
 
     Args:
         net: in evaluation mode.
@@ -69,22 +73,21 @@ def run_network(net: DDFUpNet, low: Tensor, rgb: Tensor, valid: Tensor) -> Tenso
     needed = bytes_per_pixel * rgb.shape[2] * rgb.shape[3]
     free = 0.7 * _available(low.device)
     # Of three margins, so that its part is one: with smaller margins, tiles would give other depth than the whole.
-    smallest = bytes_per_pixel * (3 * _margin(net.config, known=False) * net.config.stride) ** 2
-    tile_bytes = needed if needed <= min(WHOLE_LIMIT, free) else max(min(TILE_BYTES, free), smallest)
+    smallest = bytes_per_pixel * (3 * _margin(net.config, net.config.octaves + 1) * net.config.stride) ** 2
+    whole = needed <= min(WHOLE_LIMIT, free)
+    tile_bytes = needed if whole else max(min(TILE_BYTES, free / (1 + KEPT_BYTES)), smallest)
     while True:
-        cells = int((tile_bytes / bytes_per_pixel) ** 0.5 / net.config.stride)
         try:
             with torch.inference_mode():
-                if tile_bytes >= needed:
+                if whole:
                     return net(low, _unit(rgb), valid).float()
-                return _tiled(net, low, rgb, valid, cells, tile_bytes)
+                return _tiled(net, low, rgb, valid, tile_bytes)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            tile_bytes = min(tile_bytes, needed)
             if tile_bytes <= smallest:
                 raise MemoryError("not even the smallest tiles fit into memory; expected some 300 MB") from None
-        tile_bytes = max(tile_bytes / 4, smallest)
+        whole, tile_bytes = False, max(tile_bytes / 4, smallest)
         log.warning("out of memory: trying again in tiles of %d MB", tile_bytes / 1e6)
 
 
@@ -191,55 +194,83 @@ class _Tile:
     y: _Span
     x: _Span
 
-    def of(self, known: Coarse | None, octaves: int) -> Coarse | None:
+    def of(self, known: Known, octaves: int) -> Known:
         """This part of what is known of the whole."""
-        if known is None:
-            return None
-        factor = 2 ** (octaves - known.level)
-        inside = (..., self.y.seen(factor), self.x.seen(factor))
-        return Coarse(known.level, [features[inside] for features in known.features])
+
+        def part(whole: Tensor, level: int) -> Tensor:
+            return whole[..., self.y.seen(2 ** (octaves - level)), self.x.seen(2 ** (octaves - level))]
+
+        features = [{level: part(whole, level) for level, whole in of.items()} for of in known.features]
+        return Known(features, [part(whole, 0) for whole in known.corrections])
 
 
-def _tiled(net: DDFUpNet, low: Tensor, rgb: Tensor, valid: Tensor, cells: int, coarse_bytes: float) -> Tensor:
-    config = net.config
-    known = _coarse(net, rgb.shape[2] * rgb.shape[3], coarse_bytes)
-    base = cast(BaseNet, net.net)  # where something is known
-    tiles = _Tiles(low, rgb, valid, config, cells, _margin(config, known is not None))
+def _tiled(net: DDFUpNet, low: Tensor, rgb: Tensor, valid: Tensor, tile_bytes: float) -> Tensor:
+    cells = int((tile_bytes / BYTES_PER_PIXEL[net.config.architecture]) ** 0.5 / net.config.stride)
+    if isinstance(net.net, BaseNet):
+        return _by_levels(net, low, rgb, valid, cells, KEPT_BYTES * tile_bytes)
+    tiles = _Tiles(low, rgb, valid, net.config, cells, _margin(net.config, net.config.octaves + 1))
     means: dict[int, Tensor] = {}
 
     def run(tile: _Tile, until: int | None = None) -> Tensor:
-        return net.forward_part(tile.low, tile.rgb, tile.valid, means, until, tile.of(known, config.octaves))
+        return net.forward_part(tile.low, tile.rgb, tile.valid, means, until)
 
-    if known:
-        guidance = tiles.paste(lambda tile: base.guide(tile.rgb - 0.5, 1, known.level)[0][known.level])
-    fed_back: dict[int, Tensor] = {}
-    for turn in range(config.passes):
-        first, end = turn * config.octaves, min((turn + 1) * config.octaves, net.up_count)
-        if known:
-            x, features, mean = base.coarse(low, valid, guidance, known.level, fed_back)
-            known.features.append(x)
-            means[end - known.level] = mean
-            first = end - known.level + 1
-        for number in range(first, end):
-            means[number] = tiles.mean(partial(run, until=number))
-        if known and turn + 1 < config.passes:
-            made = tiles.paste(run)
-            fed_back = {config.octaves: made} if known.level == config.octaves else base.feed_back(features, made)
+    for number in range(net.up_count):
+        means[number] = tiles.mean(partial(run, until=number))
     return tiles.paste(run)
 
 
-def _margin(config: DDFUpNetConfig, known: bool) -> int:
-    """Cells that a tile sees beyond its part, where coarse levels of the whole are known or not."""
-    fine = -(-FINE_MARGIN // config.stride)
-    if not known:
-        return max(MARGIN, fine)
+def _by_levels(net: DDFUpNet, low: Tensor, rgb: Tensor, valid: Tensor, cells: int, kept_bytes: float) -> Tensor:
+    """Level after level; tiles start from the finest features that are kept of the whole image."""
+    base, config, octaves = cast(BaseNet, net.net), net.config, net.config.octaves
+    kept, at_once = _levels(base, rgb.shape[2] * rgb.shape[3], kept_bytes)
+    known, means = Known([], []), dict[int, Tensor]()
+
+    def tiles() -> _Tiles:
+        finest = [min(features, default=octaves + 1) for features in known.features]
+        return _Tiles(low, rgb, valid, config, cells, _margin(config, max(finest, default=octaves)))
+
+    def run(tile: _Tile, until: int | None = None) -> Tensor:
+        return net.forward_part(tile.low, tile.rgb, tile.valid, means, until, tile.of(known, octaves))
+
+    if at_once:
+        guidance = tiles().paste(lambda tile: base.guide(tile.rgb - 0.5, 1, at_once)[0][at_once])
+    for turn in range(config.passes):
+        features: dict[int, Tensor] = {}
+        if at_once:
+            levels = range(at_once, octaves + 1)
+            fed_back = base.feed_back(known.features[-1], known.corrections[-1], levels) if turn else {}
+            features = base.coarse(low, valid, guidance, at_once, fed_back)
+        known.features.append(features)
+        for number in range(turn * octaves, (turn + 1) * octaves):
+            level = octaves - number % octaves
+            made = partial(run, until=number)
+            if level >= kept and level not in features:
+                features[level] = tiles().paste(made)
+            means[number] = features[level].mean((2, 3)) if level in features else tiles().mean(made)
+        if turn + 1 < config.passes:
+            known.corrections.append(tiles().paste(run))
+    known.features[:] = [{level: of[level] for level in sorted(of)[:1]} for of in known.features]
+    return tiles().paste(run)
+
+
+def _margin(config: DDFUpNetConfig, start: int) -> int:
+    """Cells that a tile sees beyond its part, if it starts from known features of a level; one above all: from samples."""
+    fine = -(-(FINE_MARGIN >> max(3 - start, 0)) // config.stride)
+    if start > config.octaves:
+        return max(fine, MARGIN)
     return max(fine, REACH_OF_BACK_PROJECTION if config.back_projections else 0)
 
 
-def _coarse(net: DDFUpNet, pixels: int, most_bytes: float) -> Coarse | None:
-    """The finest level of which a whole image fits into memory; None if not even the coarsest does."""
-    if isinstance(net.net, BaseNet):
-        for level in range(1, net.config.octaves + 1):
-            if COARSE_BYTES * pixels / 4**level <= most_bytes:
-                return Coarse(level, [])
-    return None
+def _levels(net: BaseNet, pixels: int, kept_bytes: float) -> tuple[int, int | None]:
+    """The finest level that is kept of a whole image, and the finest that is made at once, where any is."""
+    coarsest = net.levels
+    kept, features = coarsest + 1, 0.0
+    for level in range(coarsest, 0, -1):
+        features += net.passes * 4 * net.width[level] * pixels / 4**level
+        if features <= kept_bytes:
+            kept = level
+    for level in range(kept, coarsest + 1):
+        # The trunk of a further pass takes features of one level finer than its own.
+        if kept < coarsest and COARSE_BYTES * pixels / 4**level <= kept_bytes:
+            return kept, level
+    return kept, None

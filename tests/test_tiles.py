@@ -9,7 +9,7 @@ import torch
 
 import depthup.tiles as tiles
 from depthup.data import crop_to_multiple, make_low_resolution, motorcycle
-from depthup.models import Coarse, DDFUpNet, DDFUpNetConfig
+from depthup.models import DDFUpNet, DDFUpNetConfig
 from depthup.tiles import run_network
 from depthup.weights import load_model
 
@@ -36,32 +36,35 @@ def small_tiles(monkeypatch):
 
 
 @pytest.fixture
-def coarse_down_to(monkeypatch):
-    """Sets the level that is known of the whole image before its tiles; None for none."""
+def levels(monkeypatch):
+    """Sets the finest level of which features are kept of the whole image, and the one that is made at once."""
 
-    def set_level(level: int | None) -> None:
-        monkeypatch.setattr(tiles, "_coarse", lambda net, pixels, most: Coarse(level, []) if level else None)
+    def set_levels(kept: int | None, at_once: int | None) -> None:
+        monkeypatch.setattr(tiles, "_levels", lambda net, pixels, most: (kept or net.levels + 1, at_once))
 
-    return set_level
+    return set_levels
 
 
 @pytest.mark.parametrize(
-    ("name", "level"),
+    ("name", "kept", "at_once"),
     [
-        ("x4", None),
-        ("x4", 2),
-        ("x4", 1),
-        ("x8", None),
-        ("x8", 3),
-        ("x8", 2),
-        ("x16", 3),
-        ("sensor-x16", 4),
-        ("sensor-x1", 1),
-        ("sensor-x2", 2),
+        ("x4", None, None),
+        ("x4", 2, None),
+        ("x4", 1, None),
+        ("x4", 1, 1),
+        ("x8", None, None),
+        ("x8", 2, 3),
+        ("x8", 1, 2),
+        ("x16", 3, 3),
+        ("sensor-x16", 2, 3),
+        ("sensor-x16", 3, 4),
+        ("sensor-x8", 1, 3),
+        ("sensor-x1", 1, 2),
+        ("sensor-x2", 2, None),
     ],
 )
-def test_no_seam_can_be_found(name, level, small_tiles, coarse_down_to, monkeypatch):
-    coarse_down_to(level)
+def test_no_seam_can_be_found(name, kept, at_once, small_tiles, levels, monkeypatch):
+    levels(kept, at_once)
     net = load_model(name)
     scale, stride = net.config.scale, net.config.stride
     pair = motorcycle()
@@ -83,27 +86,35 @@ def test_no_seam_can_be_found(name, level, small_tiles, coarse_down_to, monkeypa
 
 
 @pytest.mark.parametrize(
-    ("architecture", "changes", "level"),
+    ("architecture", "changes", "kept", "at_once"),
     [
-        ("base", {}, None),
-        ("base", {"sensor": True}, None),
-        ("base", {"sensor": True, "passes": 3}, 1),
-        ("base", {"sensor": True, "passes": 3}, 2),
-        ("base", {"sensor": True, "passes": 2, "scale": 1, "unshuffle": 4}, 1),
-        ("base", {"sensor": True, "passes": 2, "scale": 2, "unshuffle": 2}, 2),
-        ("base", {"sensor": True, "passes": 2, "scale": 2, "unshuffle": 2}, None),
-        ("base", {"passes": 2, "back_projections": 2}, None),
-        ("base", {"passes": 2, "back_projections": 2}, 1),
-        ("base", {"passes": 2, "back_projections": 2}, 2),
-        ("paper", {}, None),
-        ("pac-net", {}, None),
-        ("djf", {}, None),
+        ("base", {}, None, None),
+        ("base", {"sensor": True}, None, None),
+        ("base", {"sensor": True}, 2, None),
+        ("base", {"sensor": True, "passes": 3}, 1, 1),
+        ("base", {"sensor": True, "passes": 3}, 1, 2),
+        ("base", {"sensor": True, "passes": 3}, 2, None),
+        ("base", {"sensor": True, "passes": 2, "scale": 1, "unshuffle": 4}, 1, 1),
+        ("base", {"sensor": True, "passes": 2, "scale": 2, "unshuffle": 2}, 1, 2),
+        ("base", {"sensor": True, "passes": 2, "scale": 2, "unshuffle": 2}, 1, None),
+        ("base", {"sensor": True, "passes": 2, "scale": 2, "unshuffle": 2}, None, None),
+        ("base", {"passes": 2, "scale": 8}, 1, 2),
+        ("base", {"passes": 2, "scale": 8}, 2, 3),
+        ("base", {"passes": 2, "scale": 8}, 2, None),
+        ("base", {"passes": 2, "scale": 2}, 1, None),
+        ("base", {"passes": 2, "back_projections": 2}, None, None),
+        ("base", {"passes": 2, "back_projections": 2}, 1, 1),
+        ("base", {"passes": 2, "back_projections": 2}, 1, 2),
+        ("base", {"passes": 2, "back_projections": 2}, 2, None),
+        ("paper", {}, None, None),
+        ("pac-net", {}, None, None),
+        ("djf", {}, None, None),
     ],
 )
 def test_tiles_that_see_enough_give_the_whole_to_rounding(
-    architecture, changes, level, small_tiles, coarse_down_to, monkeypatch
+    architecture, changes, kept, at_once, small_tiles, levels, monkeypatch
 ):
-    coarse_down_to(level)
+    levels(kept, at_once)
     torch.manual_seed(0)
     trunk_blocks = 1 if architecture == "base" else 0
     config = DDFUpNetConfig(architecture, **({"scale": 4, "width": 16, "trunk_blocks": trunk_blocks} | changes))
@@ -122,11 +133,9 @@ def test_tiles_that_see_enough_give_the_whole_to_rounding(
     torch.testing.assert_close(run_network(net, low, rgb, valid), expected, rtol=0, atol=2e-5)
 
 
-@pytest.mark.parametrize(
-    ("level", "first", "last"), [(None, set(), {0, 1, 2, 3}), (2, {0}, {0, 1, 2, 3}), (1, {1}, {1, 3})]
-)
-def test_means_come_from_the_whole_image(level, first, last, small_tiles, coarse_down_to, monkeypatch):
-    coarse_down_to(level)
+@pytest.mark.parametrize(("kept", "at_once", "first"), [(None, None, 0), (2, None, 0), (1, 2, 1), (1, 1, 2)])
+def test_means_come_from_the_whole_image(kept, at_once, first, small_tiles, levels, monkeypatch):
+    levels(kept, at_once)
     torch.manual_seed(0)
     net = DDFUpNet(DDFUpNetConfig("base", 4, width=16, trunk_blocks=1, passes=2)).eval()
     for feedback in net.net.feedback.values():
@@ -142,9 +151,9 @@ def test_means_come_from_the_whole_image(level, first, last, small_tiles, coarse
     low, rgb, valid = inputs(60, 75, 4)
     small_tiles(48, 4)
     run_network(net, low, rgb, valid)
-    assert set(seen[0]) == first and set(seen[-1]) == last
+    assert set(seen[0]) == set(range(first)) and set(seen[-1]) == {0, 1, 2, 3}
     with torch.inference_mode():
-        for up in last:
+        for up in range(4):
             expected = forward(net, low, rgb.float() / 255, valid, {}, up).mean((2, 3))
             torch.testing.assert_close(seen[-1][up], expected, rtol=0, atol=1e-5)
 
