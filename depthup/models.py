@@ -95,10 +95,12 @@ class Known:
         features: of every pass that has begun: level -> features, `[B, C, H / 2^level, W / 2^level]`; nothing below the
             finest that is known, and possibly nothing at all.
         corrections: of every pass that has ended: what it adds to the bicubic start, `[B, 1, H, W]`.
+        guidance: of some levels, likewise.
     """
 
     features: list[dict[int, Tensor]]
     corrections: list[Tensor]
+    guidance: dict[int, Tensor]
 
 
 def check_whole_numbers(config: Any, least: dict[str, int]) -> None:
@@ -396,15 +398,15 @@ class BaseNet(nn.Module):
         until: int | None,
         known: Known | None = None,
     ) -> Tensor:
-        begun = known.features if known else [{}] * self.passes
-        corrections = known.corrections if known else []
+        known = known or Known([{}] * self.passes, [], {})
+        begun, corrections = known.features, known.corrections
         last = len(begun) - 1 if until is None else until // self.levels
         wanted = 0 if until is None else self.levels - until % self.levels
         # Level to which a pass goes: whoever knows its correction needs of it what the next ones take, of which the
         # trunk takes features of one level finer than its own. And from where: a trunk that is to run counts one more.
         finest = [min(wanted, self.levels - 1) if turn < len(corrections) else 0 for turn in range(last)] + [wanted]
         coarsest = [min(features, default=self.levels + 1) for features in begun[: last + 1]]
-        guidance, seen = self._guide_from(max(coarsest), rgb, 0 in finest)
+        guidance, seen = self.guide_between(min(finest), max(coarsest), rgb, known.guidance)
         start = self._continued_bicubic(self._around(low)) if self.sensor else bicubic(low, rgb)
         samples = self._samples(low, valid)
         if max(coarsest) > self.levels:
@@ -439,13 +441,16 @@ class BaseNet(nn.Module):
             return depth
         return torch.cat([depth, result[:, 1:] + LOG_ERROR_START], 1)
 
-    def _guide_from(self, level: int, rgb: Tensor, to_the_end: bool) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
-        """As `guide`, what DDF-Up from a level on need, with the guidance of level 0 if they go on `to_the_end`."""
-        last = max(level - 1, 1)
-        guidance, seen = self.guide(rgb - 0.5, 1, last)
-        if last < level <= self.levels:
-            seen[level] = F.pixel_unshuffle(guidance[last], 2)
-        if to_the_end:
+    def guide_between(
+        self, finest: int, coarsest: int, rgb: Tensor, known: dict[int, Tensor]
+    ) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+        """As `guide`, what DDF-Up from a level to a finer one need; coarser guidance comes from what is known of it."""
+        last = max(coarsest - 1, 1)
+        first = max((level for level in known if level <= finest), default=0)
+        guidance, seen = self.guide(known[first] if first else rgb - 0.5, first + 1, last)
+        if last < coarsest <= self.levels:
+            seen[coarsest] = F.pixel_unshuffle(guidance[last], 2)
+        if not finest:
             guidance[0] = F.pixel_shuffle(self.finest_guidance(guidance[1]), 2)
         return guidance, seen
 

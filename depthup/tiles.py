@@ -28,17 +28,17 @@ WHOLE_LIMIT = 3.0e9
 A phone's 256x192 samples at x8, 3.1 megapixels, are below it: they took 1.4 GB, and half the time of tiles.
 """
 
-TILE_BYTES = 0.45e9
+TILE_BYTES = 0.4e9
 """Memory of one tile; larger ones are hardly faster."""
 
-KEPT_BYTES = 1.2
+KEPT_BYTES = 1.35
 """Memory of the features that are kept of the whole image, at most; in that of a tile."""
 
 MARGIN = 12
 """Cells of the coarsest level that a tile sees at least beyond what is kept of it, if it starts from the samples."""
 
 FINE_MARGIN = 64
-"""The same in pixels; half, where it starts from known features of level 2, and a quarter from level 1."""
+"""The same in pixels; half from known features of level 2 or for one level only, a quarter from those of level 1."""
 
 REACH_OF_BACK_PROJECTION = 8
 """What the margin is at least, in cells, where every pass ends with two steps of it."""
@@ -200,8 +200,11 @@ class _Tile:
         def part(whole: Tensor, level: int) -> Tensor:
             return whole[..., self.y.seen(2 ** (octaves - level)), self.x.seen(2 ** (octaves - level))]
 
-        features = [{level: part(whole, level) for level, whole in of.items()} for of in known.features]
-        return Known(features, [part(whole, 0) for whole in known.corrections])
+        def parts(by_level: dict[int, Tensor]) -> dict[int, Tensor]:
+            return {level: part(whole, level) for level, whole in by_level.items()}
+
+        corrections = [part(whole, 0) for whole in known.corrections]
+        return Known([parts(features) for features in known.features], corrections, parts(known.guidance))
 
 
 def _tiled(net: DDFUpNet, low: Tensor, rgb: Tensor, valid: Tensor, tile_bytes: float) -> Tensor:
@@ -223,42 +226,49 @@ def _by_levels(net: DDFUpNet, low: Tensor, rgb: Tensor, valid: Tensor, cells: in
     """Level after level; tiles start from the finest features that are kept of the whole image."""
     base, config, octaves = cast(BaseNet, net.net), net.config, net.config.octaves
     kept, at_once = _levels(base, rgb.shape[2] * rgb.shape[3], kept_bytes)
-    known, means = Known([], []), dict[int, Tensor]()
+    known, means = Known([], [], {}), dict[int, Tensor]()
 
-    def tiles() -> _Tiles:
+    def tiles(one_level: bool = False) -> _Tiles:
         finest = [min(features, default=octaves + 1) for features in known.features]
-        return _Tiles(low, rgb, valid, config, cells, _margin(config, max(finest, default=octaves)))
+        return _Tiles(low, rgb, valid, config, cells, _margin(config, max(finest, default=octaves), one_level))
 
     def run(tile: _Tile, until: int | None = None) -> Tensor:
         return net.forward_part(tile.low, tile.rgb, tile.valid, means, until, tile.of(known, octaves))
 
-    if at_once:
-        guidance = tiles().paste(lambda tile: base.guide(tile.rgb - 0.5, 1, at_once)[0][at_once])
+    def guide(tile: _Tile, level: int) -> Tensor:
+        return base.guide_between(level, level + 1, tile.rgb, tile.of(known, octaves).guidance)[0][level]
+
+    for level in sorted({kept, at_once}) if at_once else ():
+        known.guidance[level] = tiles(one_level=True).paste(partial(guide, level=level))
     for turn in range(config.passes):
         features: dict[int, Tensor] = {}
         if at_once:
             levels = range(at_once, octaves + 1)
             fed_back = base.feed_back(known.features[-1], known.corrections[-1], levels) if turn else {}
-            features = base.coarse(low, valid, guidance, at_once, fed_back)
+            features = base.coarse(low, valid, known.guidance[at_once], at_once, fed_back)
         known.features.append(features)
         for number in range(turn * octaves, (turn + 1) * octaves):
             level = octaves - number % octaves
             made = partial(run, until=number)
             if level >= kept and level not in features:
-                features[level] = tiles().paste(made)
+                features[level] = tiles(one_level=True).paste(made)
             means[number] = features[level].mean((2, 3)) if level in features else tiles().mean(made)
         if turn + 1 < config.passes:
             known.corrections.append(tiles().paste(run))
     known.features[:] = [{level: of[level] for level in sorted(of)[:1]} for of in known.features]
+    known.guidance.clear()
     return tiles().paste(run)
 
 
-def _margin(config: DDFUpNetConfig, start: int) -> int:
-    """Cells that a tile sees beyond its part, if it starts from known features of a level; one above all: from samples."""
-    fine = -(-(FINE_MARGIN >> max(3 - start, 0)) // config.stride)
+def _margin(config: DDFUpNetConfig, start: int, one_level: bool = False) -> int:
+    """Cells that a tile sees beyond its part, if it starts from known features of a level.
+
+    One above all levels: from the samples. `one_level` only, or to the end.
+    """
     if start > config.octaves:
-        return max(fine, MARGIN)
-    return max(fine, REACH_OF_BACK_PROJECTION if config.back_projections else 0)
+        return max(-(-FINE_MARGIN // config.stride), MARGIN)
+    fine = -(-(FINE_MARGIN >> (1 if one_level else max(3 - start, 0))) // config.stride)
+    return max(fine, REACH_OF_BACK_PROJECTION if config.back_projections and not one_level else 0)
 
 
 def _levels(net: BaseNet, pixels: int, kept_bytes: float) -> tuple[int, int | None]:
