@@ -78,7 +78,7 @@ def _opened(path: Path) -> Iterator[tuple[Any, dict]]:
             if metadata.get("format") != FORMAT:
                 raise InputError(f"{path}: its format is {metadata.get('format')}, expected {FORMAT}")
             yield file, json.loads(metadata["facts"])
-    except (OSError, safetensors.SafetensorError, KeyError, ValueError) as error:
+    except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: cannot be read as a checkpoint ({error})") from None

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ from depthup.data import InputError
 
 ALWAYS_ALLOWED = 4
 """Training processes without a GPU, however few cores there are; hundreds take all memory."""
+
+SECONDS_TO_END = 10
+"""For how long a process that has failed may go on to end."""
 
 MOST_FEEDERS = 12
 """Processes that make batches for the GPUs of a machine; on one of 16 cores, 1400 crops of 192 pixels a second."""
@@ -139,7 +143,7 @@ def joined_processes(count: int = 1, command: Sequence[str] = ()) -> Iterator[Pr
         for process, _ in others:
             process.wait()
     except RuntimeError as error:  # of torch: the connection to another one is lost
-        failed = [(process.returncode, said) for process, said in others if process.poll()]
+        failed = _failed(others)
         if not failed and dist.is_initialized():
             raise
         if not failed:
@@ -156,6 +160,16 @@ def joined_processes(count: int = 1, command: Sequence[str] = ()) -> Iterator[Pr
             said.close()
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _failed(others: list[tuple[subprocess.Popen, IO[bytes]]]) -> list[tuple[int, IO[bytes]]]:
+    """Exit codes and stderr of those that have failed; a connection is lost some time before its process has ended."""
+    last = time.monotonic() + SECONDS_TO_END
+    while True:
+        failed = [(process.returncode, said) for process, said in others if process.poll()]
+        if failed or time.monotonic() > last or not others:
+            return failed
+        time.sleep(0.05)
 
 
 def _start_others(count: int, command: Sequence[str]) -> tuple[str, list[tuple[subprocess.Popen, IO[bytes]]]]:

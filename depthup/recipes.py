@@ -154,7 +154,11 @@ RECIPES: dict[str, tuple[Stage, ...]] = {
         _FAST_SENSOR | {"scale": 1, "synthetic": 400, "steps": 7125},
         _FAST_SENSOR_CALM | {"scale": 1, "synthetic": 400, "steps": 3364},
     ),
-    "fast-sensor-x2": (*_ALL_OF_FAST_SENSOR_X4, _FAST_SENSOR | {"scale": 2, "synthetic": 400, "steps": 8005}),
+    "fast-sensor-x2": (
+        *_ALL_OF_FAST_SENSOR_X4,
+        _FAST_SENSOR | {"scale": 2, "synthetic": 400, "steps": 8005},
+        _FAST_SENSOR_CALM | {"scale": 2, "synthetic": 400, "steps": 5316},
+    ),
     "fast-sensor-x4": (*_ALL_OF_FAST_SENSOR_X4, _FAST_SENSOR_CALM | {"scale": 4, "steps": 4970}),
     "fast-sensor-x8": (
         *_ALL_OF_FAST_X8,

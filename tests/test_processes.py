@@ -1,5 +1,6 @@
 """Several processes that train together: the same result as one, and an end that leaves nothing behind."""
 
+import io
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 import torch
 
 from depthup.data import InputError
-from depthup.processes import ALONE, Processes, count_processes
+from depthup.processes import ALONE, Processes, _failed, count_processes
 from depthup.weights import load_model, read_metadata
 
 OPTIONS = ["--architecture", "fast", "--scale", "2", "--crop-size", "32", "--batch-size", "4"]
@@ -141,3 +142,9 @@ def test_shares():
     with pytest.raises(ValueError, match="a batch of 6 cannot be shared by 4 processes"):
         Processes(0, 4, torch.device("cpu")).share(batch)
     assert ALONE.agree(0.25, True) == [0.25, True]
+
+
+def test_a_process_that_is_just_about_to_end_is_waited_for():
+    late = subprocess.Popen([sys.executable, "-c", "import sys, time; time.sleep(1); sys.exit(3)"])
+    ((code, _),) = _failed([(late, io.BytesIO())])
+    assert code == 3
