@@ -523,10 +523,8 @@ class BaseNet(nn.Module):
         added: dict[int, Tensor],
         mean: Tensor | None,
     ) -> Tensor:
-        """Features of a level to those of the next finer one; `mean` of `x`, if it is not to be taken here."""
+        """Features of a level to those of the next finer one; `mean` of what is reduced, if it is not to be taken."""
         name = str(level)
-        if mean is not None:
-            mean = self.reduce[name](mean[..., None, None])[..., 0, 0]
         x = self.up[name](self.reduce[name](x), torch.cat([x, seen[level]], 1), mean)
         x = self.join[name](torch.cat([x, guidance[level - 1]], 1))
         if level - 1 in added:
@@ -610,8 +608,8 @@ class DDFUpNet(nn.Module):
             low, rgb, valid: as of `forward`.
             means: for the number of a DDF-Up, in the order in which they run, the mean over the whole image of the
                 features that it gets, `[B, C]`.
-            until: number of a DDF-Up, below `up_count`, at which to stop and return these features, `[B, C, h', w']`,
-                `h' = h / unshuffle * 2^(until % octaves)`; without it to the end.
+            until: number of a DDF-Up, below `up_count`, at which to stop and return these features, in `base` before
+                they are reduced, `[B, C, h', w']`, `h' = h / unshuffle * 2^(until % octaves)`; without it to the end.
             known: of `base` only; this part of what is known. If fewer passes than the network has have begun, without
                 `until` the correction of the last of them comes back, `[B, 1, scale*h, scale*w]`.
         """

@@ -40,8 +40,11 @@ MARGIN = 12
 FINE_MARGIN = 64
 """The same in pixels; half from known features of level 2 or for one level only, a quarter from those of level 1."""
 
+REACH_OF_BICUBIC = 2
+"""What the margin is at least, in cells."""
+
 REACH_OF_BACK_PROJECTION = 8
-"""What the margin is at least, in cells, where every pass ends with two steps of it."""
+"""The same where every pass ends with two steps of it."""
 
 COARSE_BYTES = 2500
 """Memory that coarse levels of a whole image take for every pixel of the finest of them, if they are done at once."""
@@ -235,6 +238,9 @@ def _by_levels(net: DDFUpNet, low: Tensor, rgb: Tensor, valid: Tensor, cells: in
     def run(tile: _Tile, until: int | None = None) -> Tensor:
         return net.forward_part(tile.low, tile.rgb, tile.valid, means, until, tile.of(known, octaves))
 
+    def reduced(tile: _Tile, level: int, until: int) -> Tensor:
+        return base.reduce[str(level)](run(tile, until))
+
     def guide(tile: _Tile, level: int) -> Tensor:
         return base.guide_between(level, level + 1, tile.rgb, tile.of(known, octaves).guidance)[0][level]
 
@@ -249,10 +255,12 @@ def _by_levels(net: DDFUpNet, low: Tensor, rgb: Tensor, valid: Tensor, cells: in
         known.features.append(features)
         for number in range(turn * octaves, (turn + 1) * octaves):
             level = octaves - number % octaves
-            made = partial(run, until=number)
             if level >= kept and level not in features:
-                features[level] = tiles(one_level=True).paste(made)
-            means[number] = features[level].mean((2, 3)) if level in features else tiles().mean(made)
+                features[level] = tiles(one_level=True).paste(partial(run, until=number))
+            if level in features:
+                means[number] = base.reduce[str(level)](features[level]).mean((2, 3))
+            else:
+                means[number] = tiles().mean(partial(reduced, level=level, until=number))
         if turn + 1 < config.passes:
             known.corrections.append(tiles().paste(run))
     known.features[:] = [{level: of[level] for level in sorted(of)[:1]} for of in known.features]
@@ -268,7 +276,7 @@ def _margin(config: DDFUpNetConfig, start: int, one_level: bool = False) -> int:
     if start > config.octaves:
         return max(-(-FINE_MARGIN // config.stride), MARGIN)
     fine = -(-(FINE_MARGIN >> (1 if one_level else max(3 - start, 0))) // config.stride)
-    return max(fine, REACH_OF_BACK_PROJECTION if config.back_projections and not one_level else 0)
+    return max(fine, REACH_OF_BACK_PROJECTION if config.back_projections and not one_level else REACH_OF_BICUBIC)
 
 
 def _levels(net: BaseNet, pixels: int, kept_bytes: float) -> tuple[int, int | None]:
