@@ -57,6 +57,7 @@ _ALL_OF_FAST_X8 = (_FAST_X4, _FAST_X8, _FAST_X8 | _FAST_AGAIN | {"steps": 4000})
 _ALL_OF_FAST_X16 = (_FAST_X4, _FAST_X8, _FAST_X16, _FAST_X16 | _FAST_AGAIN | {"steps": 2000})
 
 _FAST_SENSOR = _FAST_X8 | _STRONG | {"sensor": True, "rescale": 0.4, "weight_decay": 0.01, "synthetic": 300}
+_FAST_X16_CROPS = {"scale": 16, "batch_size": 3, "crop_size": 256}
 _FAST_SENSOR_CALM = _FAST_SENSOR | _CALM | {"augmentation": "standard", "ema_decay": 0.999, "keep": 0.5}
 _ALL_OF_FAST_SENSOR_X4 = (*_ALL_OF_FAST_X4, _FAST_SENSOR | {"scale": 4, "steps": 13542})
 
@@ -167,7 +168,9 @@ RECIPES: dict[str, tuple[Stage, ...]] = {
     ),
     "fast-sensor-x16": (
         *_ALL_OF_FAST_X16,
-        _FAST_SENSOR | {"scale": 16, "batch_size": 3, "crop_size": 256, "steps": 6136},
+        _FAST_SENSOR | _FAST_X16_CROPS | {"steps": 6136},
+        _FAST_SENSOR | _FAST_X16_CROPS | {"steps": 3966, "synthetic": 400},
+        _FAST_SENSOR_CALM | _FAST_X16_CROPS | {"steps": 5143, "synthetic": 400},
     ),
 }
 """Name of weights -> stages."""
