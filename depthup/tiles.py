@@ -38,7 +38,7 @@ MARGIN = 12
 """Cells of the coarsest level that a tile sees at least beyond what is kept of it, if it starts from the samples."""
 
 FINE_MARGIN = 64
-"""The same in pixels; half from known features of level 2 or for one level only, a quarter from those of level 1."""
+"""The same in pixels; from known features of level 2 half, also for one level only from level 3; a quarter from 1."""
 
 REACH_OF_BICUBIC = 2
 """What the margin is at least, in cells."""
@@ -233,7 +233,7 @@ def _by_levels(net: DDFUpNet, low: Tensor, rgb: Tensor, valid: Tensor, cells: in
 
     def tiles(one_level: bool = False) -> _Tiles:
         finest = [min(features, default=octaves + 1) for features in known.features]
-        return _Tiles(low, rgb, valid, config, cells, _margin(config, max(finest, default=octaves), one_level))
+        return _Tiles(low, rgb, valid, config, cells, _margin(config, max(finest, default=1), one_level))
 
     def run(tile: _Tile, until: int | None = None) -> Tensor:
         return net.forward_part(tile.low, tile.rgb, tile.valid, means, until, tile.of(known, octaves))
@@ -275,7 +275,8 @@ def _margin(config: DDFUpNetConfig, start: int, one_level: bool = False) -> int:
     """
     if start > config.octaves:
         return max(-(-FINE_MARGIN // config.stride), MARGIN)
-    fine = -(-(FINE_MARGIN >> (1 if one_level else max(3 - start, 0))) // config.stride)
+    halvings = start <= 3 if one_level else max(3 - start, 0)
+    fine = -(-(FINE_MARGIN >> halvings) // config.stride)
     return max(fine, REACH_OF_BACK_PROJECTION if config.back_projections and not one_level else REACH_OF_BICUBIC)
 
 

@@ -59,6 +59,7 @@ def levels(monkeypatch):
         ("sensor-x16", 2, 3),
         ("sensor-x16", 3, 4),
         ("fast-sensor-x16", 1, 3),
+        ("fast-sensor-x16", 2, None),
         ("sensor-x8", 1, 3),
         ("sensor-x1", 1, 2),
         ("sensor-x2", 2, None),
