@@ -119,7 +119,10 @@ RECIPES: dict[str, tuple[Stage, ...]] = {
     "fast-x8": _ALL_OF_FAST_X8,
     "fast-x16": (
         *_ALL_OF_FAST_X16,
-        _FAST_X8 | _STRONG | _FAST_X16_CROPS | {"rescale": 0.4, "weight_decay": 0.02, "ema_decay": 0.999, "steps": 3576},
+        _FAST_X8
+        | _STRONG
+        | _FAST_X16_CROPS
+        | {"rescale": 0.4, "weight_decay": 0.02, "ema_decay": 0.999, "steps": 3576},
         _FAST_X8 | _CALM | _FAST_X16_CROPS | {"ema_decay": 0.998, "keep": 0.5, "steps": 2241},
     ),
     "fast-x4-pac": (*_ALL_OF_FAST_X4, _FAST_X4 | _FAST_AGAIN | {"protocol": "pac", "steps": 6000}),

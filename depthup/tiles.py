@@ -89,8 +89,9 @@ def run_network(net: DDFUpNet, low: Tensor, rgb: Tensor, valid: Tensor) -> Tenso
             if not is_out_of_memory(error):
                 raise
             if tile_bytes <= smallest:
-                raise MemoryError("not even the smallest tiles fit into memory; expected some 300 MB") from None
-        whole, tile_bytes = False, max(tile_bytes / 4, smallest)
+                least = smallest * (1 + KEPT_BYTES) / 1e6
+                raise MemoryError(f"not even the smallest tiles fit into memory; expected {least:.0f} MB") from None
+        whole, tile_bytes = False, max(min(tile_bytes / 4, TILE_BYTES), smallest)
         log.warning("out of memory: trying again in tiles of %d MB", tile_bytes / 1e6)
 
 
@@ -164,7 +165,10 @@ class _Tiles:
         for y, x, factor, part in self._parts(made):
             if whole is None:
                 size = [factor * n for n in self.size]
-                whole = part.new_empty((1, part.shape[1], *size), dtype=torch.float32)
+                # as tiles are laid out; a result as all else is
+                layout = torch.channels_last if part.shape[1] > 2 else torch.contiguous_format
+                shape = (1, part.shape[1], *size)
+                whole = torch.empty(shape, dtype=torch.float32, device=part.device, memory_format=layout)
             whole[..., y.place(factor), x.place(factor)] = part[..., y.kept(factor), x.kept(factor)]
         assert whole is not None
         return whole
@@ -233,7 +237,7 @@ def _by_levels(net: DDFUpNet, low: Tensor, rgb: Tensor, valid: Tensor, cells: in
 
     def tiles(one_level: bool = False) -> _Tiles:
         finest = [min(features, default=octaves + 1) for features in known.features]
-        return _Tiles(low, rgb, valid, config, cells, _margin(config, max(finest, default=1), one_level))
+        return _Tiles(low, rgb, valid, config, cells, _margin(config, max(finest, default=octaves), one_level))
 
     def run(tile: _Tile, until: int | None = None) -> Tensor:
         return net.forward_part(tile.low, tile.rgb, tile.valid, means, until, tile.of(known, octaves))
@@ -244,17 +248,18 @@ def _by_levels(net: DDFUpNet, low: Tensor, rgb: Tensor, valid: Tensor, cells: in
     def guide(tile: _Tile, level: int) -> Tensor:
         return base.guide_between(level, level + 1, tile.rgb, tile.of(known, octaves).guidance)[0][level]
 
+    def fed_back(finest: int) -> dict[int, Tensor]:
+        return base.feed_back(known.features[-1], known.corrections[-1], range(finest, octaves + 1))
+
     for level in sorted({kept, at_once}) if at_once else ():
         known.guidance[level] = tiles(one_level=True).paste(partial(guide, level=level))
     for turn in range(config.passes):
         features: dict[int, Tensor] = {}
         if at_once:
-            levels = range(at_once, octaves + 1)
-            fed_back = base.feed_back(known.features[-1], known.corrections[-1], levels) if turn else {}
-            features = base.coarse(low, valid, known.guidance[at_once], at_once, fed_back)
+            features = base.coarse(low, valid, known.guidance[at_once], at_once, fed_back(at_once) if turn else {})
         known.features.append(features)
-        for number in range(turn * octaves, (turn + 1) * octaves):
-            level = octaves - number % octaves
+        for level in range(octaves, 0, -1):
+            number = (turn + 1) * octaves - level
             if level >= kept and level not in features:
                 features[level] = tiles(one_level=True).paste(partial(run, until=number))
             if level in features:
@@ -263,19 +268,23 @@ def _by_levels(net: DDFUpNet, low: Tensor, rgb: Tensor, valid: Tensor, cells: in
                 means[number] = tiles().mean(partial(reduced, level=level, until=number))
         if turn + 1 < config.passes:
             known.corrections.append(tiles().paste(run))
-    known.features[:] = [{level: of[level] for level in sorted(of)[:1]} for of in known.features]
+    for features in known.features:
+        for level in sorted(features)[1:]:
+            del features[level]
     known.guidance.clear()
     return tiles().paste(run)
 
 
 def _margin(config: DDFUpNetConfig, start: int, one_level: bool = False) -> int:
-    """Cells that a tile sees beyond its part, if it starts from known features of a level.
+    """Cells that a tile sees beyond its part.
 
-    One above all levels: from the samples. `one_level` only, or to the end.
+    Args:
+        start: level of the known features that it goes on from; from the samples: one more than there are.
+        one_level: to the next finer level only, or to the end.
     """
     if start > config.octaves:
         return max(-(-FINE_MARGIN // config.stride), MARGIN)
-    halvings = start <= 3 if one_level else max(3 - start, 0)
+    halvings = min(1, max(4 - start, 0)) if one_level else max(3 - start, 0)
     fine = -(-(FINE_MARGIN >> halvings) // config.stride)
     return max(fine, REACH_OF_BACK_PROJECTION if config.back_projections and not one_level else REACH_OF_BICUBIC)
 
