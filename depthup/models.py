@@ -92,8 +92,8 @@ class Known:
     """What is known of a whole image, or of a part of it, while parts are gone through.
 
     Args:
-        features: of every pass that has begun: level -> features, `[B, C, H / 2^level, W / 2^level]`; nothing below the
-            finest that is known, and possibly nothing at all.
+        features: of every pass that has begun: level -> features, `[B, C, H / 2^level, W / 2^level]`, from the coarsest
+            to the finest that is known; where no further pass begins the finest will do; empty if none is known.
         corrections: of every pass that has ended: what it adds to the bicubic start, `[B, 1, H, W]`.
         guidance: of some levels, likewise.
     """
@@ -411,7 +411,7 @@ class BaseNet(nn.Module):
         samples = self._samples(low, valid)
         if max(coarsest) > self.levels:
             entered = self._enter(samples, guidance[self.levels])
-        added = of_samples = self._of_samples(samples, 0, self.levels)
+        added = of_samples = self._of_samples(samples, min(finest), min(max(coarsest), self.levels))
         for turn in range(last + 1):
             features = dict(begun[turn]) or {self.levels: self._trunk(entered, added)}
             level = min(features)

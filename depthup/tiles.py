@@ -297,8 +297,8 @@ def _levels(net: BaseNet, pixels: int, kept_bytes: float) -> tuple[int, int | No
         features += net.passes * 4 * net.width[level] * pixels / 4**level
         if features <= kept_bytes:
             kept = level
-    for level in range(kept, coarsest + 1):
-        # The trunk of a further pass takes features of one level finer than its own.
-        if kept < coarsest and COARSE_BYTES * pixels / 4**level <= kept_bytes:
-            return kept, level
+    if kept < coarsest:  # the trunk of a further pass takes features of one level finer than its own
+        for level in range(kept, coarsest + 1):
+            if COARSE_BYTES * pixels / 4**level <= kept_bytes:
+                return kept, level
     return kept, None
