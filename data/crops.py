@@ -143,7 +143,9 @@ def check_crop_size(name: str, size: tuple[int, int], crop_size: int, scale: int
 
 
 class CropSampler:
-    """Batches of random crops for training, each a pure function of seed and step, so that resuming is exact.
+    """Batches of random crops for training, each crop a pure function of seed, step and its place in the batch.
+
+    So resuming is exact, and processes that train together make the crops of one batch, each its own.
 
     Every pair is drawn once per epoch, in an order that depends on seed and epoch. Of `candidates` random positions on
     the grid of low-resolution cells the one where bicubic up-sampling errs most is taken three times out of four. Crops
@@ -158,7 +160,6 @@ class CropSampler:
         batch_size: crops in a batch, B.
         seed: >= 0.
         candidates: positions drawn for a crop; 1 = uniform.
-        workers: threads that compute the error tables at the start; without it some more than there are cores.
         sensor: whether low-resolution depth is what a random `Sensor` measures, holes and all, instead of the
             protocol's; RGB is then sometimes softened too, and depth sometimes a plane.
         rescale: how often, 0..1, a crop is a larger part of the image, reduced by 0.5 to 1: scale augmentation.
@@ -166,6 +167,7 @@ class CropSampler:
             hue and white balance too; with `merged`, besides, every other crop shows two images at once: a part of
             another stands before it wherever it is nearer, in RGB and depth. That makes new depth edges whose colours
             and whose misalignment of the two are real.
+        places: those in a batch whose crops this sampler makes; without it all.
 
     Raises:
         ValueError: `crop_size` is not a multiple of `scale`, the protocol is unknown, or `sensor` for data that are not
@@ -182,10 +184,10 @@ class CropSampler:
         batch_size: int,
         seed: int,
         candidates: int = 4,
-        workers: int | None = None,
         sensor: bool = False,
         rescale: float = 0.0,
         augmentation: str = "standard",
+        places: range | None = None,
     ) -> None:
         if sensor:
             check_metres(pairs)
@@ -202,8 +204,9 @@ class CropSampler:
         self.pairs, self.crop_size, self.scale, self.protocol = pairs, crop_size, scale, protocol
         self.batch_size, self.seed, self.candidates, self.sensor = batch_size, seed, candidates, sensor
         self.rescale, self.strong, self.merged = rescale, augmentation != "standard", augmentation == "merged"
+        self.places = range(batch_size) if places is None else places
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
-        with ThreadPoolExecutor(workers) as pool:
+        with ThreadPoolExecutor() as pool:
             self._facts = list(pool.map(self._measure, range(len(pairs))))
 
     def _size(self, index: int) -> tuple[int, int]:
@@ -322,24 +325,24 @@ class CropSampler:
         return depth[up : up + size, before : before + size], low[row : row + cells, column : column + cells]
 
     def batch(self, step: int) -> dict[str, torch.Tensor]:
-        """The batch of a step.
+        """The batch of a step, or what this sampler makes of it.
 
         Args:
             step: >= 0.
 
         Returns:
-            float32 tensors: `rgb` [B, 3, S, S] in 0..1; `depth` [B, 1, S, S] in the unit of the data set, NaN where
-            unknown; `low` [B, 1, S/s, S/s], likewise; `low_range` [B, 2], minimum and maximum of the *whole* image's
-            low-resolution depth (for a sensor, what may stand for them).
+            float32 tensors of B places: `rgb` [B, 3, S, S] in 0..1; `depth` [B, 1, S, S] in the unit of the data set,
+            NaN where unknown; `low` [B, 1, S/s, S/s], likewise; `low_range` [B, 2], minimum and maximum of the *whole*
+            image's low-resolution depth (for a sensor, what may stand for them).
         """
-        rng = np.random.default_rng(np.random.SeedSequence([self.seed, step]))
-        B, S = self.batch_size, self.crop_size
+        B, S = len(self.places), self.crop_size
         rgb = np.empty((B, 3, S, S), np.float32)
         depth = np.empty((B, 1, S, S), np.float32)
         low = np.empty((B, 1, S // self.scale, S // self.scale), np.float32)
         low_range = np.empty((B, 2), np.float32)
-        for n in range(B):
-            index = self._index(step * B + n)
+        for n, place in enumerate(self.places):
+            index = self._index(step * self.batch_size + place)
+            rng = np.random.default_rng(np.random.SeedSequence([self.seed, step, place]))
             colours, wide, around = self._part(index, rng)
             if self.merged and rng.random() < MERGE_PROBABILITY:
                 colours, wide = self._merge(colours, wide, around, rng)

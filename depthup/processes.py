@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import IO
 
 import torch
@@ -25,6 +26,9 @@ ALWAYS_ALLOWED = 4
 SECONDS_TO_END = 10
 """For how long a process that has failed may go on to end."""
 
+LONGEST_WAIT = timedelta(hours=12)
+"""For the first process, which may be validating on thousands of images; one that has died is not waited for."""
+
 MOST_FEEDERS = 12
 """Processes that make batches for the GPUs of a machine; on one of 16 cores, 1400 crops of 192 pixels a second."""
 
@@ -37,11 +41,13 @@ class Processes:
         rank: 0 to count - 1; the process of rank 0 validates, reports and writes.
         count: how many there are.
         device: what this one computes on.
+        talk: where they agree, without waiting for a GPU; None for one process.
     """
 
     rank: int
     count: int
     device: torch.device
+    talk: dist.ProcessGroup | None = None
 
     @property
     def first(self) -> bool:
@@ -54,12 +60,11 @@ class Processes:
             return 0
         return max(1, min(MOST_FEEDERS, os.cpu_count() or 1) // self.count)
 
-    def share(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """This process's part of a batch; parts are equally large, or a ValueError is raised."""
-        size = len(next(iter(batch.values())))
-        if size % self.count:
-            raise ValueError(f"a batch of {size} cannot be shared by {self.count} processes, expected a multiple")
-        return {name: t[self.rank :: self.count] for name, t in batch.items()}
+    def share(self, batch_size: int) -> range:
+        """This process's places in a batch; shares are equally large, or a ValueError is raised."""
+        if batch_size % self.count:
+            raise ValueError(f"a batch of {batch_size} cannot be shared by {self.count} processes, expected a multiple")
+        return range(self.rank, batch_size, self.count)
 
     def average(self, model: nn.Module, loss: Tensor) -> Tensor:
         """Replace every gradient by its mean over all processes; returns that of the loss."""
@@ -77,8 +82,8 @@ class Processes:
         """The largest of what the processes say, for every value."""
         if self.count == 1:
             return list(values)
-        largest = torch.tensor(values, dtype=torch.float64, device=self.device)
-        dist.all_reduce(largest, dist.ReduceOp.MAX)
+        largest = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(largest, dist.ReduceOp.MAX, self.talk)
         return largest.tolist()
 
 
@@ -139,7 +144,7 @@ def joined_processes(count: int = 1, command: Sequence[str] = ()) -> Iterator[Pr
         torch.set_num_threads(max(1, torch.get_num_threads() // count))
     try:
         dist.init_process_group("nccl" if gpus else "gloo", place, rank=rank, world_size=count)
-        yield Processes(rank, count, device)
+        yield Processes(rank, count, device, dist.new_group(backend="gloo", timeout=LONGEST_WAIT))
         for process, _ in others:
             process.wait()
     except RuntimeError as error:  # of torch: the connection to another one is lost

@@ -143,7 +143,7 @@ def train(
     both = len(training) + len(validation)
     report(f"reading {both} pairs")
     pairs = CachedPairs(training, lambda done, _: tick("reading pairs", done / both))
-    sampler = make_sampler(pairs, config)
+    sampler = make_sampler(pairs, config, processes.share(config.batch_size))
     scored = CachedPairs(validation, lambda done, _: tick("reading pairs", (len(pairs) + done) / both))
     if processes.first:  # it alone validates
         check_scorable(scored, config.scale, config.protocol, _sensor(config))
@@ -220,8 +220,8 @@ def _with_rooms(training: PairDataset, count: int) -> PairDataset:
     return JoinedPairs(training, SomePairs(Synthetic("train"), count))
 
 
-def make_sampler(pairs: CachedPairs, config: TrainConfig) -> CropSampler:
-    """The crops of a run."""
+def make_sampler(pairs: CachedPairs, config: TrainConfig, places: range | None = None) -> CropSampler:
+    """The crops of a run, or those at some places of every batch."""
     return CropSampler(
         pairs,
         config.crop_size,
@@ -232,6 +232,7 @@ def make_sampler(pairs: CachedPairs, config: TrainConfig) -> CropSampler:
         sensor=config.sensor,
         rescale=config.rescale,
         augmentation=config.augmentation,
+        places=places,
     )
 
 
@@ -362,10 +363,11 @@ def train_step(
 ) -> Tensor:
     """One step of the optimisers at a learning rate, and of the averaged weights; returns the loss in centimetres.
 
+    `batch` is this process's share.
+
     The loss stays on its device, and a GPU may still be at work on it: to read it is to wait.
     """
-    own = processes.share(batch)
-    own |= {"low": fill(own["low"]), "valid": own["low"].isfinite()}
+    own = batch | {"low": fill(batch["low"]), "valid": batch["low"].isfinite()}
     own = {name: t.to(processes.device, non_blocking=True) for name, t in own.items()}
     mean_loss = processes.average(state.model, _gradients(config, state, own))
     torch.nn.utils.clip_grad_norm_(state.model.parameters(), config.gradient_clip)

@@ -135,12 +135,11 @@ def test_what_cannot_be_shared(folder, tmp_path):
 
 
 def test_shares():
-    batch = {"a": torch.arange(6), "b": torch.arange(12).view(6, 2)}
-    shares = [Processes(rank, 3, torch.device("cpu")).share(batch) for rank in range(3)]
-    assert sorted(torch.cat([share["a"] for share in shares]).tolist()) == list(range(6))
-    assert all(len(share["b"]) == 2 for share in shares)
+    shares = [Processes(rank, 3, torch.device("cpu")).share(6) for rank in range(3)]
+    assert sorted(place for share in shares for place in share) == list(range(6))
+    assert all(len(share) == 2 for share in shares)
     with pytest.raises(ValueError, match="a batch of 6 cannot be shared by 4 processes"):
-        Processes(0, 4, torch.device("cpu")).share(batch)
+        Processes(0, 4, torch.device("cpu")).share(6)
     assert ALONE.agree(0.25, True) == [0.25, True]
 
 
