@@ -385,7 +385,8 @@ class BaseNet(nn.Module):
         for starts_at_zero in (self.result, self.samples, self.feedback):
             for parameter in starts_at_zero.parameters():
                 nn.init.zeros_(parameter)
-        self.scale, self.sensor, self.unshuffle, self.width = config.scale, config.sensor, config.unshuffle, width
+        self.scale, self.sensor, self.unshuffle = config.scale, config.sensor, config.unshuffle
+        self.width, self.guidance_width = width, guidance
         self.passes, self.back_projections = config.passes, config.back_projections
         self.register_buffer("cubic_taps", cubic_taps(config.scale), persistent=False)
 

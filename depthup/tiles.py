@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import cast
+from typing import Literal, cast
 
 import psutil
 import torch
@@ -31,23 +31,32 @@ A phone's 256x192 samples at x8, 3.1 megapixels, are below it: they took 1.4 GB,
 TILE_BYTES = 0.4e9
 """Memory of one tile; larger ones are hardly faster."""
 
-KEPT_BYTES = 1.35
-"""Memory of the features that are kept of the whole image, at most; in that of a tile."""
+KEPT_BYTES = 1.9
+"""Memory of what is kept of the whole image, at most; in that of a tile."""
 
 MARGIN = 12
 """Cells of the coarsest level that a tile sees at least beyond what is kept of it, if it starts from the samples."""
 
 FINE_MARGIN = 64
-"""The same in pixels; from known features of level 2 half, also for one level only from level 3; a quarter from 1."""
+"""The same in pixels."""
+
+MARGIN_FROM = {4: 64, 3: 64, 2: 32, 1: 16}
+"""The same from known features of a level."""
+
+MARGIN_OF_ONE_LEVEL = {4: 64, 3: 32, 2: 32, 1: 32}
+"""The same to the next finer level only."""
 
 REACH_OF_BICUBIC = 2
-"""What the margin is at least, in cells."""
+"""What the margin is at least, in cells of the coarsest level."""
 
 REACH_OF_BACK_PROJECTION = 8
-"""The same where every pass ends with two steps of it."""
+"""The same where a result comes of two steps of it."""
 
 COARSE_BYTES = 2500
 """Memory that coarse levels of a whole image take for every pixel of the finest of them, if they are done at once."""
+
+_End = Literal["finer", "features", "result"]
+"""What tiles are gone through for: features of the next finer level, means of any features, or depth."""
 
 log = logging.getLogger("depthup")
 
@@ -76,23 +85,26 @@ def run_network(net: DDFUpNet, low: Tensor, rgb: Tensor, valid: Tensor) -> Tenso
     needed = bytes_per_pixel * rgb.shape[2] * rgb.shape[3]
     free = 0.7 * _available(low.device)
     # Of three margins, so that its part is one: with smaller margins, tiles would give other depth than the whole.
-    smallest = bytes_per_pixel * (3 * _margin(net.config, net.config.octaves + 1) * net.config.stride) ** 2
+    smallest = bytes_per_pixel * (3 * _margin(net.config, net.config.octaves + 1, "result") * net.config.stride) ** 2
     whole = needed <= min(WHOLE_LIMIT, free)
     tile_bytes = needed if whole else max(min(TILE_BYTES, free / (1 + KEPT_BYTES)), smallest)
+    kept = KEPT_BYTES
     while True:
         try:
             with torch.inference_mode():
                 if whole:
                     return net(low, _unit(rgb), valid).float()
-                return _tiled(net, low, rgb, valid, tile_bytes)
+                return _tiled(net, low, rgb, valid, tile_bytes, kept * tile_bytes)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
             if tile_bytes <= smallest:
-                least = smallest * (1 + KEPT_BYTES) / 1e6
-                raise MemoryError(f"not even the smallest tiles fit into memory; expected {least:.0f} MB") from None
+                if not kept:
+                    least = smallest / 1e6
+                    raise MemoryError(f"not even the smallest tiles fit into memory; expected {least:.0f} MB") from None
+                kept = 0.0
         whole, tile_bytes = False, max(min(tile_bytes / 4, TILE_BYTES), smallest)
-        log.warning("out of memory: trying again in tiles of %d MB", tile_bytes / 1e6)
+        log.warning("out of memory: trying again in tiles of %d MB%s", tile_bytes / 1e6, "" if kept else " alone")
 
 
 def _available(device: torch.device) -> float:
@@ -214,11 +226,11 @@ class _Tile:
         return Known([parts(features) for features in known.features], corrections, parts(known.guidance))
 
 
-def _tiled(net: DDFUpNet, low: Tensor, rgb: Tensor, valid: Tensor, tile_bytes: float) -> Tensor:
+def _tiled(net: DDFUpNet, low: Tensor, rgb: Tensor, valid: Tensor, tile_bytes: float, kept_bytes: float) -> Tensor:
     cells = int((tile_bytes / BYTES_PER_PIXEL[net.config.architecture]) ** 0.5 / net.config.stride)
     if isinstance(net.net, BaseNet):
-        return _by_levels(net, low, rgb, valid, cells, KEPT_BYTES * tile_bytes)
-    tiles = _Tiles(low, rgb, valid, net.config, cells, _margin(net.config, net.config.octaves + 1))
+        return _by_levels(net, low, rgb, valid, cells, kept_bytes)
+    tiles = _Tiles(low, rgb, valid, net.config, cells, _margin(net.config, net.config.octaves + 1, "result"))
     means: dict[int, Tensor] = {}
 
     def run(tile: _Tile, until: int | None = None) -> Tensor:
@@ -235,9 +247,9 @@ def _by_levels(net: DDFUpNet, low: Tensor, rgb: Tensor, valid: Tensor, cells: in
     kept, at_once = _levels(base, rgb.shape[2] * rgb.shape[3], kept_bytes)
     known, means = Known([], [], {}), dict[int, Tensor]()
 
-    def tiles(one_level: bool = False) -> _Tiles:
+    def tiles(end: _End) -> _Tiles:
         finest = [min(features, default=octaves + 1) for features in known.features]
-        return _Tiles(low, rgb, valid, config, cells, _margin(config, max(finest, default=octaves), one_level))
+        return _Tiles(low, rgb, valid, config, cells, _margin(config, max(finest, default=octaves), end))
 
     def run(tile: _Tile, until: int | None = None) -> Tensor:
         return net.forward_part(tile.low, tile.rgb, tile.valid, means, until, tile.of(known, octaves))
@@ -252,7 +264,7 @@ def _by_levels(net: DDFUpNet, low: Tensor, rgb: Tensor, valid: Tensor, cells: in
         return base.feed_back(known.features[-1], known.corrections[-1], range(finest, octaves + 1))
 
     for level in sorted({kept, at_once}) if at_once else ():
-        known.guidance[level] = tiles(one_level=True).paste(partial(guide, level=level))
+        known.guidance[level] = tiles("finer").paste(partial(guide, level=level))
     for turn in range(config.passes):
         features: dict[int, Tensor] = {}
         if at_once:
@@ -261,44 +273,47 @@ def _by_levels(net: DDFUpNet, low: Tensor, rgb: Tensor, valid: Tensor, cells: in
         for level in range(octaves, 0, -1):
             number = (turn + 1) * octaves - level
             if level >= kept and level not in features:
-                features[level] = tiles(one_level=True).paste(partial(run, until=number))
+                features[level] = tiles("finer").paste(partial(run, until=number))
             if level in features:
                 means[number] = base.reduce[str(level)](features[level]).mean((2, 3))
             else:
-                means[number] = tiles().mean(partial(reduced, level=level, until=number))
+                means[number] = tiles("features").mean(partial(reduced, level=level, until=number))
         if turn + 1 < config.passes:
-            known.corrections.append(tiles().paste(run))
+            known.corrections.append(tiles("result").paste(run))
     for features in known.features:
         for level in sorted(features)[1:]:
             del features[level]
     known.guidance.clear()
-    return tiles().paste(run)
+    return tiles("result").paste(run)
 
 
-def _margin(config: DDFUpNetConfig, start: int, one_level: bool = False) -> int:
-    """Cells that a tile sees beyond its part.
+def _margin(config: DDFUpNetConfig, start: int, end: _End) -> int:
+    """Cells that a tile sees beyond its part, from known features of level `start`.
 
-    Args:
-        start: level of the known features that it goes on from; from the samples: one more than there are.
-        one_level: to the next finer level only, or to the end.
+    One level more than there are: from the samples.
     """
     if start > config.octaves:
         return max(-(-FINE_MARGIN // config.stride), MARGIN)
-    halvings = min(1, max(4 - start, 0)) if one_level else max(3 - start, 0)
-    fine = -(-(FINE_MARGIN >> halvings) // config.stride)
-    return max(fine, REACH_OF_BACK_PROJECTION if config.back_projections and not one_level else REACH_OF_BICUBIC)
+    fine = -(-(MARGIN_OF_ONE_LEVEL if end == "finer" else MARGIN_FROM)[start] // config.stride)
+    return max(fine, REACH_OF_BACK_PROJECTION if config.back_projections and end == "result" else REACH_OF_BICUBIC)
 
 
 def _levels(net: BaseNet, pixels: int, kept_bytes: float) -> tuple[int, int | None]:
     """The finest level that is kept of a whole image, and the finest that is made at once, where any is."""
-    coarsest = net.levels
-    kept, features = coarsest + 1, 0.0
-    for level in range(coarsest, 0, -1):
-        features += net.passes * 4 * net.width[level] * pixels / 4**level
-        if features <= kept_bytes:
-            kept = level
-    if kept < coarsest:  # the trunk of a further pass takes features of one level finer than its own
-        for level in range(kept, coarsest + 1):
-            if COARSE_BYTES * pixels / 4**level <= kept_bytes:
-                return kept, level
-    return kept, None
+
+    def bytes_of(level: int, channels: int) -> float:
+        return 4 * channels * pixels / 4**level
+
+    for kept in range(1, net.levels + 1):
+        needed = bytes_of(0, net.passes - 1) + net.passes * sum(
+            bytes_of(level, net.width[level]) for level in range(kept, net.levels + 1)
+        )
+        at_once = None
+        if kept < net.levels:  # the trunk of a further pass takes features of one level finer than its own
+            fit = (level for level in range(kept, net.levels + 1) if COARSE_BYTES * pixels / 4**level <= kept_bytes)
+            at_once = next(fit, None)
+        if at_once:
+            needed += sum(bytes_of(level, net.guidance_width[level]) for level in {kept, at_once})
+        if needed <= kept_bytes:
+            return kept, at_once
+    return net.levels + 1, None

@@ -213,6 +213,41 @@ def test_out_of_memory_falls_back_to_smaller_tiles_and_says_so(monkeypatch, capl
     assert (result - expected).abs().max() < 1e-4
 
 
+def test_nothing_is_kept_where_memory_is_short_of_even_that(monkeypatch, caplog):
+    net = load_model("x4")
+    low, rgb, valid = inputs(60, 75, 4)
+    expected = run_network(net, low, rgb, valid)
+    original, asked = tiles._levels, []
+
+    def limited(net, pixels, most):
+        asked.append(most)
+        if most:
+            raise MemoryError
+        return original(net, pixels, most)
+
+    monkeypatch.setattr(tiles, "WHOLE_LIMIT", 1.0)
+    monkeypatch.setattr(tiles, "_levels", limited)
+    with caplog.at_level(logging.WARNING, "depthup"):
+        result = run_network(net, low, rgb, valid)
+    assert asked[0] > asked[-1] == 0
+    assert "MB alone" in caplog.records[-1].message
+    assert (result - expected).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("name", ["x16", "sensor-x4", "fast-x8"])
+def test_what_is_kept_of_a_large_image_stays_below_the_limit(name):
+    net = load_model(name).net
+    kept = []
+    for pixels in (1e6, 12e6, 50e6, 400e6):
+        level, at_once = tiles._levels(net, pixels, 8e8)
+        kept.append(level)
+        maps = {("features", n): net.passes * net.width[n] for n in range(level, net.levels + 1)}
+        maps |= {("guidance", n): net.guidance_width[n] for n in {level, at_once} if at_once}
+        corrections = 4 * pixels * (net.passes - 1)
+        assert level > net.levels or sum(4 * n * pixels / 4**at for (_, at), n in maps.items()) + corrections <= 8e8
+    assert kept[0] == 1 and kept[-1] == net.levels + 1 and kept == sorted(kept)
+
+
 def test_other_errors_are_not_taken_for_a_lack_of_memory(monkeypatch):
     def broken(self, *args):
         raise RuntimeError("a bug")
