@@ -23,7 +23,7 @@ _RGB_WORDS = {"rgb", "color", "colour", "image", "img"}
 _DEPTH_WORDS = {"depth"}
 log = logging.getLogger("depthup")
 
-_TIME = re.compile(r"(?<![\d.])(\d+\.\d+|\d{13}|\d{16}|\d{19})$")
+_TIME = re.compile(r"(?<![\d.])(\d{1,19}\.\d+|\d{13}|\d{16}|\d{19})$")
 _SECONDS = 10**12  # a number from here on is no second of this age: milliseconds, microseconds, nanoseconds
 
 

@@ -130,8 +130,8 @@ def _rows(place: Path, count: int) -> list[list[str]]:
 
 
 def _time(place: Path, text: str) -> int:
-    if not re.fullmatch(r"\d+(\.\d*)?", text):
-        raise InputError(f"{place}: {text!r} is no time stamp, expected seconds")
+    if not re.fullmatch(r"\d{1,19}(\.\d*)?", text):
+        raise InputError(f"{place}: {text[:99]!r} is no time stamp, expected seconds")
     return nanoseconds(text)
 
 
@@ -235,7 +235,7 @@ def _scanner_app(folder: Path, out: str | Path | None, maximal_difference: float
                 rgb[number],
                 depth[number],
                 confidence.get(number),
-                timestamp=float(time) if isinstance(time, int | float) else None,
+                timestamp=float(time) if _is_number(time) else None,
                 **_camera_or_fault(partial(_camera, place, facts.get("intrinsics")), fault),
             )
         )
@@ -362,8 +362,11 @@ def _one_folder(folder: Path, out: str | Path | None, maximal_difference: float)
 def _refuse_coloured_depth(recording: Recording) -> None:
     """rs-convert writes depth as a colour picture, which holds no metres; said once and not for every frame."""
     for frame in recording.frames[:1]:
-        with frame.depth.open("rb") as file:
-            head = file.read(26)
+        try:
+            with frame.depth.open("rb") as file:
+                head = file.read(26)
+        except OSError:
+            return  # the frame itself will fail, and say why
         if head.startswith(b"\x89PNG") and len(head) == 26 and head[25] in (2, 6) and "_Depth_" in frame.depth.stem:
             raise InputError(
                 f"{frame.depth}: depth as a colour picture, as rs-convert writes it, holds no metres; expected 16-bit"

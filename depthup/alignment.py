@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 
 from depthup.calibration import check_pose
 from depthup.data import Camera, InputError
+from depthup.data.compiling import compiler
 from depthup.surface import check_depth, gradient, grazing_steps, inverse_depth, joined
 
 _LARGEST_STEP = 0.02  # relative; of a noisy sensor's surface, in which cracks would open
 _LARGEST_HOLE = 8  # samples, along a row or a column
-_compile = numba.njit(nogil=True, cache=True, error_model="numpy")
+_compile = compiler(nogil=True, error_model="numpy")
 
 
 def aligned_size(depth_camera: Camera, rgb_camera: Camera) -> tuple[int, int]:

@@ -149,7 +149,10 @@ def _camera_of(numbers: np.ndarray, source: str | Path) -> Camera:
 
 
 def _sized(camera: Camera, size: list[Any], path: Path) -> Camera:
-    width, height = _flat(size, path, "image size").tolist()
+    numbers = _flat(size, path, "image size").tolist()
+    if len(numbers) != 2:
+        raise InputError(f"{path}: the image size has {len(numbers)} numbers, expected width and height")
+    width, height = numbers
     if width != int(width) or height != int(height):
         raise InputError(f"{path}: the image size is {width:g} x {height:g}, expected whole pixels")
     try:

@@ -194,8 +194,9 @@ def default_network(scale: int, protocol: str, sensor: bool = False) -> str:
     """
     name = f"sensor-x{scale}" if sensor else f"x{scale}" if protocol == "dkn" else f"x{scale}-{protocol}"
     if name not in shipped_names():
+        kind = f"sensors of scale {scale}" if sensor else f"scale {scale} under protocol {protocol}"
         raise UsageError(
-            f"no weights in the box for scale {scale} under protocol {protocol}; "
+            f"no weights in the box for {kind}; "
             f"expected --model, such as bicubic, or what one of these is for: {', '.join(shipped_names())}"
         )
     return name

@@ -9,6 +9,23 @@ LARGEST_KEPT = 1 << 30
 """Bytes up to which a block that is freed is kept for the next one."""
 
 
+_FREED_BLOCKS = 8
+"""Place of `fordblks` among the ten numbers of glibc's `struct mallinfo2`."""
+
+
+def kept_memory() -> int:
+    """Bytes that were freed and that the C library keeps for the next blocks, where it is glibc; else 0."""
+    mallinfo = getattr(ctypes.CDLL(None), "mallinfo2", None) if sys.platform.startswith("linux") else None
+    if not mallinfo:
+        return 0
+    mallinfo.restype = _Mallinfo
+    return mallinfo().numbers[_FREED_BLOCKS]
+
+
+class _Mallinfo(ctypes.Structure):
+    _fields_ = (("numbers", ctypes.c_size_t * 10),)
+
+
 def keep_freed_memory() -> None:
     """Keep large blocks that are freed instead of returning them to the system, where the C library is glibc.
 

@@ -40,12 +40,14 @@ class Processes:
     Args:
         rank: 0 to count - 1; the process of rank 0 validates, reports and writes.
         count: how many there are.
+        here: how many of them on this machine.
         device: what this one computes on.
         talk: where they agree, without waiting for a GPU; None for one process.
     """
 
     rank: int
     count: int
+    here: int
     device: torch.device
     talk: dist.ProcessGroup | None = None
 
@@ -58,7 +60,7 @@ class Processes:
         """How many processes more make batches for this one; 0 if a thread keeps up, or nothing else can be had."""
         if self.device.type != "cuda" or not hasattr(os, "fork"):
             return 0
-        return max(1, min(MOST_FEEDERS, os.cpu_count() or 1) // self.count)
+        return max(1, min(MOST_FEEDERS, os.cpu_count() or 1) // self.here)
 
     def share(self, batch_size: int) -> range:
         """This process's places in a batch; shares are equally large, or a ValueError is raised."""
@@ -87,11 +89,14 @@ class Processes:
         return largest.tolist()
 
 
-ALONE = Processes(0, 1, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+ALONE = Processes(0, 1, 1, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 _OF_TORCHRUN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """Variables of the environment by which another program, or this one, says that processes train together."""
+
+_ALSO_OF_TORCHRUN = ("LOCAL_RANK", "LOCAL_WORLD_SIZE")
+"""Others, which not every launcher sets."""
 
 
 def count_processes(asked: int) -> int:
@@ -102,14 +107,17 @@ def count_processes(asked: int) -> int:
     """
     if "RANK" not in os.environ:
         return asked
-    for name in _OF_TORCHRUN:
+    for name in (*_OF_TORCHRUN, *(name for name in _ALSO_OF_TORCHRUN if name in os.environ)):
         value = os.environ.get(name, "")
         if not (value if name == "MASTER_ADDR" else value.isdecimal()):
             raise InputError(
                 f"environment: RANK is set and {name} is {value!r}; expected {', '.join(_OF_TORCHRUN)} as torchrun "
                 "sets them, or none of them"
             )
-    return int(os.environ["WORLD_SIZE"])
+    rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    if rank >= count:
+        raise InputError(f"environment: RANK is {rank} and WORLD_SIZE {count}; expected ranks below the size")
+    return count
 
 
 @contextmanager
@@ -136,15 +144,18 @@ def joined_processes(count: int = 1, command: Sequence[str] = ()) -> Iterator[Pr
     if not started_by_another and not gpus and count > most:
         raise InputError(f"--processes: got {count}, expected at most {most} on this processor")
     rank, count = int(os.environ.get("RANK", 0)), count_processes(count)
-    place, others = ("env://", []) if started_by_another else _start_others(count, command)
+    here = max(1, int(os.environ.get("LOCAL_WORLD_SIZE", count)))
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if gpus else torch.device("cpu")
-    if gpus:
-        torch.cuda.set_device(device)
-    else:
-        torch.set_num_threads(max(1, torch.get_num_threads() // count))
+    place, others = "env://", []
     try:
+        if gpus:
+            torch.cuda.set_device(device)
+        else:
+            torch.set_num_threads(max(1, torch.get_num_threads() // here))
+        if not started_by_another:
+            place = _start_others(others, count, command)
         dist.init_process_group("nccl" if gpus else "gloo", place, rank=rank, world_size=count)
-        yield Processes(rank, count, device, dist.new_group(backend="gloo", timeout=LONGEST_WAIT))
+        yield Processes(rank, count, here, device, dist.new_group(backend="gloo", timeout=LONGEST_WAIT))
         for process, _ in others:
             process.wait()
     except RuntimeError as error:  # of torch: the connection to another one is lost
@@ -177,15 +188,15 @@ def _failed(others: list[tuple[subprocess.Popen, IO[bytes]]]) -> list[tuple[int,
         time.sleep(0.05)
 
 
-def _start_others(count: int, command: Sequence[str]) -> tuple[str, list[tuple[subprocess.Popen, IO[bytes]]]]:
-    """Where all meet, and the processes of rank 1 and above with the files that take their stderr."""
+def _start_others(others: list[tuple[subprocess.Popen, IO[bytes]]], count: int, command: Sequence[str]) -> str:
+    """Add the processes of rank 1 and above, with the files that take their stderr; returns where all meet."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    others: list[tuple[subprocess.Popen, IO[bytes]]] = []
     for rank in range(1, count):
-        own = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        own = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
+        own |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         environment = os.environ | {name: str(value) for name, value in own.items()}
         said = tempfile.TemporaryFile()  # noqa: SIM115 - closed when its process has ended
         process = subprocess.Popen([sys.executable, *command], env=environment, stdout=subprocess.DEVNULL, stderr=said)
         others.append((process, said))
-    return f"tcp://127.0.0.1:{port}", others
+    return f"tcp://127.0.0.1:{port}"

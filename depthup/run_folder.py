@@ -52,7 +52,7 @@ class RunLog:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             return
-        self.board = SummaryWriter(str(out / "tensorboard"), purge_step=step or None)
+        self.board = SummaryWriter(str(out / "tensorboard"), purge_step=step + 1 if step else None)
 
     def _read(self) -> list[dict[str, str]]:
         try:

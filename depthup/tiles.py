@@ -13,6 +13,7 @@ import psutil
 import torch
 from torch import Tensor
 
+from depthup.memory import kept_memory
 from depthup.models import BaseNet, DDFUpNet, DDFUpNetConfig, Known
 
 BYTES_PER_PIXEL = {"base": 890, "paper": 1130, "pac-net": 1800, "djf": 1200}
@@ -108,10 +109,11 @@ def run_network(net: DDFUpNet, low: Tensor, rgb: Tensor, valid: Tensor) -> Tenso
 
 
 def _available(device: torch.device) -> float:
-    """Bytes that are free on a device."""
+    """Bytes that are free on a device, or freed and kept by this process."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return psutil.virtual_memory().available
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
+    return psutil.virtual_memory().available + kept_memory()
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -177,32 +177,31 @@ def train(
                 shown, read = f", loss {_in_words(now, training.unit)}", state.seconds
             tick(f"step {state.step}{shown}", _done(config, state))
             regular = state.step % config.checkpoint_every == 0
-            if log and (regular or state.seconds - saved > SECONDS_BETWEEN_CHECKPOINTS):
-                mean = _finite(_mean(state.losses), config, state)
-                if regular:
-                    _log_loss(log, report, state, mean, training.unit)
-                    state.losses.clear()
-                save_checkpoint(checkpoint, state, asdict(config), data)
-                saved = state.seconds
-            if log and state.step % config.validation_every == 0:
+            if log and regular:
+                _log_loss(log, report, config, state, training.unit)
+            if log and state.step % config.validation_every == 0 and _done(config, state) < 1:
                 scores = validate(state, held_out, config)
                 log.write(state.step, state.seconds, validation_rmse=scores.rmse)
                 report(
                     f"step {state.step}: RMSE {scores.rmse:.3f} {scores.unit} on {len(held_out)} held-out images, "
                     f"{_minutes(state)}"
                 )
+            if log and (regular or state.seconds - saved > SECONDS_BETWEEN_CHECKPOINTS):
+                _mean_loss(config, state)
+                save_checkpoint(checkpoint, state, asdict(config), data)  # after what a run from it will not do again
+                saved = state.seconds
 
     finished = processes.agree(_done(config, state))[0] >= 1
     summary = None
     if log:
-        last = _finite(_mean(state.losses), config, state) if state.losses else None
+        if finished and state.losses:
+            _log_loss(log, report, config, state, training.unit)
+        _mean_loss(config, state)
         save_checkpoint(checkpoint, state, asdict(config), data)
         record |= {"steps": state.step, "minutes": round(state.seconds / 60, 1), "validation": None}
         result = result_weights(state, config)
         save_weights(weights, state.model, record, result)
         if finished:
-            if last is not None:
-                _log_loss(log, report, state, last, training.unit)
             tick("validating", 1.0)
             report(f"validating on {len(held_out.all)} held-out images")
             summary = validate(state, held_out.all, config).summary()
@@ -246,8 +245,9 @@ def _done(config: TrainConfig, state: TrainState) -> float:
     return state.seconds / (60 * config.minutes) if config.minutes else state.step / config.steps
 
 
-def _mean(losses: list[Tensor]) -> float:
-    return float(torch.stack(losses).double().mean())
+def _mean_loss(config: TrainConfig, state: TrainState) -> float:
+    """Of the steps since the last one that was logged, 0 without any; InputError if it is no number."""
+    return _finite(float(torch.stack(state.losses).double().mean()), config, state) if state.losses else 0.0
 
 
 def _in_words(loss: float, unit: str) -> str:
@@ -255,11 +255,12 @@ def _in_words(loss: float, unit: str) -> str:
     return f"{loss:.2f} cm" if unit == "m" else f"{loss / CENTIMETRES:.2f} levels"
 
 
-def _log_loss(log: RunLog, report: Callable[[str], None], state: TrainState, mean_loss: float, unit: str) -> None:
+def _log_loss(log: RunLog, report: Callable[[str], None], config: TrainConfig, state: TrainState, unit: str) -> None:
     """Log and tell the mean loss of the steps since the last time, with the learning rate of the last one."""
-    rate = state.optimisers["adamw"].param_groups[0]["lr"]
+    rate, mean_loss = state.optimisers["adamw"].param_groups[0]["lr"], _mean_loss(config, state)
     log.write(state.step, state.seconds, loss=mean_loss, learning_rate=rate)
     report(f"step {state.step}: loss {_in_words(mean_loss, unit)}, {_minutes(state)}")
+    state.losses.clear()
 
 
 def _minutes(state: TrainState) -> str:

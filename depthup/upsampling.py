@@ -35,6 +35,9 @@ Two per cent above the scale come of sizes that are no multiples. The limit of x
 come out better so, and many times as fast, though the fine structures of the Motorcycle do not.
 """
 
+MOST_PIXELS = 2**31
+"""Of a result; beyond it sizes overflow before memory does."""
+
 _LINES = 128  # at a time: 12 megapixels in double precision need not be in memory at once
 
 log = logging.getLogger("depthup")
@@ -415,6 +418,8 @@ def _check_size(size: Any) -> None:
     pair = isinstance(size, tuple | list) and len(size) == 2
     if not pair or not all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in size):
         raise InputError(f"size: got {size!r}, expected (width, height) in whole pixels")
+    if size[0] * size[1] > MOST_PIXELS:
+        raise InputError(f"size: got {size[0]}x{size[1]}, expected at most {MOST_PIXELS / 1e6:.0f} megapixels")
 
 
 def _check_sizes(rgb: Tensor, depth: np.ndarray, size: tuple[int, int]) -> None:

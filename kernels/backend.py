@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import torch
 
@@ -45,10 +46,19 @@ def why_not(backend: str, device: torch.device) -> str | None:
     if device.type != backend:
         return f"backend {backend!r} works on {backend} tensors, and these are on {device}"
     if backend == "cpu":
-        return None if importlib.util.find_spec("numba") else "backend 'cpu' needs Numba: pip install numba"
+        return _why_no_numba()
     from depthup.kernels import cuda
 
     return cuda.why_not()
+
+
+@cache
+def _why_no_numba() -> str | None:
+    try:
+        importlib.import_module("numba")
+    except ImportError as error:  # also Numba's own about a NumPy that it does not know
+        return f"backend 'cpu' needs Numba: pip install numba ({error})"
+    return None
 
 
 def choose_backend(device: torch.device) -> str:

@@ -7,6 +7,9 @@ from the end.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numba
 from llvmlite import ir
 from numba import types
@@ -16,7 +19,14 @@ from numba.extending import intrinsic, models, register_model
 LANES = 8
 _FLAGS = ("contract", "reassoc", "nsz")  # a multiplication and an addition may become one instruction
 
-compile_kernel = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=set(_FLAGS))
+
+def compile_kernel(function: Callable) -> Any:
+    """`numba.njit`; what it compiles is kept on disk where Numba finds a folder that can be written."""
+    options = {"nogil": True, "error_model": "numpy", "fastmath": set(_FLAGS)}
+    try:
+        return numba.njit(cache=True, **options)(function)
+    except RuntimeError:  # "no locator available"
+        return numba.njit(**options)(function)
 
 
 class Vector(types.Type):

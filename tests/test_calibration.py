@@ -155,6 +155,7 @@ def test_ros_yaml(tmp_path):
         ({"K": [[0, 0, 319.5], [0, 520, 239.5], [0, 0, 1]]}, "focal length fx is 0"),
         ('{"K": [[NaN, 0, 3], [0, 520, 2], [0, 0, 1]]}', "not finite"),
         ({"K": K, "width": 640.5, "height": 480}, "image size is 640.5 x 480"),
+        ({"K": K, "width": [640, 1], "height": [480, 1]}, "image size has 4 numbers, expected width and height"),
         ({"K": K, "width": 64, "height": 48}, "principal point cx is 319.5 in an image of 64"),
         ("1 2 3", "holds 3 numbers"),
         ("fx 525", "no number"),

@@ -44,6 +44,7 @@ TINY = ("--scale", "2", "--epochs", "4", "--batch-size", "2", "--crop-size", "32
         ),
         ((*TRAIN, "--epochs", "1", "--init", "pairs"), 1, ["pairs: is a folder", "pairs/model.safetensors"]),
         ((*TRAIN, "--epochs", "1", "--seed", str(2**63)), 2, ["--seed: got 9223372036854775808"]),
+        ((*TRAIN, "--recipe", "x4", "--seed", str(2**63)), 2, ["--seed: got 9223372036854775808"]),
         ((*TRAIN, "--epochs", "1", "--architecture", "huge"), 2, ["--architecture", "huge"]),
         ((*TRAIN, "--epochs", "1", "--architecture", "djf", "--sensor"), 2, ["sensor: got True", "'djf'"]),
         ((*TRAIN, "--epochs", "1", "--architecture", "djf", "--init", "x4"), 1, ["x4: none of its tensors fits"]),
@@ -172,6 +173,14 @@ def test_a_run_keeps_to_its_settings_and_ends_once(training, depthup_):
     assert "run: this run is finished; nothing to do" in again.err
     assert "held out rmse" in again.out
     assert snapshot(Path("run")) == before
+
+
+def test_settings_of_a_run_may_be_given_again(training, depthup_):
+    """Also such as another command line would not fit: a crop size of another scale, a mean without weights."""
+    assert depthup_(*TRAIN, *TINY[:-2], "--epochs", "1", "--init", "x4", "--keep", "0.5").code == 0
+    for given in (("--keep", "0.5"), ("--crop-size", TINY[TINY.index("--crop-size") + 1])):
+        again = depthup_(*TRAIN, "--resume", *given)
+        assert again.code == 0, again.err
 
 
 def test_a_run_keeps_to_what_is_no_measurement(training, depthup_, monkeypatch):

@@ -45,7 +45,7 @@ def test_recorded_steps_are_those_of_a_cpu(pairs, changes):
     sampler = make_sampler(CachedPairs(pairs[0]), config)
     losses = []
     for name in ("cpu", "cuda"):
-        processes = Processes(0, 1, torch.device(name))
+        processes = Processes(0, 1, 1, torch.device(name))
         state = start(config, processes.device)
         losses.append([float(train_step(config, state, sampler.batch(n), 1e-3, processes)) for n in range(6)])
     assert losses[1] == pytest.approx(losses[0], rel=0.01)

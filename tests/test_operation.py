@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from itertools import product
 from typing import NamedTuple
 
+import numba
 import numpy as np
 import pytest
 import torch
@@ -19,7 +20,8 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.utils.data import DataLoader, Dataset
 
-from depthup.kernels import backend, choose_backend, cpu, cuda, ddf, ddf_up, operation, use_backend, why_not
+from depthup.data.compiling import compiler
+from depthup.kernels import backend, choose_backend, cpu, cuda, ddf, ddf_up, operation, simd, use_backend, why_not
 
 EXACT = {torch.float32: 1e-5, torch.float64: 1e-12}
 NAMES = ("out", "grad_x", "grad_channel_filter", "grad_spatial_filter")
@@ -640,7 +642,7 @@ def test_a_named_backend_that_cannot_run_says_why(monkeypatch):
         with pytest.raises(RuntimeError, match="'cpu' works on cpu tensors, and these are on meta"):
             apply(FEW[0], *(t.to("meta") for t in tensors))
         without_numba(monkeypatch)
-        with pytest.raises(RuntimeError, match="'cpu' needs Numba: pip install numba"):
+        with pytest.raises(RuntimeError, match=r"'cpu' needs Numba: pip install numba \(needs another NumPy\)"):
             apply(FEW[0], *tensors)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with use_backend("cuda"), pytest.raises(RuntimeError, match=r"torch\.cuda\.is_available\(\) is False"):
@@ -648,10 +650,15 @@ def test_a_named_backend_that_cannot_run_says_why(monkeypatch):
 
 
 def without_numba(monkeypatch) -> None:
-    find_spec = backend.importlib.util.find_spec
-    monkeypatch.setattr(
-        backend.importlib.util, "find_spec", lambda name, *rest: None if name == "numba" else find_spec(name, *rest)
-    )
+    import_module = backend.importlib.import_module
+
+    def broken(name: str):
+        if name == "numba":
+            raise ImportError("needs another NumPy")
+        return import_module(name)
+
+    monkeypatch.setattr(backend, "_why_no_numba", backend._why_no_numba.__wrapped__)
+    monkeypatch.setattr(backend.importlib, "import_module", broken)
 
 
 def test_a_backend_that_was_only_considered_is_logged(monkeypatch, caplog):
@@ -663,6 +670,19 @@ def test_a_backend_that_was_only_considered_is_logged(monkeypatch, caplog):
     assert choose_backend(torch.device("cuda")) == "reference"
     assert {record.levelname for record in caplog.records} == {"DEBUG"}
     assert "needs Numba" in caplog.text and "is asleep" in caplog.text
+
+
+def test_kernels_compile_where_nothing_can_be_kept(monkeypatch):
+    """A read-only installation and a home that cannot be written, as of many containers."""
+    monkeypatch.setenv("HOME", "/dev/null")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    space: dict = {}
+    exec(compile("def plus_one(n):\n    return n + 1", "/dev/null/nowhere.py", "exec"), space)
+    with pytest.raises(RuntimeError, match="no locator"):
+        numba.njit(cache=True)(space["plus_one"])
+    for decorate in (simd.compile_kernel, compiler(nogil=True)):
+        assert decorate(space["plus_one"])(2) == 3
 
 
 def test_why_not():

@@ -14,9 +14,10 @@ import pytest
 import torch
 
 from depthup.data import InputError
-from depthup.processes import ALONE, Processes, _failed, count_processes
+from depthup.processes import ALONE, Processes, _failed, count_processes, joined_processes
 from depthup.weights import load_model, read_metadata
 
+PLACE = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 OPTIONS = ["--architecture", "fast", "--scale", "2", "--crop-size", "32", "--batch-size", "4"]
 
 
@@ -116,6 +117,8 @@ def test_ends_of_a_run(folder, tmp_path, what):
     [
         ({"RANK": "0"}, "WORLD_SIZE is ''; expected RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT as torchrun sets them"),
         ({"RANK": "one", "WORLD_SIZE": "2"}, "RANK is 'one'"),
+        (PLACE | {"RANK": "0", "WORLD_SIZE": "0"}, "RANK is 0 and WORLD_SIZE 0; expected ranks below the size"),
+        (PLACE | {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "-1"}, "LOCAL_RANK is '-1'"),
     ],
 )
 def test_an_environment_that_says_half(monkeypatch, variables, part):
@@ -135,12 +138,28 @@ def test_what_cannot_be_shared(folder, tmp_path):
 
 
 def test_shares():
-    shares = [Processes(rank, 3, torch.device("cpu")).share(6) for rank in range(3)]
+    shares = [Processes(rank, 3, 3, torch.device("cpu")).share(6) for rank in range(3)]
     assert sorted(place for share in shares for place in share) == list(range(6))
     assert all(len(share) == 2 for share in shares)
     with pytest.raises(ValueError, match="a batch of 6 cannot be shared by 4 processes"):
-        Processes(0, 4, torch.device("cpu")).share(6)
+        Processes(0, 4, 4, torch.device("cpu")).share(6)
     assert ALONE.agree(0.25, True) == [0.25, True]
+
+
+def test_none_is_left_where_one_cannot_be_started(monkeypatch):
+    started, popen = [], subprocess.Popen
+
+    def second_fails(*arguments, **options):
+        if started:
+            raise RuntimeError("no more processes")
+        started.append(popen([sys.executable, "-c", "import time; time.sleep(60)"]))
+        return started[0]
+
+    monkeypatch.setattr(subprocess, "Popen", second_fails)
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+    with pytest.raises(InputError, match="no more processes"), joined_processes(3):
+        pass
+    assert started[0].poll() is not None
 
 
 def test_a_process_that_is_just_about_to_end_is_waited_for():

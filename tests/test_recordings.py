@@ -631,6 +631,21 @@ def test_realsense_depth_in_colours_is_refused(tmp_path, inside):
         open_recording(tmp_path)
 
 
+def test_a_first_depth_map_that_cannot_be_opened_fails_alone(tmp_path):
+    make(tmp_path, *(f"run_{kind}_{n}.png" for kind in ("Color", "Depth") for n in (9, 10)))
+    (tmp_path / "run_Depth_9.png").unlink()
+    (tmp_path / "run_Depth_9.png").symlink_to("nowhere.png")
+    assert [frame.rgb.name for frame in open_recording(tmp_path).frames] == ["run_Color_9.png", "run_Color_10.png"]
+
+
+@pytest.mark.parametrize("time", ["9" * 400, "NaN", "true", '"12"'])
+def test_a_time_that_is_no_number_of_seconds_is_none(tmp_path, time):
+    make(tmp_path, "frame_00000.jpg", "depth_00000.png", "info.json")
+    (tmp_path / "frame_00000.json").write_text('{"time": ' + time + "}")
+    (frame,) = open_recording(tmp_path).frames
+    assert frame.timestamp is None
+
+
 def test_pairs_in_one_folder(tmp_path):
     make(tmp_path, "a_rgb.png", "a_depth.png", "b_rgb.png", "c_depth.png", "logo.png", "rgb_and_depth.png")
     recording = open_recording(tmp_path)

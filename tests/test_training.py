@@ -207,6 +207,32 @@ def test_a_failed_validation_loses_no_weights(folder, finished, tmp_path, monkey
     assert all(torch.equal(t, tensors(finished)[name]) for name, t in tensors(tmp_path).items())
 
 
+def test_the_last_validation_is_logged_once_however_it_is_reached(folder, finished, tmp_path, monkeypatch):
+    validate, calls = depthup.training.validate, []
+
+    def stopped_at(number):
+        def stop(*arguments):
+            calls.append(arguments)
+            if len(calls) == number:
+                raise KeyboardInterrupt
+            return validate(*arguments)
+
+        monkeypatch.setattr(depthup.training, "validate", stop)
+
+    config = replace(CONFIG, validation_every=2, checkpoint_every=4)
+    run(folder, tmp_path / "whole", config)
+    steps = [(row["step"], bool(row["loss"])) for row in rows(tmp_path / "whole")]
+    assert steps == [("2", False), ("4", True), ("4", False), ("6", True), ("6", False)]
+    for number in (1, 2, 3):  # on the way, on the way beside a checkpoint, at the end
+        calls.clear()
+        stopped_at(number)
+        with pytest.raises(KeyboardInterrupt):
+            run(folder, tmp_path / str(number), config)
+        stopped_at(0)
+        run(folder, tmp_path / str(number), resume=True)
+        assert_equal_runs(tmp_path / str(number), tmp_path / "whole")
+
+
 def test_a_held_out_image_that_cannot_be_scored_is_told_before_training(folder, tmp_path):
     some = shutil.copytree(folder, tmp_path / "some")
     cv2.imwrite(str(some / "room34_depth.png"), np.zeros((64, 64), np.uint16))
@@ -548,7 +574,7 @@ def test_a_bad_checkpoint(folder, finished, tmp_path, content):
     elif content == "narrower":
         content = good.replace(b'\\"scale\\": 2', b'\\"scale\\": 4')
     if content == "other":
-        save_file({"a/b": torch.zeros(1)}, checkpoint, {"format": "depthup-checkpoint-2"})
+        save_file({"a/b": torch.zeros(1)}, checkpoint, {"format": "depthup-checkpoint-3"})
     else:
         assert content != good
         checkpoint.write_bytes(content)

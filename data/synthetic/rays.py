@@ -10,14 +10,15 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import numba
 import numpy as np
+
+from depthup.data.compiling import compiler
 
 BOX, CYLINDER, SPHERE, ROOM = range(4)
 """Kinds of shapes; a room is a box that is seen from inside."""
 
-compile_rays = numba.njit(nogil=True, cache=True, error_model="numpy")
-inline_rays = numba.njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
+compile_rays = compiler(nogil=True, error_model="numpy")
+inline_rays = compiler(nogil=True, error_model="numpy", forceinline=True)
 
 
 class Shapes(NamedTuple):

@@ -58,37 +58,35 @@ def plan_run(
 
     `given` names the settings that the user gave himself: with `resume` they must be those of the run.
     """
-    batch_size, rooms = settings["batch_size"], settings.get("synthetic", 0)
-    invalid = settings.get("invalid", [])
     started: dict = {}
     if resume and (out / CHECKPOINT).exists():
         started = read_facts(out / CHECKPOINT)["config"]
         for name, value in ({"minutes": minutes} | settings).items():
             if name in given and started.get(name) != value:
                 raise _contradiction(out, name, started.get(name), value)
-        batch_size, rooms = started["batch_size"], started.get("synthetic", 0)
-        invalid = started.get("invalid", [])
+        settings = settings | {name: started[name] for name in settings if name in started}
+    batch_size, rooms, invalid = settings["batch_size"], settings.get("synthetic", 0), settings.get("invalid", [])
     _check_sharing(batch_size, processes)
     if rooms and data == "synthetic":
         raise UsageError(f"--synthetic: got {rooms} with --data synthetic, the same rooms; expected other --data")
     if not resume and (minutes is None) == (epochs is None):
         raise UsageError("train: expected exactly one of --minutes, --epochs and --recipe")
     if not resume:
-        _config(minutes, 1, settings)  # wrong usage is told before anything is looked at
+        _config({"minutes": minutes or 0.0, "steps": 0 if minutes else 1} | settings)  # before anything is looked at
         check_free(out)
     training, validation = training_data(data, out, invalid)
     steps = -(-(len(training) + rooms) * epochs // batch_size) if epochs else 0
     if started and epochs and started["steps"] != steps:
         length = f"--minutes {started['minutes']}" if started["minutes"] else f"{started['steps']} steps"
         raise UsageError(f"{out}: was started with {length}, and --resume keeps to it; got {steps} (--epochs {epochs})")
-    config = _config(minutes, steps or 1, settings)
+    config = _config({"minutes": minutes or 0.0, "steps": 0 if minutes else steps or 1} | settings)
     return Plan(training, validation, out, [(out, config, resume)], None, resume)
 
 
-def _config(minutes: float | None, steps: int, settings: dict) -> TrainConfig:
-    """A run of so many minutes or, without them, of so many steps; UsageError for settings that cannot be."""
+def _config(settings: dict) -> TrainConfig:
+    """UsageError for settings that cannot be."""
     try:
-        return TrainConfig(minutes=minutes or 0.0, steps=0 if minutes else steps, **settings)
+        return TrainConfig(**settings)
     except ValueError as error:
         name, fault = str(error).split(": ", 1)
         raise UsageError(f"--{name.replace('_', '-')}: {fault}") from None
@@ -131,7 +129,7 @@ def plan_recipe(
             check_free(folder)
     stages, init = [], None
     for folder, stage in zip((*earlier, out), RECIPES[recipe], strict=True):
-        stages.append((folder, TrainConfig(init=init, **free, **stage), resume and (folder / CHECKPOINT).exists()))
+        stages.append((folder, _config({"init": init} | free | stage), resume and (folder / CHECKPOINT).exists()))
         init = str(folder / WEIGHTS)
     training, validation = training_data(data, out, free["invalid"])
     first = training[0]
