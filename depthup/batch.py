@@ -13,7 +13,8 @@ from typing import Generic, TypeVar
 
 from depthup.console import in_one_line
 from depthup.data import InputError, UsageError
-from depthup.journal import Journal, Settings, digest, locked
+from depthup.journal import Journal, Settings, digest
+from depthup.locking import locked
 from depthup.stopping import stop_on_signal
 
 READERS = 2

@@ -58,6 +58,7 @@ from depthup.options import (
     UnitOption,
 )
 from depthup.report import comparison_lines, evaluation_lines, metres, models_lines
+from depthup.stopping import terminate_as_interrupt
 
 app = typer.Typer(
     name="depthup",
@@ -661,7 +662,7 @@ def main() -> None:
             sys.exit(2)
     keep_freed_memory()
     try:
-        with warnings_on_stderr():
+        with terminate_as_interrupt(), warnings_on_stderr():
             code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
         if code == 130:  # what typer makes of Ctrl-C; commands that stop in order leave by SystemExit
             raise KeyboardInterrupt

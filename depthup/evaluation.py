@@ -214,6 +214,8 @@ def evaluate_methods(
         if not isinstance(method.scale, int | np.integer) or method.scale < 1:
             raise UsageError(f"scale: got {method.scale!r}, expected a whole number of at least 1")
     check_dataset(dataset)
+    if protocol not in PROTOCOLS:
+        raise UsageError(f"protocol: got {protocol!r}, expected one of {', '.join(PROTOCOLS)}")
     if sensor is not None:
         if not isinstance(sensor, Sensor):
             raise TypeError(f"sensor: got {sensor!r}, expected a Sensor, such as STANDARD_SENSOR")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import logging
 import warnings
@@ -118,8 +119,10 @@ def export_program(model: str | Path | DDFUpNet, path: str | Path, overwrite: bo
         node.meta.pop("stack_trace", None)  # names folders of this machine
 
     def write(temporary: Path) -> None:
+        content = io.BytesIO()  # onto a full disk torch's own writer ends the process
         with _quiet():
-            torch.export.save(program, temporary, extra_files=extra_files)
+            torch.export.save(program, content, extra_files=extra_files)
+        temporary.write_bytes(content.getbuffer())
 
     def in_torch(temporary: Path) -> Callable[..., np.ndarray]:
         with _quiet():

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from depthup.atomic import left_behind, write_beside
 from depthup.data import InputError
 from depthup.data.pairing import OUTPUT_MARK
-
-LOCK = ".depthup-batch.lock"
 
 Settings = Mapping[str, str | int | float | bool | None]
 
@@ -25,58 +20,6 @@ def digest(path: Path) -> str:
     with path.open("rb") as file:
         content = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16))
     return f"{path.stat().st_size}-{content.hexdigest()}"
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keeps a second run out of a folder; the operating system opens the lock when the process ends, even if killed.
-
-    The file is removed at the end, and stays only if the process is killed; the next run takes it.
-
-    Raises:
-        InputError: another run is in it.
-    """
-    path = folder / LOCK
-    while (file := _open_locked(path)) is None:
-        pass
-    try:
-        yield
-    finally:
-        if sys.platform == "win32":  # where no file is removed that anybody has open
-            os.close(file)
-            with suppress(OSError):
-                path.unlink()
-        else:
-            with suppress(OSError):
-                path.unlink()  # while it is held, so it is nobody else's
-            os.close(file)
-
-
-def _open_locked(path: Path) -> int | None:
-    """The lock file, held; None if the run that had it removed it meanwhile, so that holding it means nothing."""
-    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        _lock(file)
-        if os.path.samestat(os.fstat(file), path.stat()):
-            return file
-    except FileNotFoundError:
-        pass
-    except (BlockingIOError, PermissionError):
-        os.close(file)
-        raise InputError(f"{path.parent}: another run writes into this folder; wait for it, or use another") from None
-    os.close(file)
-    return None
-
-
-def _lock(file: int) -> None:
-    if sys.platform == "win32":
-        import msvcrt
-
-        msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
-    else:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @dataclass(frozen=True)

@@ -53,9 +53,17 @@ def bilinear_taps(scale: int, kernel_size: int) -> Tensor:
     return torch.einsum("ia,jb->ijab", line, line).reshape(scale * scale, kernel_size**2)
 
 
-def _check_channels(x: Tensor, channels: int) -> None:
-    if x.dim() != 4 or x.shape[1] != channels:
-        raise ValueError(f"x: got shape {list(x.shape)}, expected [B, {channels}, H, W]")
+def _check_tensor(name: str, given: object) -> None:
+    if not isinstance(given, Tensor):
+        raise TypeError(f"{name}: got {type(given).__name__}, expected a tensor")
+    if not given.is_floating_point():
+        raise TypeError(f"{name}: got {given.dtype}, expected a floating-point type")
+
+
+def _check_features(x: Tensor, channels: int) -> None:
+    _check_tensor("x", x)
+    if x.dim() != 4 or x.shape[1] != channels or 0 in x.shape[2:]:
+        raise ValueError(f"x: got shape {list(x.shape)}, expected [B, {channels}, H, W] with at least one pixel")
 
 
 class ChannelFilter(nn.Module):
@@ -134,9 +142,10 @@ class DDF(nn.Module):
         """`[B, C, H, W]` to `[B, C, Ho, Wo]` of the same type, with `Ho = (H - 1) // stride + 1`, `Wo` alike.
 
         Raises:
-            ValueError: not four dimensions, or another number of channels.
+            ValueError: not four dimensions, no pixel, or another number of channels.
+            TypeError: no tensor of floats.
         """
-        _check_channels(x, self.channel.shape[1])
+        _check_features(x, self.channel.shape[1])
         spatial = self.spatial_norm(self.spatial(x))
         channel = self.channel(x).squeeze(1)
         wide = x.to(spatial.dtype)
@@ -204,12 +213,20 @@ class DDFUp(nn.Module):
         `mean [B, C]` replaces the mean of `x` that the channel filters come from, for an image that is done in parts.
 
         Raises:
-            ValueError: `x` does not have these channels, or the guidance not the shape that `guidance_grid` promises.
+            ValueError: `x` does not have these channels, no pixel, or the guidance not the shape that `guidance_grid`
+                promises, or `mean` another shape.
+            TypeError: no tensor of floats.
         """
-        _check_channels(x, self.channel.shape[1])
+        channels = self.channel.shape[1]
+        _check_features(x, channels)
+        _check_tensor("guidance", guidance)
         expected = [x.shape[0], self.guidance_channels, *(n * self.unshuffle for n in x.shape[-2:])]
         if list(guidance.shape) != expected:
             raise ValueError(f"guidance: got shape {list(guidance.shape)}, expected {expected} for x {list(x.shape)}")
+        if mean is not None:
+            _check_tensor("mean", mean)
+            if list(mean.shape) != [x.shape[0], channels]:
+                raise ValueError(f"mean: got shape {list(mean.shape)}, expected {[x.shape[0], channels]}")
         # Pixel-unshuffle and 1x1 convolution in one; apart, torch.compile (2.13) fails for sizes that vary.
         weight = self.spatial.weight.reshape(-1, self.guidance_channels, self.unshuffle, self.unshuffle)
         spatial = F.conv2d(guidance, weight, self.spatial.bias, stride=self.unshuffle)

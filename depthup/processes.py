@@ -146,7 +146,8 @@ def joined_processes(count: int = 1, command: Sequence[str] = ()) -> Iterator[Pr
     rank, count = int(os.environ.get("RANK", 0)), count_processes(count)
     here = max(1, int(os.environ.get("LOCAL_WORLD_SIZE", count)))
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if gpus else torch.device("cpu")
-    place, others = "env://", []
+    place = "env://"
+    others: list[tuple[subprocess.Popen, IO[bytes]]] = []
     try:
         if gpus:
             torch.cuda.set_device(device)
@@ -193,9 +194,8 @@ def _start_others(others: list[tuple[subprocess.Popen, IO[bytes]]], count: int, 
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     for rank in range(1, count):
-        own = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
-        own |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        environment = os.environ | {name: str(value) for name, value in own.items()}
+        own = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_PORT": port}
+        environment = os.environ | {name: str(n) for name, n in own.items()} | {"MASTER_ADDR": "127.0.0.1"}
         said = tempfile.TemporaryFile()  # noqa: SIM115 - closed when its process has ended
         process = subprocess.Popen([sys.executable, *command], env=environment, stdout=subprocess.DEVNULL, stderr=said)
         others.append((process, said))

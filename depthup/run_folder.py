@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from depthup.atomic import write_beside
 from depthup.data import InputError
+from depthup.locking import locked
 
 CHECKPOINT, WEIGHTS, METRICS, RECIPE = "checkpoint.safetensors", "model.safetensors", "metrics.csv", "recipe.json"
 """Files that a run writes; the last only if it is one of a recipe."""
@@ -24,6 +27,39 @@ def check_free(out: Path, recipe: bool = True) -> None:
     for name in (WEIGHTS, METRICS):
         if (out / name).exists():
             raise InputError(f"{out / name}: exists already; expected another folder for the run")
+
+
+@contextmanager
+def held_folder(out: Path, resume: bool) -> Iterator[None]:
+    """The folder of a run for this process alone; made if it is not there, and gone again if nothing comes into it.
+
+    Raises:
+        InputError: it holds a run and `resume` is False, or none and it is True; another process trains in it; or it
+            cannot be written.
+    """
+    checkpoint = out / CHECKPOINT
+    if resume and not checkpoint.exists():
+        raise InputError(f"{checkpoint}: no such file; expected the checkpoint of a run to resume")
+    if not resume:
+        check_free(out, recipe=False)
+    new = [folder for folder in (out, *out.parents) if not folder.exists()]
+    with ExitStack() as held:
+        try:
+            held.callback(_remove_empty, new)
+            out.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked(out))
+        except OSError as error:
+            raise InputError(f"{out}: cannot be written ({error.strerror}); expected a folder for the run") from None
+        if not resume:
+            check_free(out, recipe=False)  # another run may have come and gone
+        yield
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Remove folders as long as they are empty, the innermost first."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 class RunLog:

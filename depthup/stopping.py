@@ -9,6 +9,23 @@ from contextlib import contextmanager
 
 
 @contextmanager
+def terminate_as_interrupt() -> Iterator[None]:
+    """Inside, SIGTERM interrupts as Ctrl-C does, so that what is open is closed and other processes end, too."""
+
+    def interrupt(number, frame):
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
 def stop_on_signal() -> Iterator[Callable[[], bool]]:
     """Inside, SIGINT and SIGTERM only set a flag; gives a function that reads it. A second one interrupts at once."""
     asked: list[int] = []

@@ -35,7 +35,7 @@ from depthup.models import DDFUpNet
 from depthup.muon import Muon
 from depthup.objective import CENTIMETRES, fill, objective
 from depthup.processes import ALONE, Processes
-from depthup.run_folder import CHECKPOINT, WEIGHTS, RunLog, check_free
+from depthup.run_folder import CHECKPOINT, WEIGHTS, RunLog, held_folder
 from depthup.stopping import stop_on_signal
 from depthup.train_config import TrainConfig
 from depthup.weights import copy_fitting, load_model, read_metadata, save_weights
@@ -117,15 +117,28 @@ def train(
     shared = set(training.scenes) & set(validation.scenes)
     if shared:
         raise InputError(f"training and validation share {len(shared)} scenes, such as {min(shared)}; expected none")
-    checkpoint, weights = out / CHECKPOINT, out / WEIGHTS
-    if processes.first and not resume:
-        check_free(out, recipe=False)
-    if resume and not checkpoint.exists():
-        raise InputError(f"{checkpoint}: no such file; expected the checkpoint of a run to resume")
-    tick = progress or (lambda what, fraction: None)
     if not processes.first:
-        report, tick = (lambda line: None), (lambda what, fraction: None)
+        return _run(training, validation, config, out, resume, _not_told, _not_told, processes)
+    with held_folder(out, resume):
+        return _run(training, validation, config, out, resume, report, progress or _not_told, processes)
 
+
+def _not_told(*arguments: object) -> None:
+    """Narration and progress of the other processes."""
+
+
+def _run(
+    training: PairDataset,
+    validation: PairDataset,
+    config: TrainConfig,
+    out: Path,
+    resume: bool,
+    report: Callable[[str], None],
+    tick: Callable[[str, float], None],
+    processes: Processes,
+) -> TrainResult:
+    """`train` when all that was given is known to fit, in a folder that is held."""
+    checkpoint, weights = out / CHECKPOINT, out / WEIGHTS
     names = zlib.crc32(os.fsencode("\n".join(training.names)))
     data = {"images": len(training), "names": names, "unit": training.unit}
     if resume:
@@ -156,7 +169,6 @@ def train(
     )
     record = _record(config, training, validation)
     try:
-        out.mkdir(parents=True, exist_ok=True)  # not before the data are known to be good
         if processes.first and not resume:
             save_checkpoint(checkpoint, state, asdict(config), data)  # to resume, whatever happens
         log = RunLog(out, state.step) if processes.first else None

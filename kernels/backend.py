@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 
 import torch
 
@@ -46,19 +45,10 @@ def why_not(backend: str, device: torch.device) -> str | None:
     if device.type != backend:
         return f"backend {backend!r} works on {backend} tensors, and these are on {device}"
     if backend == "cpu":
-        return _why_no_numba()
+        return None if importlib.util.find_spec("numba") else "backend 'cpu' needs Numba: pip install numba"
     from depthup.kernels import cuda
 
     return cuda.why_not()
-
-
-@cache
-def _why_no_numba() -> str | None:
-    try:
-        importlib.import_module("numba")
-    except ImportError as error:  # also Numba's own about a NumPy that it does not know
-        return f"backend 'cpu' needs Numba: pip install numba ({error})"
-    return None
 
 
 def choose_backend(device: torch.device) -> str:

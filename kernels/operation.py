@@ -8,18 +8,20 @@ that `torch.compile`, `torch.export`, autograd and fake tensors know it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import ModuleType
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
 from depthup.kernels import reference
-from depthup.kernels.backend import choose_backend
+from depthup.kernels.backend import BackendError, choose_backend
 from depthup.kernels.layout import image_format, readable
 
 COMBINE = ("mul", "add")
 
-_NO_INTEGERS = (bool, float, str, tuple, list, type(None))  # what is given for them by mistake; there are symbolic ones
+_INTEGERS = (int, np.integer, torch.SymInt)
 
 
 # defined and not decorated with `custom_op`, whose first call imports all of torch.compile: 2 seconds of every command
@@ -32,11 +34,19 @@ torch.library.define(
 _ddf, _ddf_backward = torch.ops.depthup.ddf.default, torch.ops.depthup.ddf_backward.default
 
 
+def _cpu() -> ModuleType:
+    try:
+        from depthup.kernels import cpu
+    except ImportError as error:  # Numba's own, about a NumPy that it does not know
+        raise BackendError(
+            f"backend 'cpu': Numba cannot be imported ({error}); expected one that can, or DEPTHUP_BACKEND=reference"
+        ) from None
+    return cpu
+
+
 @torch.library.impl("depthup::ddf", "CPU")
 def _(x, channel_filter, spatial_filter, dilation, stride, scale, combine):
-    from depthup.kernels import cpu
-
-    return cpu.forward(x, channel_filter, spatial_filter, dilation, stride, scale, combine)
+    return _cpu().forward(x, channel_filter, spatial_filter, dilation, stride, scale, combine)
 
 
 @torch.library.impl("depthup::ddf", "CUDA")
@@ -55,9 +65,7 @@ def _(x, channel_filter, spatial_filter, dilation, stride, scale, combine):
 
 @torch.library.impl("depthup::ddf_backward", "CPU")
 def _(grad_out, x, channel_filter, spatial_filter, dilation, stride, scale, combine):
-    from depthup.kernels import cpu
-
-    return cpu.backward(grad_out, x, channel_filter, spatial_filter, dilation, stride, scale, combine)
+    return _cpu().backward(grad_out, x, channel_filter, spatial_filter, dilation, stride, scale, combine)
 
 
 @torch.library.impl("depthup::ddf_backward", "CUDA")
@@ -146,14 +154,18 @@ def _shape(t: Tensor) -> str:
     return str(list(t.shape))
 
 
+def _is_integer(value: object) -> bool:
+    return isinstance(value, _INTEGERS) and not isinstance(value, bool)
+
+
 def check_options(kernel_size: int, combine: str, **positive: int) -> None:
     """Raise ValueError for an option that no filter can have."""
-    if isinstance(kernel_size, _NO_INTEGERS) or kernel_size < 1 or kernel_size % 2 != 1:
+    if not _is_integer(kernel_size) or kernel_size < 1 or kernel_size % 2 != 1:
         raise ValueError(f"kernel_size: got {kernel_size!r}, expected an odd number of at least 1")
     if combine not in COMBINE:
         raise ValueError(f"combine: got {combine!r}, expected 'mul' or 'add'")
     for name, value in positive.items():
-        if isinstance(value, _NO_INTEGERS) or value < 1 or value % 1:
+        if not _is_integer(value) or value < 1:
             raise ValueError(f"{name}: got {value!r}, expected an integer of at least 1")
 
 

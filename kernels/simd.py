@@ -22,7 +22,7 @@ _FLAGS = ("contract", "reassoc", "nsz")  # a multiplication and an addition may 
 
 def compile_kernel(function: Callable) -> Any:
     """`numba.njit`; what it compiles is kept on disk where Numba finds a folder that can be written."""
-    options = {"nogil": True, "error_model": "numpy", "fastmath": set(_FLAGS)}
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": set(_FLAGS)}
     try:
         return numba.njit(cache=True, **options)(function)
     except RuntimeError:  # "no locator available"

@@ -17,11 +17,12 @@ import pytest
 
 import depthup.batch
 import depthup.journal
+import depthup.locking
 from depthup.atomic import left_behind, write_beside
 from depthup.batch import BatchProgress, BatchResult, Job, run_batch
 from depthup.data import InputError
 from depthup.data.pairing import OUTPUT_MARK
-from depthup.journal import LOCK, locked
+from depthup.locking import LOCK, locked
 
 SETTINGS = {"model": "x4", "unit": "mm"}
 
@@ -438,7 +439,7 @@ def test_the_lock_is_there_as_long_as_the_run(batch):
 
 @pytest.mark.parametrize("new", [False, True])
 def test_a_lock_that_is_removed_before_it_is_held_is_no_lock(tmp_path, monkeypatch, new):
-    lock, calls = depthup.journal._lock, []
+    lock, calls = depthup.locking._lock, []
 
     def late(file: int) -> None:
         calls.append(file)
@@ -448,7 +449,7 @@ def test_a_lock_that_is_removed_before_it_is_held_is_no_lock(tmp_path, monkeypat
                 (tmp_path / LOCK).touch()
         lock(file)
 
-    monkeypatch.setattr(depthup.journal, "_lock", late)
+    monkeypatch.setattr(depthup.locking, "_lock", late)
     with locked(tmp_path):
         assert len(calls) == 2
         with pytest.raises(InputError, match="another run"), locked(tmp_path):

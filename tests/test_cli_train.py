@@ -175,6 +175,14 @@ def test_a_run_keeps_to_its_settings_and_ends_once(training, depthup_):
     assert snapshot(Path("run")) == before
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_the_first_step_is_an_interruption(training, depthup_, monkeypatch, number):
+    monkeypatch.setattr(depthup.training, "start", lambda *arguments: signal.raise_signal(number))
+    result = depthup_(*TRAIN, *TINY)
+    assert (result.code, result.err.splitlines()[-1]) == (130, "depthup: interrupted")
+    assert not Path("run").exists()
+
+
 def test_settings_of_a_run_may_be_given_again(training, depthup_):
     """Also such as another command line would not fit: a crop size of another scale, a mean without weights."""
     assert depthup_(*TRAIN, *TINY[:-2], "--epochs", "1", "--init", "x4", "--keep", "0.5").code == 0

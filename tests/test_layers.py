@@ -247,7 +247,7 @@ def test_device_and_type_of_the_parameters(make):
         torch.testing.assert_close(one.double(), other, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("wrong", [(1, 1), "8", True, None])
+@pytest.mark.parametrize("wrong", [(1, 1), "8", True, None, {}, torch.tensor(8), np.array([3, 3])], ids=repr)
 def test_options_that_are_no_numbers(wrong):
     for make in (lambda: DDF(wrong), lambda: DDF(8, wrong), lambda: DDFUp(8, 4, wrong)):
         with pytest.raises(ValueError, match=r"got .*, expected an (integer|odd number)"):
@@ -369,6 +369,27 @@ def test_backends_agree(layer, shapes):
     with use_backend("reference"):
         expected = layer(*inputs)
     torch.testing.assert_close(layer(*inputs), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ({"x": np.zeros((1, 4, 5, 6), np.float32)}, TypeError, "x: got ndarray, expected a tensor"),
+        ({"x": torch.zeros(1, 4, 5, 6, dtype=torch.int64)}, TypeError, "x: got torch.int64, expected a floating-point"),
+        ({"x": torch.zeros(1, 4, 0, 6)}, ValueError, "x: got shape [1, 4, 0, 6], expected [B, 4, H, W] with at least"),
+        ({"guidance": None}, TypeError, "guidance: got NoneType, expected a tensor"),
+        ({"guidance": torch.zeros(1, 3, 10, 12, dtype=torch.uint8)}, TypeError, "guidance: got torch.uint8"),
+        ({"mean": torch.zeros(2, 7)}, ValueError, "mean: got shape [2, 7], expected [1, 4]"),
+        ({"mean": 0.5}, TypeError, "mean: got float, expected a tensor"),
+    ],
+)
+def test_what_a_layer_cannot_take_is_one_sentence(given, error, message):
+    good = {"x": torch.zeros(1, 4, 5, 6), "guidance": torch.zeros(1, 3, 10, 12), "mean": torch.zeros(1, 4)}
+    with pytest.raises(error, match=re.escape(message)):
+        DDFUp(4, 3)(**(good | given))
+    if "x" in given:
+        with pytest.raises(error, match=re.escape(message)):
+            DDF(4)(given["x"])
 
 
 @pytest.mark.parametrize("shape", [(2, 5, 8, 8), (4, 8, 8), (1, 4, 8, 8, 1)], ids=str)

@@ -19,6 +19,7 @@ import depthup.training
 from depthup.checkpoint import load_checkpoint, read_facts
 from depthup.data import InputError, SomePairs, is_validation_scene, open_dataset, synthetic_pair
 from depthup.evaluation import evaluate
+from depthup.locking import LOCK
 from depthup.models import DDFUpNet, DDFUpNetConfig, extrapolate
 from depthup.objective import error_loss, loss, objective
 from depthup.run_folder import RunLog
@@ -231,6 +232,30 @@ def test_the_last_validation_is_logged_once_however_it_is_reached(folder, finish
         stopped_at(0)
         run(folder, tmp_path / str(number), resume=True)
         assert_equal_runs(tmp_path / str(number), tmp_path / "whole")
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_two_runs_do_not_write_into_one_folder(folder, tmp_path, resume):
+    out = tmp_path / "runs" / "one"
+    if resume:
+        run(folder, out, progress=Signals(3, signal.SIGINT))
+    seen = []
+
+    def second(what: str, fraction: float) -> None:
+        if not seen:
+            seen.append(what)
+            with pytest.raises(InputError, match="another run writes into this folder"):
+                run(folder, out, resume=resume)
+
+    run(folder, out, resume=resume, progress=second)
+    assert seen
+    assert not (out / LOCK).exists()
+
+
+def test_a_folder_that_was_made_for_nothing_is_gone_again(folder, tmp_path):
+    with pytest.raises(InputError, match="no such model"):
+        run(folder, tmp_path / "runs" / "one", replace(CONFIG, init="nope"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_held_out_image_that_cannot_be_scored_is_told_before_training(folder, tmp_path):

@@ -62,7 +62,7 @@ def plan_run(
     if resume and (out / CHECKPOINT).exists():
         started = read_facts(out / CHECKPOINT)["config"]
         for name, value in ({"minutes": minutes} | settings).items():
-            if name in given and started.get(name) != value:
+            if name in given and not _same(started.get(name), value):
                 raise _contradiction(out, name, started.get(name), value)
         settings = settings | {name: started[name] for name in settings if name in started}
     batch_size, rooms, invalid = settings["batch_size"], settings.get("synthetic", 0), settings.get("invalid", [])
@@ -78,7 +78,9 @@ def plan_run(
     steps = -(-(len(training) + rooms) * epochs // batch_size) if epochs else 0
     if started and epochs and started["steps"] != steps:
         length = f"--minutes {started['minutes']}" if started["minutes"] else f"{started['steps']} steps"
-        raise UsageError(f"{out}: was started with {length}, and --resume keeps to it; got {steps} (--epochs {epochs})")
+        raise UsageError(
+            f"{out}: was started with {length}, and --resume keeps to it; got {steps} steps (--epochs {epochs})"
+        )
     config = _config({"minutes": minutes or 0.0, "steps": 0 if minutes else steps or 1} | settings)
     return Plan(training, validation, out, [(out, config, resume)], None, resume)
 
@@ -173,9 +175,14 @@ def _remembered(out: Path, wanted: dict, given: set[str]) -> dict:
     except (ValueError, KeyError, TypeError, RecursionError):
         raise InputError(f"{place}: does not say which recipe this is; expected what train wrote there") from None
     for name, value in wanted.items():
-        if name in given and started[name] != value:
+        if name in given and not _same(started[name], value):
             raise _contradiction(out, name, started[name], value)
     return started
+
+
+def _same(started: object, value: object) -> bool:
+    """Whether two values of an option are one; NaN is NaN."""
+    return repr(started) == repr(value) if isinstance(value, list) else started == value
 
 
 def _contradiction(out: Path, name: str, started: object, value: object) -> UsageError:
