@@ -1,4 +1,4 @@
-"""The error that a user's bad file raises."""
+"""What a user's bad file or wrong question raises."""
 
 from collections.abc import Iterable
 

@@ -99,8 +99,7 @@ def _encoding(
     invalid: list[float] | None,
 ) -> Any:
     """What the options of `upsample` and `batch` say of the values of DEPTH, as a `DepthEncoding`."""
-    from depthup.commands.errors import UsageError
-    from depthup.data import DepthEncoding
+    from depthup.data import DepthEncoding, UsageError
 
     try:
         return DepthEncoding(unit.value, scale, kind.value, focal, baseline, doffs, tuple(invalid or ()))
@@ -118,7 +117,7 @@ def _pair_options(
     fill: Fill,
 ) -> Any:
     """The options that `upsample` and `batch` share, as a `PairOptions`."""
-    from depthup.commands.errors import UsageError
+    from depthup.data import UsageError
     from depthup.pair_files import PairOptions
 
     pixels = re.fullmatch(r"0*([1-9]\d*)[xX]0*([1-9]\d*)", size) if size else None
@@ -137,7 +136,7 @@ def _cameras(
     `shown`: whether something is written that needs the camera.
     """
     from depthup.calibration import read_transform
-    from depthup.commands.errors import UsageError
+    from depthup.data import UsageError
     from depthup.pair_files import Alignment
 
     if intrinsics and not (shown or align):
@@ -218,9 +217,9 @@ def upsample(
     """Turn low-resolution depth and its RGB image into depth at the resolution of the image."""
     from dataclasses import replace
 
-    from depthup.commands.errors import UsageError
     from depthup.commands.outputs import Outputs
     from depthup.commands.upsample import upsample_files
+    from depthup.data import UsageError
 
     encoding = _encoding(depth_unit, depth_scale, depth_kind, focal, baseline, doffs, invalid)
     options = _pair_options(model, device, precision, encoding, min_confidence, size, fill)
@@ -304,6 +303,9 @@ def batch(
     normals: Annotated[bool, typer.Option("--normals", help="Also NAME.normals.png.")] = False,
     align: AlignOption = None,
     depth_intrinsics: DepthIntrinsicsOption = None,
+    max_difference: Annotated[
+        float, typer.Option(help="Of time stamps that make a pair, in seconds, where names do not.", min=0.0)
+    ] = 0.02,
     overwrite: OverwriteFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -311,8 +313,8 @@ def batch(
     from dataclasses import replace
 
     from depthup.commands.batch import batch_files
-    from depthup.commands.errors import UsageError
     from depthup.commands.outputs import BatchOutputs
+    from depthup.data import UsageError
 
     encoding = _encoding(depth_unit, depth_scale, depth_kind, focal, baseline, doffs, invalid)
     options = _pair_options(model, device, precision, encoding, min_confidence, size, fill)
@@ -332,7 +334,17 @@ def batch(
             bar(counts, handled / state.total)
 
         result, unpaired = batch_files(
-            rgb, depth, out, wanted, options, overwrite, say, progress, maps, min_confidence is not None
+            rgb,
+            depth,
+            out,
+            wanted,
+            options,
+            overwrite,
+            say,
+            progress,
+            maps,
+            min_confidence is not None,
+            max_difference,
         )
     for name, reason in result.failed.items():
         say(f"depthup: {name}: {reason}")
@@ -351,7 +363,7 @@ def batch(
 
 def _scales(text: str, sensor: bool) -> list[int]:
     """Different scales; 1 only where a sensor leaves something to do."""
-    from depthup.commands.errors import UsageError
+    from depthup.data import UsageError
 
     least = 1 if sensor else 2
     parts = [part.strip() for part in text.split(",")]
@@ -437,8 +449,8 @@ def compare(
     overwrite: OverwriteFlag = False,
 ) -> None:
     """Score several methods at several scales, side by side in a table, a CSV file and a figure."""
-    from depthup.commands.errors import UsageError
     from depthup.commands.evaluate import evaluate_data, simulated_sensor
+    from depthup.data import UsageError
 
     names = [name.strip() for name in methods.split(",")]
     if not all(names):
@@ -674,8 +686,7 @@ def main() -> None:
         if hasattr(error, "format_message"):  # wrong usage: of click's class, which newer typers carry in themselves
             say(f"depthup: {_with_value(' '.join(error.format_message().split()).rstrip('.'))}; see --help")
             sys.exit(2)
-        from depthup.commands.errors import UsageError  # here, because it imports torch, which `--help` must not
-        from depthup.data import InputError
+        from depthup.data import InputError, UsageError  # here: it imports torch, which `--help` must not
         from depthup.kernels import BackendError
 
         if not isinstance(error, InputError | BackendError | OSError | MemoryError):

@@ -542,7 +542,7 @@ class BaseNet(nn.Module):
 
 
 class DDFUpNet(nn.Module):
-    """DDF-Up-Net of either configuration, or a network of `depthup.rivals` in its place.
+    """DDF-Up-Net of any configuration, or a network of `depthup.rivals` in its place.
 
     `forward` is strict: normalised depth in, normalised depth out, no missing value, sizes that fit. `depthup.upsample`
     does the rest for a pair of a user.

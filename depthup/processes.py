@@ -30,7 +30,7 @@ LONGEST_WAIT = timedelta(hours=12)
 """For the first process, which may be validating on thousands of images; one that has died is not waited for."""
 
 MOST_FEEDERS = 12
-"""Processes that make batches for the GPUs of a machine; on one of 16 cores, 1400 crops of 192 pixels a second."""
+"""Processes that make batches for the GPUs of a machine, at most; on 16 cores, 1400 crops of 192 pixels a second."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ import math
 import numpy as np
 
 from depthup.data import Camera, InputError
-from depthup.visualize import NO_MEASUREMENT
 
 LARGEST_INCIDENCE_DEG = 85
 """Neighbours are not of one surface if that surface would be seen at a larger angle from its normal."""
@@ -115,18 +114,3 @@ def normals(depth: np.ndarray, camera: Camera) -> np.ndarray:
         normal /= np.linalg.norm(normal, axis=-1, keepdims=True)
         result[top:end] = normal[top - first : end - first]
     return result
-
-
-def colourise_normals(normals: np.ndarray) -> np.ndarray:
-    """Normals as colours: more red to the right, more green upwards, more blue towards the camera.
-
-    Args:
-        normals: [H, W, 3] as of `normals`.
-
-    Returns:
-        uint8 [H, W, 3], RGB, 127.5 * (1 + component) for the components right, up and towards the camera;
-        `NO_MEASUREMENT`, a neutral grey that no unit normal has, where unknown.
-    """
-    known = np.isfinite(normals).all(axis=-1)
-    colours = np.rint(127.5 * (1 + np.where(known[..., None], normals, 0) * np.array([1, -1, -1])))
-    return np.where(known[..., None], colours, NO_MEASUREMENT).astype(np.uint8)

@@ -65,6 +65,21 @@ def colourise(depth: np.ndarray, near: float | None = None, far: float | None = 
     return _colours(depth, low if near is None else near, high if far is None else far, _DEPTH_COLOURS)
 
 
+def colourise_normals(normals: np.ndarray) -> np.ndarray:
+    """Normals as colours: more red to the right, more green upwards, more blue towards the camera.
+
+    Args:
+        normals: [H, W, 3] as of `depthup.surface.normals`.
+
+    Returns:
+        uint8 [H, W, 3], RGB, 127.5 * (1 + component) for the components right, up and towards the camera;
+        `NO_MEASUREMENT`, a neutral grey that no unit normal has, where unknown.
+    """
+    known = np.isfinite(normals).all(axis=-1)
+    colours = np.rint(127.5 * (1 + np.where(known[..., None], normals, 0) * np.array([1, -1, -1])))
+    return np.where(known[..., None], colours, NO_MEASUREMENT).astype(np.uint8)
+
+
 def comparison_figure(
     path: str | Path,
     rgb: np.ndarray,
@@ -92,9 +107,7 @@ def comparison_figure(
         InputError: the file cannot be written, or does not end in `.png`.
         ValueError: unknown unit, no result, sizes that do not fit, or a result with no pixel that the truth knows.
     """
-    check_output(path, overwrite=True, suffixes=(".png",))
-    if unit not in _UNITS:
-        raise ValueError(f"unit {unit!r} is unknown, expected one of {', '.join(_UNITS)}")
+    _check_figure(path, unit)
     _check_sizes(rgb, low, results, truth)
     _write(path, lambda: _figure(rgb, low, results, truth, unit, title))
 
@@ -136,9 +149,7 @@ def methods_figure(path: str | Path, rows: list[ScaleRow], unit: str, title: str
         InputError: the file cannot be written, or does not end in `.png`.
         ValueError: unknown unit, sizes that do not fit, or a result with no pixel that the truth knows.
     """
-    check_output(path, overwrite=True, suffixes=(".png",))
-    if unit not in _UNITS:
-        raise ValueError(f"unit {unit!r} is unknown, expected one of {', '.join(_UNITS)}")
+    _check_figure(path, unit)
     for row in rows:
         _check_sizes(row.rgb, row.low, row.results, row.truth)
     _write(path, lambda: _methods_figure(rows, unit, title))
@@ -151,6 +162,12 @@ def _write(path: str | Path, draw: Callable[[], Figure]) -> None:
         figure = draw()
         with write_beside(path) as temporary:
             figure.savefig(temporary, pil_kwargs={"optimize": True})
+
+
+def _check_figure(path: str | Path, unit: str) -> None:
+    check_output(path, overwrite=True, suffixes=(".png",))
+    if unit not in _UNITS:
+        raise ValueError(f"unit {unit!r} is unknown, expected one of {', '.join(_UNITS)}")
 
 
 def _check_sizes(rgb: np.ndarray, low: np.ndarray, results: dict[str, np.ndarray], truth: np.ndarray) -> None:
@@ -216,8 +233,8 @@ def _figure(
     label, colours, error_unit, number = _UNITS[unit]
     errors = {name: np.abs(result - truth) * number for name, result in results.items()}
     first_error = next(iter(errors.values()))
-    depth_limits = (np.nanpercentile(truth, 1), np.nanpercentile(truth, 99))
-    error_limits = (0.0, max(np.nanpercentile(first_error, 99), 1e-6))
+    depth_limits = _limits(truth, 1, 99)
+    error_limits = 0.0, _limits(first_error, 0, 99)[1]
 
     factor = truth.shape[0] // low.shape[0]
     enlarged = low.repeat(factor, 0).repeat(factor, 1)

@@ -53,6 +53,18 @@ def test_every_mistake_is_one_line_and_leaves_nothing_behind(check_mistake, argu
     check_mistake(arguments, code, parts)
 
 
+def test_time_stamps_may_differ_by_more_where_it_is_asked_for(place, depthup_):
+    for folder, stamp, source in (("color", "100.000", "rgb.png"), ("tof", "100.040", "depth.png")):
+        (place / folder).mkdir()
+        shutil.copy(place / source, place / folder / f"{stamp}.png")
+    command = ("batch", "color", "tof", "-o", "results", "--model", "nearest")
+    refused = depthup_(*command)
+    assert (refused.code, refused.out) == (1, "") and "time stamps at most 0.02 s apart" in refused.err
+    assert depthup_(*command, "--max-difference", "0.05").code == 0
+    assert read_depth("results/100.000.png").shape == cv2.imread("rgb.png").shape[:2]
+    assert depthup_(*command, "--max-difference", "nan").code == 2
+
+
 @pytest.fixture
 def folders(place) -> Path:
     """Four pairs in two folders, one of which is damaged."""

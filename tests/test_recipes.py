@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from depthup.commands.errors import UsageError
 from depthup.commands.info import models_in_the_box
 from depthup.commands.train import carry_out, plan_recipe
-from depthup.data import InputError
+from depthup.data import InputError, UsageError
 from depthup.models import DDFUpNetConfig
 from depthup.processes import ALONE
 from depthup.recipes import RECIPES

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from depthup.data import Camera, InputError
-from depthup.surface import colourise_normals, normals
-from depthup.visualize import NO_MEASUREMENT
+from depthup.surface import normals
+from depthup.visualize import NO_MEASUREMENT, colourise_normals
 
 CAMERA = Camera(210.0, 205.0, 100.3, 70.1, 200, 150)
 PLANE = np.array([0.3, -0.5, 1.0])  # a normal; the plane is PLANE . P = 2 m

@@ -15,6 +15,7 @@ from depthup.baselines import BASELINES
 from depthup.batch import BatchProgress, BatchResult, Job, run_batch
 from depthup.commands.outputs import BatchOutputs, check_pair, check_unit, write_output
 from depthup.data import DepthEncoding, Frame, InputError, Recording, open_recording, pair_folders, read_rgb, with_maps
+from depthup.data.pairing import MAXIMAL_DIFFERENCE
 from depthup.data.planes import read_plane
 from depthup.depth_files import check_output_folder
 from depthup.journal import digest
@@ -39,11 +40,13 @@ def batch_files(
     progress: Callable[[BatchProgress], None],
     maps: Mapping[str, Path] | None = None,
     needs_confidence: bool = False,
+    maximal_difference: float = MAXIMAL_DIFFERENCE,
 ) -> tuple[BatchResult, tuple[Path, ...]]:
     """Upsample every pair of two folders, or of a recording (`rgb`, without `depth`), to files in the folder `out`.
 
     `maps` are folders by what they hold for every depth map: `mask`, `confidence`, see `with_maps`; with
-    `needs_confidence` the latter must come from there or from the recording.
+    `needs_confidence` the latter must come from there or from the recording. Files that are paired by time stamps
+    differ by at most `maximal_difference` seconds.
 
     Returns:
         What became of the pairs, and the files without a partner.
@@ -57,14 +60,17 @@ def batch_files(
     maps = maps or {}
     needs_camera = wanted.needs_camera or options.alignment is not None
     check_output_folder(out)
-    recording = pair_folders(rgb, depth, out) if depth else open_recording(rgb, out)
+    if depth:
+        recording = pair_folders(rgb, depth, out, maximal_difference)
+    else:
+        recording = open_recording(rgb, out, maximal_difference)
     if depth and all(_looks_swapped(frame) for frame in recording.frames[:3]):
         raise InputError(
             f"{rgb}, {depth}: look swapped: {recording.frames[0].rgb} is a depth map and {recording.frames[0].depth} a"
             " picture; expected RGB_DIR DEPTH_DIR"
         )
     for kind, folder in maps.items():
-        recording = with_maps(recording, folder, kind, out)
+        recording = with_maps(recording, folder, kind, out, maximal_difference)
     kinds = [kind for kind in ("mask", "confidence") if any(getattr(frame, kind) for frame in recording.frames)]
     if needs_confidence and "confidence" not in kinds:
         raise InputError(f"{rgb}: --min-confidence is for confidence maps, and none are here; expected --confidence")

@@ -11,8 +11,16 @@ from pathlib import Path
 import numpy as np
 
 from depthup.baselines import BASELINES
-from depthup.commands.errors import UsageError
-from depthup.data import STANDARD_SENSOR, InputError, PairDataset, Sensor, SomePairs, input_files, open_dataset
+from depthup.data import (
+    STANDARD_SENSOR,
+    InputError,
+    PairDataset,
+    Sensor,
+    SomePairs,
+    UsageError,
+    input_files,
+    open_dataset,
+)
 from depthup.depth_files import check_output
 from depthup.evaluation import (
     Evaluation,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from depthup.baselines import BASELINES
-from depthup.commands.errors import UsageError
+from depthup.data import UsageError
 from depthup.depth_files import check_output
 
 

@@ -10,8 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from depthup.commands.errors import UsageError
-from depthup.data import Camera, Frame
+from depthup.data import Camera, Frame, UsageError
 from depthup.depth_files import (
     DEPTH_OUTPUT_SUFFIXES,
     IMAGE_OUTPUT_SUFFIXES,
@@ -191,7 +190,8 @@ def _out_unit(unit: str | None, options: PairOptions) -> str:
 
 def _write_geometry(path: Path, out: Outputs, rgb: np.ndarray, depth: np.ndarray, overwrite: bool) -> None:
     from depthup.cloud import mesh, on_surface, point_cloud
-    from depthup.surface import colourise_normals, normals
+    from depthup.surface import normals
+    from depthup.visualize import colourise_normals
 
     assert out.camera is not None
     height, width = depth.shape

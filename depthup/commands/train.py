@@ -9,8 +9,7 @@ from pathlib import Path
 
 from depthup.atomic import write_beside
 from depthup.checkpoint import read_facts
-from depthup.commands.errors import UsageError
-from depthup.data import InputError, PairDataset, open_dataset
+from depthup.data import InputError, PairDataset, UsageError, open_dataset
 from depthup.data.crops import check_crop_size
 from depthup.data.sensor import check_metres
 from depthup.depth_files import check_output_folder

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from depthup.commands.errors import UsageError
 from depthup.commands.outputs import Outputs, check_outputs, check_pair, write_output
-from depthup.data import InputError
+from depthup.data import InputError, UsageError
 from depthup.pair_files import PairOptions, doubt_depth, doubt_shape, read_pair, upsample_pair
 from depthup.upsampling import Upsampler, doubt_precision
 
