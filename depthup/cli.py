@@ -304,7 +304,8 @@ def batch(
     align: AlignOption = None,
     depth_intrinsics: DepthIntrinsicsOption = None,
     max_difference: Annotated[
-        float, typer.Option(help="Of time stamps that make a pair, in seconds, where names do not.", min=0.0)
+        float,
+        typer.Option(help="Of time stamps that make a pair, in seconds, where names do not.", min=0.0, max=3600.0),
     ] = 0.02,
     overwrite: OverwriteFlag = False,
     as_json: JsonFlag = False,

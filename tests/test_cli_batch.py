@@ -62,7 +62,8 @@ def test_time_stamps_may_differ_by_more_where_it_is_asked_for(place, depthup_):
     assert (refused.code, refused.out) == (1, "") and "time stamps at most 0.02 s apart" in refused.err
     assert depthup_(*command, "--max-difference", "0.05").code == 0
     assert read_depth("results/100.000.png").shape == cv2.imread("rgb.png").shape[:2]
-    assert depthup_(*command, "--max-difference", "nan").code == 2
+    for wrong in ("nan", "inf", "-1"):
+        assert depthup_(*command, "--max-difference", wrong).code == 2
 
 
 @pytest.fixture
