@@ -32,7 +32,7 @@ A phone's 256x192 samples at x8, 3.1 megapixels, are below it: they took 1.4 GB,
 TILE_BYTES = 0.4e9
 """Memory of one tile; larger ones are hardly faster."""
 
-KEPT_BYTES = 1.9
+KEPT_BYTES = 2.0
 """Memory of what is kept of the whole image, at most; in that of a tile."""
 
 MARGIN = 12
