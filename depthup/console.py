@@ -14,6 +14,7 @@ SECONDS_BETWEEN_LINES = 60.0
 
 
 def say(line: str) -> None:
+    """A line on stderr; stdout is for results."""
     print(line, file=sys.stderr)
 
 
@@ -50,6 +51,7 @@ class _Warnings(logging.Handler):
 
 @contextmanager
 def warnings_on_stderr() -> Iterator[None]:
+    """Inside, what the library logs as a warning is a line on stderr."""
     handler, log = _Warnings(), logging.getLogger("depthup")
     log.addHandler(handler)
     try:

@@ -105,10 +105,12 @@ class Evaluation:
 
     @property
     def rmse(self) -> float:
+        """Mean over images of each image's, in `unit`."""
         return float(np.mean([s.rmse for s in self.scores]))
 
     @property
     def mae(self) -> float:
+        """Mean over images of each image's, in `unit`."""
         return float(np.mean([s.mae for s in self.scores]))
 
     @property

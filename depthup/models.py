@@ -626,6 +626,7 @@ class DDFUpNet(nn.Module):
         return self.config.passes * self.config.octaves
 
     def parameter_count(self) -> int:
+        """How many numbers are learned."""
         return sum(p.numel() for p in self.parameters())
 
 

@@ -112,6 +112,7 @@ class RunLog:
                 self.board.add_scalar(name, value, step)
 
     def close(self) -> None:
+        """Close the files."""
         self.file.close()
         if self.board:
             self.board.close()

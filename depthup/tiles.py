@@ -117,6 +117,7 @@ def _available(device: torch.device) -> float:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error is one of Python's, CUDA's or torch's about memory; that of torch on a CPU has no type."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
 
 

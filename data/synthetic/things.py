@@ -14,6 +14,8 @@ from depthup.data.synthetic.rays import SPHERE
 
 
 class Thing(NamedTuple):
+    """Something that stands or lies in a room: its size, and what builds it."""
+
     width: float  # [m]
     length: float  # [m]
     height: float  # [m]
