@@ -57,9 +57,18 @@ _ALL_OF_FAST_X8 = (_FAST_X4, _FAST_X8, _FAST_X8 | _FAST_AGAIN | {"steps": 4000})
 _ALL_OF_FAST_X16 = (_FAST_X4, _FAST_X8, _FAST_X16, _FAST_X16 | _FAST_AGAIN | {"steps": 2000})
 
 _FAST_SENSOR = _FAST_X8 | _STRONG | {"sensor": True, "rescale": 0.4, "weight_decay": 0.01, "synthetic": 300}
-_FAST_X16_CROPS = {"scale": 16, "batch_size": 3, "crop_size": 256}
+_LARGER_CROPS: Stage = {"batch_size": 3, "crop_size": 256}
+_FAST_X16_CROPS = _LARGER_CROPS | {"scale": 16}
+_FAST_STRONG = _FAST_X8 | _STRONG | {"rescale": 0.4, "weight_decay": 0.02, "ema_decay": 0.999}
+_FAST_CALM = _FAST_X8 | _CALM | {"ema_decay": 0.999, "keep": 0.5}
 _FAST_SENSOR_CALM = _FAST_SENSOR | _CALM | {"augmentation": "standard", "ema_decay": 0.999, "keep": 0.5}
 _ALL_OF_FAST_SENSOR_X4 = (*_ALL_OF_FAST_X4, _FAST_SENSOR | {"scale": 4, "steps": 13542})
+
+_LONGER_FAST_X16 = (
+    *_ALL_OF_FAST_X16,
+    _FAST_STRONG | _FAST_X16_CROPS | {"steps": 3576},
+    _FAST_CALM | _FAST_X16_CROPS | {"ema_decay": 0.998, "steps": 2241},
+)
 
 _ALL_OF_SENSOR_X4 = (
     _X4,
@@ -115,19 +124,24 @@ RECIPES: dict[str, tuple[Stage, ...]] = {
         _X16_STRONG | _TWICE | {"protocol": "pac", "steps": 7964, "batch_size": 8, "crop_size": 256},  # on a GPU
         _X16_LONG | _CALM | _TWICE | {"protocol": "pac", "steps": 3000, "keep": 0.5},
     ),
-    "fast-x4": _ALL_OF_FAST_X4,
-    "fast-x8": _ALL_OF_FAST_X8,
-    "fast-x16": (
-        *_ALL_OF_FAST_X16,
-        _FAST_X8
-        | _STRONG
-        | _FAST_X16_CROPS
-        | {"rescale": 0.4, "weight_decay": 0.02, "ema_decay": 0.999, "steps": 3576},
-        _FAST_X8 | _CALM | _FAST_X16_CROPS | {"ema_decay": 0.998, "keep": 0.5, "steps": 2241},
+    "fast-x4": (
+        *_ALL_OF_FAST_X4,
+        _FAST_STRONG | {"scale": 4, "steps": 5001},
+        _FAST_CALM | {"scale": 4, "steps": 2606},
     ),
+    "fast-x8": (
+        *_ALL_OF_FAST_X8,
+        _FAST_STRONG | _LARGER_CROPS | {"steps": 3790},
+        _FAST_CALM | _LARGER_CROPS | {"steps": 1956},
+    ),
+    "fast-x16": _LONGER_FAST_X16,
     "fast-x4-pac": (*_ALL_OF_FAST_X4, _FAST_X4 | _FAST_AGAIN | {"protocol": "pac", "steps": 6000}),
     "fast-x8-pac": (*_ALL_OF_FAST_X8, _FAST_X8 | _FAST_AGAIN | {"protocol": "pac", "steps": 3000}),
-    "fast-x16-pac": (*_ALL_OF_FAST_X16, _FAST_X16 | _FAST_AGAIN | {"protocol": "pac", "steps": 2000}),
+    "fast-x16-pac": (
+        *_LONGER_FAST_X16,
+        _FAST_STRONG | _FAST_X16_CROPS | {"protocol": "pac", "steps": 3028},
+        _FAST_CALM | _FAST_X16_CROPS | {"protocol": "pac", "steps": 1144},
+    ),
     "sensor-x1": (
         *_ALL_OF_SENSOR_X4,
         _FINE_SENSOR | {"scale": 1, "network": {}, "steps": 1337},

@@ -68,7 +68,7 @@ def test_a_recipe_ends_with_the_network_in_the_box(name):
 
 
 def test_models_counts_the_steps_of_all_stages():
-    assert models_in_the_box()["fast-x8"]["steps"] == 3200 + 1200 + 4000
+    assert models_in_the_box()["fast-x8"]["steps"] == 3200 + 1200 + 4000 + 3790 + 1956
 
 
 def test_stages_follow_each_other(folder, tmp_path):
