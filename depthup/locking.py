@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -13,17 +15,24 @@ from depthup.data import InputError
 LOCK = ".depthup.lock"
 """File in the folder of a run while it runs."""
 
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+
+log = logging.getLogger("depthup")
+
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, name: str = LOCK) -> Iterator[None]:
     """Keeps a second run out of a folder; the operating system opens the lock when the process ends, even if killed.
+
+    (It and those that it forked: makers of batches for a GPU end some seconds after it.) Where the file system knows no
+    locks nothing is kept out, and a warning says so.
 
     The file is removed at the end, and stays only if the process is killed; the next run takes it.
 
     Raises:
         InputError: another run is in it.
     """
-    path = folder / LOCK
+    path = folder / name
     while (file := _open_locked(path)) is None:
         pass
     try:
@@ -48,9 +57,16 @@ def _open_locked(path: Path) -> int | None:
             return file
     except FileNotFoundError:
         pass
-    except (BlockingIOError, PermissionError):
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            log.warning("%s: this file system knows no locks, so a second run is not kept out", path.parent)
+            return file
         os.close(file)
-        raise InputError(f"{path.parent}: another run writes into this folder; wait for it, or use another") from None
+        if isinstance(error, BlockingIOError | PermissionError):
+            raise InputError(
+                f"{path.parent}: another run writes into this folder; wait for it, or use another"
+            ) from None
+        raise
     os.close(file)
     return None
 

@@ -3,14 +3,13 @@
 import ctypes
 import sys
 
+import psutil
+
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+_FREED_BLOCKS = 8  # place of `fordblks` among the ten numbers of its `struct mallinfo2`
 
 LARGEST_KEPT = 1 << 30
 """Bytes up to which a block that is freed is kept for the next one."""
-
-
-_FREED_BLOCKS = 8
-"""Place of `fordblks` among the ten numbers of glibc's `struct mallinfo2`."""
 
 
 def kept_memory() -> int:
@@ -19,7 +18,7 @@ def kept_memory() -> int:
     if not mallinfo:
         return 0
     mallinfo.restype = _Mallinfo
-    return mallinfo().numbers[_FREED_BLOCKS]
+    return min(mallinfo().numbers[_FREED_BLOCKS], psutil.Process().memory_info().rss)  # not what was never touched
 
 
 class _Mallinfo(ctypes.Structure):

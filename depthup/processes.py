@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -155,8 +156,8 @@ def joined_processes(count: int = 1, command: Sequence[str] = ()) -> Iterator[Pr
             torch.set_num_threads(max(1, torch.get_num_threads() // here))
         if not started_by_another:
             place = _start_others(others, count, command)
-        dist.init_process_group("nccl" if gpus else "gloo", place, rank=rank, world_size=count)
-        yield Processes(rank, count, here, device, dist.new_group(backend="gloo", timeout=LONGEST_WAIT))
+        talk = _join("nccl" if gpus else "gloo", place, rank, count, others)
+        yield Processes(rank, count, here, device, talk)
         for process, _ in others:
             process.wait()
     except RuntimeError as error:  # of torch: the connection to another one is lost
@@ -165,7 +166,7 @@ def joined_processes(count: int = 1, command: Sequence[str] = ()) -> Iterator[Pr
             raise
         if not failed:
             reason = str(error).strip().splitlines()[0]
-            raise InputError(f"{place}: process {rank} of {count} cannot join the others ({reason})") from error
+            raise InputError(f"process {rank} of {count} cannot join the others at {place} ({reason})") from error
         code, said = failed[0]
         said.seek(0)
         reason = (said.read().decode(errors="replace").strip().splitlines() or [f"exit code {code}"])[-1]
@@ -177,6 +178,31 @@ def joined_processes(count: int = 1, command: Sequence[str] = ()) -> Iterator[Pr
             said.close()
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _join(
+    backend: str, place: str, rank: int, count: int, others: list[tuple[subprocess.Popen, IO[bytes]]]
+) -> dist.ProcessGroup:
+    """Meet all others; in a thread, since torch would wait for half an hour, deaf to signals and to who has ended."""
+    groups: list[dist.ProcessGroup] = []
+    faults: list[BaseException] = []
+
+    def meet() -> None:
+        try:
+            dist.init_process_group(backend, place, rank=rank, world_size=count)
+            groups.append(dist.new_group(backend="gloo", timeout=LONGEST_WAIT))
+        except BaseException as error:
+            faults.append(error)
+
+    meeting = threading.Thread(target=meet, daemon=True)
+    meeting.start()
+    while meeting.is_alive():
+        meeting.join(0.1)
+        if any(process.poll() is not None for process, _ in others):
+            raise RuntimeError("one has ended before all had met")
+    if faults:
+        raise faults[0]
+    return groups[0]
 
 
 def _failed(others: list[tuple[subprocess.Popen, IO[bytes]]]) -> list[tuple[int, IO[bytes]]]:

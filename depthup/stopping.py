@@ -10,9 +10,13 @@ from contextlib import contextmanager
 
 @contextmanager
 def terminate_as_interrupt() -> Iterator[None]:
-    """Inside, SIGTERM interrupts as Ctrl-C does, so that what is open is closed and other processes end, too."""
+    """Inside, SIGTERM interrupts as Ctrl-C does, so that what is open is closed and other processes end, too.
+
+    A second one ends the process at once: Python drops an exception that meets it where it imports.
+    """
 
     def interrupt(number, frame):
+        signal.signal(number, signal.SIG_DFL)
         raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():

@@ -105,7 +105,8 @@ def run_network(net: DDFUpNet, low: Tensor, rgb: Tensor, valid: Tensor) -> Tenso
                     raise MemoryError(f"not even the smallest tiles fit into memory; expected {least:.0f} MB") from None
                 kept = 0.0
         whole, tile_bytes = False, max(min(tile_bytes / 4, TILE_BYTES), smallest)
-        log.warning("out of memory: trying again in tiles of %d MB%s", tile_bytes / 1e6, "" if kept else " alone")
+        keeping = "" if kept else ", keeping nothing else"
+        log.warning("out of memory: trying again in tiles of %d MB%s", tile_bytes / 1e6, keeping)
 
 
 def _available(device: torch.device) -> float:

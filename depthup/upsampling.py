@@ -418,7 +418,7 @@ def _check_size(size: Any) -> None:
     pair = isinstance(size, tuple | list) and len(size) == 2
     if not pair or not all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in size):
         raise InputError(f"size: got {size!r}, expected (width, height) in whole pixels")
-    if size[0] * size[1] > MOST_PIXELS:
+    if min(size) > 0 and int(size[0]) * int(size[1]) > MOST_PIXELS:
         raise InputError(f"size: got {size[0]}x{size[1]}, expected at most {MOST_PIXELS / 1e6:.0f} megapixels")
 
 

@@ -437,6 +437,17 @@ def test_the_lock_is_there_as_long_as_the_run(batch):
     assert not (batch.out / LOCK).exists()
 
 
+def test_where_nothing_can_be_locked_a_warning_says_so(tmp_path, monkeypatch, caplog):
+    def no_locks(file: int) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(depthup.locking, "_lock", no_locks)
+    with locked(tmp_path):
+        pass
+    assert "knows no locks" in caplog.text
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("new", [False, True])
 def test_a_lock_that_is_removed_before_it_is_held_is_no_lock(tmp_path, monkeypatch, new):
     lock, calls = depthup.locking._lock, []

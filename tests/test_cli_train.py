@@ -16,7 +16,10 @@ import depthup.training
 import depthup.weights
 from cli_helpers import command_line, snapshot, write_pairs
 from depthup import upsample
+from depthup.commands.train import RECIPE_LOCK
+from depthup.locking import locked
 from depthup.models import DDFUpNetConfig
+from depthup.recipes import RECIPES
 from depthup.weights import read_metadata
 
 TRAIN = ("train", "--data", "pairs", "--out", "run")
@@ -116,6 +119,16 @@ def test_train(training, depthup_):
     assert again.err.startswith("depthup: run: holds a run already")
     assert again.err.count("\n") == 1
     assert snapshot(training) == before
+
+
+def test_two_runs_of_recipes_do_not_write_into_one_folder(training, depthup_, monkeypatch):
+    monkeypatch.setitem(RECIPES, "x4", ({"scale": 2, "steps": 1, "crop_size": 32},) * 2)
+    Path("run").mkdir()
+    with locked(Path("run"), RECIPE_LOCK):
+        refused = depthup_(*TRAIN, "--recipe", "x4")
+    assert refused.code == 1
+    assert refused.err == "depthup: run: another run writes into this folder; wait for it, or use another\n"
+    assert list(Path("run").iterdir()) == []
 
 
 def test_a_folder_of_a_recipe_takes_no_other_run(training, depthup_):

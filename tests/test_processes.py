@@ -146,18 +146,49 @@ def test_shares():
     assert ALONE.agree(0.25, True) == [0.25, True]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("what", ["stop the first", "kill another"])
+def test_ends_before_all_have_met(folder, tmp_path, what):
+    process = train(folder, tmp_path / "run", *OPTIONS, "--epochs", "100000", "--processes", "2")
+    try:
+        for _ in range(1200):
+            if others := children(process):
+                break
+            time.sleep(0.05)
+        os.kill(others[0], signal.SIGKILL if what == "kill another" else signal.SIGSTOP)
+        if what == "stop the first":
+            time.sleep(2)
+            os.kill(process.pid, signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    if what == "kill another":
+        assert (process.returncode, errors) == (1, "depthup: another process of this training failed: exit code -9\n")
+    else:
+        assert (process.returncode, errors) == (130, "depthup: interrupted\n")
+    assert not (tmp_path / "run").exists()
+    assert not any(Path(f"/proc/{other}").exists() for other in others)
+
+
+def test_threads_and_feeders_are_shared_by_the_processes_of_one_machine(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    counts = ((1, 1), (4, 4), (4, 2), (32, 16))
+    assert [Processes(0, *count, torch.device("cuda")).feeders for count in counts] == [12, 3, 6, 1]
+
+
 def test_none_is_left_where_one_cannot_be_started(monkeypatch):
     started, popen = [], subprocess.Popen
 
     def second_fails(*arguments, **options):
         if started:
-            raise RuntimeError("no more processes")
+            raise OSError("no more processes")
         started.append(popen([sys.executable, "-c", "import time; time.sleep(60)"]))
         return started[0]
 
     monkeypatch.setattr(subprocess, "Popen", second_fails)
     monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
-    with pytest.raises(InputError, match="no more processes"), joined_processes(3):
+    with pytest.raises(OSError, match="no more processes"), joined_processes(3):
         pass
     assert started[0].poll() is not None
 

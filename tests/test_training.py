@@ -22,6 +22,7 @@ from depthup.evaluation import evaluate
 from depthup.locking import LOCK
 from depthup.models import DDFUpNet, DDFUpNetConfig, extrapolate
 from depthup.objective import error_loss, loss, objective
+from depthup.processes import Processes
 from depthup.run_folder import RunLog
 from depthup.train_config import TrainConfig
 from depthup.training import TrainResult, learning_rate, train
@@ -250,6 +251,21 @@ def test_two_runs_do_not_write_into_one_folder(folder, tmp_path, resume):
     run(folder, out, resume=resume, progress=second)
     assert seen
     assert not (out / LOCK).exists()
+
+
+def test_a_run_that_the_clock_of_another_process_ended_is_finished(folder, tmp_path, monkeypatch):
+    calls = []
+
+    def ahead(self, *values):
+        calls.append(values)
+        return [1.0 if len(calls) > 3 else values[0], *values[1:]]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Processes, "agree", ahead)
+        first = run(folder, tmp_path, replace(CONFIG, steps=0, minutes=60.0))
+    again = run(folder, tmp_path, resume=True)
+    assert first.finished and again.finished
+    assert (first.steps, again.steps) == (3, 3)
 
 
 def test_a_folder_that_was_made_for_nothing_is_gone_again(folder, tmp_path):

@@ -702,6 +702,8 @@ def test_a_size_that_is_none(method, size):
         picture = torch.from_numpy(picture).permute(0, 3, 1, 2) if isinstance(given, torch.Tensor) else picture
         with pytest.raises(InputError, match=r"size: got .*, expected \(width, height\) in whole pixels"):
             upsample(picture, given, method, size=size)
+    with pytest.raises(InputError, match="size: got 50000x50000, expected at most 2147 megapixels"):
+        upsample(rgb, depth, "bicubic", size=(np.int32(50000), np.int32(50000)))
     with pytest.raises(InputError, match="size: got"):
         Upsampler(method).warm_up(rgb, depth, size)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +14,15 @@ from depthup.data import InputError, PairDataset, UsageError, open_dataset
 from depthup.data.crops import check_crop_size
 from depthup.data.sensor import check_metres
 from depthup.depth_files import check_output_folder
+from depthup.locking import locked
 from depthup.processes import Processes
 from depthup.recipes import RECIPES
 from depthup.run_folder import CHECKPOINT, RECIPE, WEIGHTS, check_free
 from depthup.train_config import TrainConfig
 from depthup.training import TrainResult, train
+
+RECIPE_LOCK = ".depthup-recipe.lock"
+"""File in the folder of a recipe while one of its stages runs, each of which has its own lock."""
 
 _FREE = ("seed", "precision", "invalid")
 """Settings that a recipe leaves to the user."""
@@ -145,16 +150,20 @@ def carry_out(
     plan: Plan, report: Callable[[str], None], progress: Callable[[str, float], None], processes: Processes
 ) -> dict:
     """Train; what came of it."""
-    if plan.recipe and processes.first and not plan.resume:
-        plan.out.mkdir(parents=True, exist_ok=True)
-        with write_beside(plan.out / RECIPE) as file:
-            file.write_text(json.dumps(plan.recipe))
-    for number, (folder, config, resume) in enumerate(plan.stages, 1):
+    with ExitStack() as held:
         if plan.recipe and processes.first:
-            report(f"{plan.recipe['recipe']}: stage {number} of {len(plan.stages)}, {config.steps} steps")
-        result = train(plan.training, plan.validation, config, folder, resume, report, progress, processes)
-        if not result.finished:
-            break
+            plan.out.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked(plan.out, RECIPE_LOCK))
+            if not plan.resume:
+                check_free(plan.out)  # another run may have come
+                with write_beside(plan.out / RECIPE) as file:
+                    file.write_text(json.dumps(plan.recipe))
+        for number, (folder, config, resume) in enumerate(plan.stages, 1):
+            if plan.recipe and processes.first:
+                report(f"{plan.recipe['recipe']}: stage {number} of {len(plan.stages)}, {config.steps} steps")
+            result = train(plan.training, plan.validation, config, folder, resume, report, progress, processes)
+            if not result.finished:
+                break
     return _train_facts(result)
 
 
