@@ -64,6 +64,11 @@ _FAST_CALM = _FAST_X8 | _CALM | {"ema_decay": 0.999, "keep": 0.5}
 _FAST_SENSOR_CALM = _FAST_SENSOR | _CALM | {"augmentation": "standard", "ema_decay": 0.999, "keep": 0.5}
 _ALL_OF_FAST_SENSOR_X4 = (*_ALL_OF_FAST_X4, _FAST_SENSOR | {"scale": 4, "steps": 13542})
 
+_LONGER_FAST_X8 = (
+    *_ALL_OF_FAST_X8,
+    _FAST_STRONG | _LARGER_CROPS | {"steps": 3790},
+    _FAST_CALM | _LARGER_CROPS | {"steps": 1956},
+)
 _LONGER_FAST_X16 = (
     *_ALL_OF_FAST_X16,
     _FAST_STRONG | _FAST_X16_CROPS | {"steps": 3576},
@@ -129,14 +134,14 @@ RECIPES: dict[str, tuple[Stage, ...]] = {
         _FAST_STRONG | {"scale": 4, "steps": 5001},
         _FAST_CALM | {"scale": 4, "steps": 2606},
     ),
-    "fast-x8": (
-        *_ALL_OF_FAST_X8,
-        _FAST_STRONG | _LARGER_CROPS | {"steps": 3790},
-        _FAST_CALM | _LARGER_CROPS | {"steps": 1956},
-    ),
+    "fast-x8": _LONGER_FAST_X8,
     "fast-x16": _LONGER_FAST_X16,
     "fast-x4-pac": (*_ALL_OF_FAST_X4, _FAST_X4 | _FAST_AGAIN | {"protocol": "pac", "steps": 6000}),
-    "fast-x8-pac": (*_ALL_OF_FAST_X8, _FAST_X8 | _FAST_AGAIN | {"protocol": "pac", "steps": 3000}),
+    "fast-x8-pac": (
+        *_LONGER_FAST_X8,
+        _FAST_STRONG | _LARGER_CROPS | {"protocol": "pac", "steps": 2481},
+        _FAST_CALM | _LARGER_CROPS | {"protocol": "pac", "steps": 2224},
+    ),
     "fast-x16-pac": (
         *_LONGER_FAST_X16,
         _FAST_STRONG | _FAST_X16_CROPS | {"protocol": "pac", "steps": 3028},
