@@ -64,6 +64,11 @@ _FAST_CALM = _FAST_X8 | _CALM | {"ema_decay": 0.999, "keep": 0.5}
 _FAST_SENSOR_CALM = _FAST_SENSOR | _CALM | {"augmentation": "standard", "ema_decay": 0.999, "keep": 0.5}
 _ALL_OF_FAST_SENSOR_X4 = (*_ALL_OF_FAST_X4, _FAST_SENSOR | {"scale": 4, "steps": 13542})
 
+_LONGER_FAST_X4 = (
+    *_ALL_OF_FAST_X4,
+    _FAST_STRONG | {"scale": 4, "steps": 5001},
+    _FAST_CALM | {"scale": 4, "steps": 2606},
+)
 _LONGER_FAST_X8 = (
     *_ALL_OF_FAST_X8,
     _FAST_STRONG | _LARGER_CROPS | {"steps": 3790},
@@ -129,14 +134,14 @@ RECIPES: dict[str, tuple[Stage, ...]] = {
         _X16_STRONG | _TWICE | {"protocol": "pac", "steps": 7964, "batch_size": 8, "crop_size": 256},  # on a GPU
         _X16_LONG | _CALM | _TWICE | {"protocol": "pac", "steps": 3000, "keep": 0.5},
     ),
-    "fast-x4": (
-        *_ALL_OF_FAST_X4,
-        _FAST_STRONG | {"scale": 4, "steps": 5001},
-        _FAST_CALM | {"scale": 4, "steps": 2606},
-    ),
+    "fast-x4": _LONGER_FAST_X4,
     "fast-x8": _LONGER_FAST_X8,
     "fast-x16": _LONGER_FAST_X16,
-    "fast-x4-pac": (*_ALL_OF_FAST_X4, _FAST_X4 | _FAST_AGAIN | {"protocol": "pac", "steps": 6000}),
+    "fast-x4-pac": (
+        *_LONGER_FAST_X4,
+        _FAST_X8 | _FAST_AGAIN | {"scale": 4, "protocol": "pac", "weight_decay": 0.01, "steps": 4504},
+        _FAST_CALM | {"scale": 4, "protocol": "pac", "steps": 3269},
+    ),
     "fast-x8-pac": (
         *_LONGER_FAST_X8,
         _FAST_STRONG | _LARGER_CROPS | {"protocol": "pac", "steps": 2481},
