@@ -76,7 +76,8 @@ def _opened(path: Path) -> Iterator[tuple[Any, dict]]:
         with safetensors.safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
-                raise InputError(f"{path}: its format is {metadata.get('format')}, expected {FORMAT}")
+                found = metadata.get("format")
+                raise InputError(f"{path}: its format is {found}, expected {FORMAT}, that of this version")
             yield file, json.loads(metadata["facts"])
     except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         if isinstance(error, InputError):
