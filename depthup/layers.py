@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from depthup.kernels import ddf, ddf_up
-from depthup.kernels.operation import check_options
+from depthup.kernels.operation import check_floats, check_options, check_tensor
 
 
 class FilterNorm(nn.Module):
@@ -53,11 +53,9 @@ def bilinear_taps(scale: int, kernel_size: int) -> Tensor:
     return torch.einsum("ia,jb->ijab", line, line).reshape(scale * scale, kernel_size**2)
 
 
-def _check_tensor(name: str, given: object) -> None:
-    if not isinstance(given, Tensor):
-        raise TypeError(f"{name}: got {type(given).__name__}, expected a tensor")
-    if not given.is_floating_point():
-        raise TypeError(f"{name}: got {given.dtype}, expected a floating-point type")
+def _check_tensor(name: str, given: Tensor) -> None:
+    check_tensor(name, given)
+    check_floats(name, given)
 
 
 def _check_features(x: Tensor, channels: int) -> None:

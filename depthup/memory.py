@@ -2,6 +2,7 @@
 
 import ctypes
 import sys
+from typing import Any
 
 import psutil
 
@@ -14,7 +15,7 @@ LARGEST_KEPT = 1 << 30
 
 def kept_memory() -> int:
     """Bytes that were freed and that the C library keeps for the next blocks, where it is glibc; else 0."""
-    mallinfo = getattr(ctypes.CDLL(None), "mallinfo2", None) if sys.platform.startswith("linux") else None
+    mallinfo = _of_libc("mallinfo2")
     if not mallinfo:
         return 0
     mallinfo.restype = _Mallinfo
@@ -25,6 +26,11 @@ class _Mallinfo(ctypes.Structure):
     _fields_ = (("numbers", ctypes.c_size_t * 10),)
 
 
+def _of_libc(name: str) -> Any:
+    """A function of the C library, None where there is none or this is no Linux."""
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform.startswith("linux") else None
+
+
 def keep_freed_memory() -> None:
     """Keep large blocks that are freed instead of returning them to the system, where the C library is glibc.
 
@@ -32,9 +38,7 @@ def keep_freed_memory() -> None:
     page: about half of the time of 1920x1440 pixels on two cores. For a process that is nothing but depthup; in others,
     set `MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=2147483647` in its environment.
     """
-    if not sys.platform.startswith("linux"):
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    mallopt = _of_libc("mallopt")
     if mallopt:
         mallopt(_MMAP_THRESHOLD, LARGEST_KEPT)
         mallopt(_TRIM_THRESHOLD, 2**31 - 1)

@@ -93,6 +93,9 @@ class Processes:
 ALONE = Processes(0, 1, 1, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
 
+_Others = list[tuple[subprocess.Popen, IO[bytes]]]
+"""Processes that were started here, each with the file that takes its stderr."""
+
 _OF_TORCHRUN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """Variables of the environment by which another program, or this one, says that processes train together."""
 
@@ -148,7 +151,7 @@ def joined_processes(count: int = 1, command: Sequence[str] = ()) -> Iterator[Pr
     here = max(1, int(os.environ.get("LOCAL_WORLD_SIZE", count)))
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if gpus else torch.device("cpu")
     place = "env://"
-    others: list[tuple[subprocess.Popen, IO[bytes]]] = []
+    others: _Others = []
     try:
         if gpus:
             torch.cuda.set_device(device)
@@ -180,9 +183,7 @@ def joined_processes(count: int = 1, command: Sequence[str] = ()) -> Iterator[Pr
             dist.destroy_process_group()
 
 
-def _join(
-    backend: str, place: str, rank: int, count: int, others: list[tuple[subprocess.Popen, IO[bytes]]]
-) -> dist.ProcessGroup:
+def _join(backend: str, place: str, rank: int, count: int, others: _Others) -> dist.ProcessGroup:
     """Meet all others; in a thread, since torch would wait for half an hour, deaf to signals and to who has ended."""
     groups: list[dist.ProcessGroup] = []
     faults: list[BaseException] = []
@@ -205,7 +206,7 @@ def _join(
     return groups[0]
 
 
-def _failed(others: list[tuple[subprocess.Popen, IO[bytes]]]) -> list[tuple[int, IO[bytes]]]:
+def _failed(others: _Others) -> list[tuple[int, IO[bytes]]]:
     """Exit codes and stderr of those that have failed; a connection is lost some time before its process has ended."""
     last = time.monotonic() + SECONDS_TO_END
     while True:
@@ -215,7 +216,7 @@ def _failed(others: list[tuple[subprocess.Popen, IO[bytes]]]) -> list[tuple[int,
         time.sleep(0.05)
 
 
-def _start_others(others: list[tuple[subprocess.Popen, IO[bytes]]], count: int, command: Sequence[str]) -> str:
+def _start_others(others: _Others, count: int, command: Sequence[str]) -> str:
     """Add the processes of rank 1 and above, with the files that take their stderr; returns where all meet."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

@@ -188,18 +188,20 @@ def _run(
                 now = _finite(float(state.losses[-1]), config, state)
                 shown, read = f", loss {_in_words(now, training.unit)}", state.seconds
             tick(f"step {state.step}{shown}", _done(config, state))
+            if not log:
+                continue
             regular = state.step % config.checkpoint_every == 0
-            if log and regular:
+            if regular:
                 _log_loss(log, report, config, state, training.unit)
-            if log and state.step % config.validation_every == 0 and _done(config, state) < 1:
+            if state.step % config.validation_every == 0 and _done(config, state) < 1:
                 scores = validate(state, held_out, config)
                 log.write(state.step, state.seconds, validation_rmse=scores.rmse)
                 report(
                     f"step {state.step}: RMSE {scores.rmse:.3f} {scores.unit} on {len(held_out)} held-out images, "
                     f"{_minutes(state)}"
                 )
-            if log and (regular or state.seconds - saved > SECONDS_BETWEEN_CHECKPOINTS):
-                _mean_loss(config, state)
+            if regular or state.seconds - saved > SECONDS_BETWEEN_CHECKPOINTS:
+                _mean_loss(config, state)  # a network that is lost is not saved
                 save_checkpoint(checkpoint, state, asdict(config), data)  # after what a run from it will not do again
                 saved = state.seconds
 

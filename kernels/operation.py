@@ -169,10 +169,21 @@ def check_options(kernel_size: int, combine: str, **positive: int) -> None:
             raise ValueError(f"{name}: got {value!r}, expected an integer of at least 1")
 
 
+def check_tensor(name: str, given: object) -> None:
+    """Raise TypeError for what is no tensor."""
+    if not isinstance(given, Tensor):
+        raise TypeError(f"{name}: got {type(given).__name__}, expected a tensor")
+
+
+def check_floats(name: str, tensor: Tensor) -> None:
+    """Raise TypeError for a tensor of something else than floats."""
+    if not tensor.is_floating_point():
+        raise TypeError(f"{name}: got {tensor.dtype}, expected a floating-point type")
+
+
 def _check_tensors(x: Tensor, **filters: tuple[Tensor, list[int], str]) -> None:
     """Shapes, types and devices, before anything is launched; each filter comes with its shape and what that means."""
-    if not x.is_floating_point():
-        raise TypeError(f"x: got {x.dtype}, expected a floating-point type")
+    check_floats("x", x)
     for name, (tensor, expected, meaning) in filters.items():
         if list(tensor.shape) != expected:
             raise ValueError(f"{name}: got shape {_shape(tensor)}, expected {expected} ({meaning}) for x {_shape(x)}")
@@ -198,8 +209,7 @@ def _under_autocast(x: Tensor, *filters: Tensor) -> tuple[Tensor, ...]:
 def _check_x(x: Tensor, **filters: Tensor) -> None:
     """The shape of `x`, and that all three are tensors; the rest is for `_check_tensors`."""
     for name, tensor in {"x": x, **filters}.items():
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"{name}: got {type(tensor).__name__}, expected a tensor")
+        check_tensor(name, tensor)
     if x.dim() != 4 or 0 in x.shape[1:]:
         raise ValueError(f"x: got shape {_shape(x)}, expected [B, C, H, W] with at least one channel and one pixel")
 

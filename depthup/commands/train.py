@@ -76,7 +76,7 @@ def plan_run(
     if not resume and (minutes is None) == (epochs is None):
         raise UsageError("train: expected exactly one of --minutes, --epochs and --recipe")
     if not resume:
-        _config({"minutes": minutes or 0.0, "steps": 0 if minutes else 1} | settings)  # before anything is looked at
+        _config(settings, minutes, 1)  # wrong usage is told before anything is looked at
         check_free(out)
     training, validation = training_data(data, out, invalid)
     steps = -(-(len(training) + rooms) * epochs // batch_size) if epochs else 0
@@ -85,14 +85,15 @@ def plan_run(
         raise UsageError(
             f"{out}: was started with {length}, and --resume keeps to it; got {steps} steps (--epochs {epochs})"
         )
-    config = _config({"minutes": minutes or 0.0, "steps": 0 if minutes else steps or 1} | settings)
+    config = _config(settings, minutes, steps or 1)
     return Plan(training, validation, out, [(out, config, resume)], None, resume)
 
 
-def _config(settings: dict) -> TrainConfig:
-    """UsageError for settings that cannot be."""
+def _config(settings: dict, minutes: float | None = None, steps: int = 0) -> TrainConfig:
+    """Of so many minutes or, without them, steps, unless `settings` say; UsageError for settings that cannot be."""
+    length = {"minutes": minutes or 0.0, "steps": 0 if minutes else steps}
     try:
-        return TrainConfig(**settings)
+        return TrainConfig(**(length | settings))
     except ValueError as error:
         name, fault = str(error).split(": ", 1)
         raise UsageError(f"--{name.replace('_', '-')}: {fault}") from None
