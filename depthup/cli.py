@@ -402,17 +402,17 @@ def evaluate(
     with progress_bar() as progress:
         results = evaluate_data(
             data,
-            split.value,
-            scales,
-            protocol.value,
             [model],
-            table,
-            overwrite,
-            progress,
-            simulated_sensor(sensor, noise),
-            invalid=invalid or (),
+            scales,
+            protocol=protocol.value,
+            split=split.value,
+            sensor=simulated_sensor(sensor, noise),
+            invalid=invalid,
             limit=limit,
             precision=precision.value,
+            progress=progress,
+            table=table,
+            overwrite=overwrite,
         )
     one = len(results) == 1
     if as_json:
@@ -459,18 +459,19 @@ def compare(
     with progress_bar() as progress:
         results = evaluate_data(
             data,
-            split.value,
-            _scales(scale, sensor),
-            protocol.value,
             names,
-            table,
-            overwrite,
-            progress,
-            simulated_sensor(sensor, noise),
-            figure,
-            image,
-            invalid or (),
-            limit,
+            _scales(scale, sensor),
+            protocol=protocol.value,
+            split=split.value,
+            sensor=simulated_sensor(sensor, noise),
+            invalid=invalid,
+            limit=limit,
+            precision=Precision.float32.value,
+            progress=progress,
+            table=table,
+            figure=figure,
+            image=image,
+            overwrite=overwrite,
         )
     print(json.dumps(results) if as_json else "\n".join(comparison_lines(results)))
 

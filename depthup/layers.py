@@ -37,8 +37,8 @@ class FilterNorm(nn.Module):
             filters = filters.float()
         dim = self.taps + 1
         centred = filters - filters.mean(dim, keepdim=True)
-        deviation = (centred.square().mean(dim, keepdim=True) + 1e-6).sqrt()
-        return torch.addcmul(self.beta, centred / deviation, self.alpha)
+        inverse = (centred.square().mean(dim, keepdim=True) + 1e-6).rsqrt()  # of few numbers: a division of all is slow
+        return torch.addcmul(self.beta, centred * inverse, self.alpha)
 
 
 def bilinear_taps(scale: int, kernel_size: int) -> Tensor:

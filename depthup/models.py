@@ -406,7 +406,7 @@ class BaseNet(nn.Module):
         # Level to which a pass goes: whoever knows its correction needs of it what the next ones take, of which the
         # trunk takes features of one level finer than its own. And from where: a trunk that is to run counts one more.
         finest = [min(wanted, self.levels - 1) if turn < len(corrections) else 0 for turn in range(last)] + [wanted]
-        coarsest = [min(features, default=self.levels + 1) for features in begun[: last + 1]]
+        coarsest = [min([self.levels + 1, *features]) for features in begun[: last + 1]]
         guidance, seen = self.guide_between(min(finest), max(coarsest), rgb, known.guidance)
         start = self._continued_bicubic(self._around(low)) if self.sensor else bicubic(low, rgb)
         samples = self._samples(low, valid)
@@ -447,7 +447,7 @@ class BaseNet(nn.Module):
     ) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
         """As `guide`, what DDF-Up from a level to a finer one need; coarser guidance comes from what is known of it."""
         last = max(coarsest - 1, 1)
-        first = max((level for level in known if level <= finest), default=0)
+        first = max([0, *(level for level in known if level <= finest)])
         guidance, seen = self.guide(known[first] if first else rgb - 0.5, first + 1, last)
         if last < coarsest <= self.levels:
             seen[coarsest] = F.pixel_unshuffle(guidance[last], 2)

@@ -172,6 +172,16 @@ def test_memory_layout_does_not_matter(architecture):
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_torch_compile_makes_one_graph(architecture):
+    torch._dynamo.reset()
+    net, inputs = network(architecture, 4), random_pair(4)
+    compiled = torch.compile(net, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(*inputs), net(*inputs), rtol=1e-4, atol=1e-5)
+    gradients, expected = (torch.autograd.grad(f(*inputs).sum(), net.parameters()) for f in (compiled, net))
+    torch.testing.assert_close(gradients, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_autocast_is_near_float32(architecture):
     net = network(architecture, 4)
     low, rgb = random_pair(4)

@@ -116,28 +116,31 @@ def _without_split(title: str) -> str:
 
 def evaluate_data(
     data: str,
-    split: str,
-    scales: list[int],
-    protocol: str,
     names: list[str],
-    table: Path | None,
-    overwrite: bool,
+    scales: list[int],
+    *,
+    protocol: str,
+    split: str,
+    sensor: Sensor | None,
+    invalid: Sequence[float] | None,
+    limit: int | None,
+    precision: str,
     progress: Callable[[str, float], None],
-    sensor: Sensor | None = None,
+    table: Path | None = None,
     figure: Path | None = None,
     image: str | None = None,
-    invalid: Sequence[float] = (),
-    limit: int | None = None,
-    precision: str = "float32",
+    overwrite: bool = False,
 ) -> list[dict]:
     """Score methods at scales (see `named_methods`); writes the CSV file and the figure if asked.
 
     Args:
+        data, split, invalid: as of `open_dataset`.
+        names, scales, protocol, precision: as of `named_methods`.
         sensor: what measures the low-resolution depth, instead of the protocol alone.
-        image: name of the pair that the figure shows; without it the one of median RMSE under the last method.
-        invalid: as of `open_dataset`.
         limit: score at most so many pairs, evenly spread.
-        precision: of networks, as of `Upsampler`.
+        progress: takes what is being done and the fraction that is done.
+        table, figure: files to write; `overwrite` says whether they may be there.
+        image: name of the pair that the figure shows; without it the one of median RMSE under the last method.
 
     Returns:
         The summary of each `Evaluation`, and the split.
@@ -150,6 +153,7 @@ def evaluate_data(
         raise UsageError("compare: --image is for the figure; expected --figure")
     methods = named_methods(names, scales, protocol, sensor is not None, precision)
     doubt_precision(precision)
+    invalid = invalid or ()
     dataset: PairDataset = open_dataset(data, split, invalid)
     inputs = input_files(dataset)
     for output in (table, figure):
