@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from depthup.data.errors import InputError
-from depthup.data.low_resolution import PROTOCOLS, crop_to_multiple, make_low_resolution
+from depthup.data.low_resolution import check_protocol, crop_to_multiple, make_low_resolution
 from depthup.data.pairs import Pair, PairDataset
 from depthup.data.sensor import check_metres, random_plane, random_sensor
 
@@ -193,8 +193,7 @@ class CropSampler:
             check_metres(pairs)
         if crop_size < 1 or crop_size % scale:
             raise ValueError(f"crop size {crop_size} is not a multiple of scale {scale}")
-        if protocol not in PROTOCOLS:
-            raise ValueError(f"protocol {protocol!r} is unknown, expected one of {', '.join(PROTOCOLS)}")
+        check_protocol(protocol)
         if not 0 <= rescale <= 1:
             raise ValueError(f"rescale: got {rescale}, expected a probability from 0 to 1")
         if augmentation not in AUGMENTATIONS:

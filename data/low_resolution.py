@@ -6,6 +6,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from depthup.data.errors import UsageError
+
 PROTOCOLS = ("dkn", "pac")
 """`dkn`: anti-aliased bicubic (DKN and nearly all later papers); `pac`: one sample per cell (PAC-Net, DDF-Up-Net)."""
 
@@ -37,6 +39,12 @@ def crop_to_multiple(array: Array, scale: int) -> Array:
     return array[:height, :width]
 
 
+def check_protocol(protocol: object) -> None:
+    """Raise UsageError for what is none of `PROTOCOLS`."""
+    if protocol not in PROTOCOLS:
+        raise UsageError(f"protocol: got {protocol!r}, expected one of {', '.join(PROTOCOLS)}")
+
+
 def make_low_resolution(depth: Array, scale: int, protocol: str) -> Array:
     """Make the low-resolution depth that a benchmark feeds to a method.
 
@@ -54,10 +62,10 @@ def make_low_resolution(depth: Array, scale: int, protocol: str) -> Array:
         is NaN, or where less than half the weight of a `dkn` cell is measured.
 
     Raises:
-        ValueError: unknown protocol, or a size that is not a multiple of `scale`.
+        UsageError: unknown protocol.
+        ValueError: a size that is not a multiple of `scale`.
     """
-    if protocol not in PROTOCOLS:
-        raise ValueError(f"protocol {protocol!r} is unknown, expected one of {', '.join(PROTOCOLS)}")
+    check_protocol(protocol)
     height, width = depth.shape[-2:]
     if scale < 1 or height % scale or width % scale or not height or not width:
         raise ValueError(f"size {width}x{height} is no multiple of scale {scale}: cut it with crop_to_multiple first")

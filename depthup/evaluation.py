@@ -23,6 +23,7 @@ from depthup.data import (
     crop_to_multiple,
     make_low_resolution,
 )
+from depthup.data.low_resolution import check_protocol
 from depthup.data.pairs import check_dataset
 from depthup.data.sensor import check_metres
 from depthup.metrics import (
@@ -216,8 +217,7 @@ def evaluate_methods(
         if not isinstance(method.scale, int | np.integer) or method.scale < 1:
             raise UsageError(f"scale: got {method.scale!r}, expected a whole number of at least 1")
     check_dataset(dataset)
-    if protocol not in PROTOCOLS:
-        raise UsageError(f"protocol: got {protocol!r}, expected one of {', '.join(PROTOCOLS)}")
+    check_protocol(protocol)
     if sensor is not None:
         if not isinstance(sensor, Sensor):
             raise TypeError(f"sensor: got {sensor!r}, expected a Sensor, such as STANDARD_SENSOR")

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from depthup.data import AUGMENTATIONS, PROTOCOLS, Synthetic
+from depthup.data import AUGMENTATIONS, Synthetic
+from depthup.data.low_resolution import check_protocol
 from depthup.models import PRECISIONS, DDFUpNetConfig, check_whole_numbers
 
 ROOMS = len(Synthetic("train"))
@@ -116,8 +117,7 @@ class TrainConfig:
             raise ValueError(f"ema_decay: got {self.ema_decay}, expected a fraction from 0 to below 1")
         if self.crop_size % (stride := self.network_config().stride):
             raise ValueError(f"crop_size: got {self.crop_size}, expected a multiple of {stride}, a cell of the network")
-        if self.protocol not in PROTOCOLS:
-            raise ValueError(f"protocol: got {self.protocol!r}, expected one of {', '.join(PROTOCOLS)}")
+        check_protocol(self.protocol)
         if self.seed >= 2**63:
             raise ValueError(f"seed: got {self.seed}, expected 0 to 2^63 - 1")
         if not 0 <= self.rescale <= 1:

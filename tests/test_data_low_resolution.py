@@ -107,7 +107,7 @@ def test_all_holes():
 def test_bad_arguments():
     with pytest.raises(ValueError, match="size 30x16 is no multiple of scale 4"):
         make_low_resolution(np.ones((16, 30), np.float32), 4, "dkn")
-    with pytest.raises(ValueError, match="protocol 'bilinear' is unknown, expected one of dkn, pac"):
+    with pytest.raises(ValueError, match="protocol: got 'bilinear', expected one of dkn, pac"):
         make_low_resolution(np.ones((16, 16), np.float32), 4, "bilinear")
     with pytest.raises(ValueError, match="image of 3x16 pixels is smaller than one cell of 4x4"):
         crop_to_multiple(np.ones((16, 3), np.float32), 4)
