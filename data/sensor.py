@@ -12,10 +12,12 @@ from scipy.ndimage import binary_dilation, gaussian_filter, maximum_filter, mini
 from depthup.data.errors import InputError
 from depthup.data.low_resolution import make_low_resolution
 from depthup.data.pairs import PairDataset
+from depthup.data.sparse import gather
 
-SAMPLINGS = ("dkn", "pac", "area", "point")
-"""The two protocols; the plain mean of a cell, which a time-of-flight pixel integrates over; and one of the pixels
-around the middle of a cell, at random, but the same in every cell: LiDAR, or depth that was thinned out.
+SAMPLINGS = ("dkn", "pac", "area", "point", "sparse")
+"""The two protocols; the plain mean of a cell, which a time-of-flight pixel integrates over; one of the pixels around
+the middle of a cell, at random, but the same in every cell: depth that was thinned out; and pixels anywhere, as of a
+LiDAR whose points were projected into the image, gathered into cells as `gather_sparse` does.
 """
 
 EDGE = 0.05
@@ -30,6 +32,9 @@ MIN_VALID = 0.05
 IDEAL, NOISY = 0.15, 0.5
 """How often a random sensor has no fault, and how often none but noise and holes."""
 
+SPARSE = 0.15
+"""How often it is a LiDAR whose points lie anywhere, at scales above 1."""
+
 
 @dataclass(frozen=True)
 class Sensor:
@@ -37,6 +42,8 @@ class Sensor:
 
     Args:
         sampling: how a sample comes from its cell, one of `SAMPLINGS`.
+        points: of sampling `sparse`, the mean number of points in a cell.
+        lines: of the same, rows of pixels from one line of points to the next; below 1 points lie anywhere.
         shift: rows and columns by which depth is mis-registered to RGB, in full-resolution pixels.
         blur: standard deviation of a Gaussian over neighbouring samples, in samples.
         flying: probability that a sample beside a depth edge lies anywhere between the two surfaces.
@@ -51,6 +58,8 @@ class Sensor:
     """
 
     sampling: str = "dkn"
+    points: float = 1.0
+    lines: float = 0.0
     shift: tuple[float, float] = (0.0, 0.0)
     blur: float = 0.0
     flying: float = 0.0
@@ -111,6 +120,13 @@ class Sensor:
         if self.sampling == "point":  # no pixel is in the middle of an even cell, and always the same would be a shift
             row, column = rng.integers((scale - 1) // 2, scale // 2 + 1, 2)
             return depth[row::scale, column::scale]
+        if self.sampling == "sparse":
+            height, width = depth.shape
+            measured = np.isfinite(depth) & (rng.random(depth.shape) < max(1.0, self.lines) * self.points / scale**2)
+            if self.lines > 1:
+                line = np.floor((np.arange(height + 1) + rng.uniform(0, self.lines)) / self.lines)
+                measured &= (np.diff(line) > 0)[:, None]
+            return gather(depth, measured, (height // scale, width // scale))[0]
         return make_low_resolution(depth, scale, self.sampling)
 
     def _noise(self, low: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -159,6 +175,15 @@ def random_sensor(rng: np.random.Generator, scale: int) -> Sensor:
         value = float(rng.uniform(low, high))
         return value if rng.random() < probability else 0.0
 
+    if scale > 1 and rng.random() < SPARSE:
+        return Sensor(
+            sampling="sparse",
+            points=float(np.exp(rng.uniform(np.log(0.3), np.log(4.0)))),
+            lines=sometimes(0.5, 0.5 * scale, 2.0 * scale),
+            noise_floor=sometimes(0.8, 0.0, 0.01),
+            noise_square=sometimes(0.3, 0.0, 0.001),
+            blobs=sometimes(0.3, 0.02, 0.45),
+        )
     sampling = str(rng.choice(["dkn", "area", "point"], p=[0.5, 0.25, 0.25]))
     reach = 1.0 if scale <= 4 else 2.0
     sensor = Sensor(

@@ -246,9 +246,12 @@ def upsample(
         return
     w, h = result["size"]
     x, y = result["ratio"]
+    side = result["gathered"]
+    cells = f" from means of {side}x{side} sparse samples" if side > 1 else ""
     known = math.floor(1000 * result["known"]) / 10  # 100 % means all of them
     say(
-        f"{out}: {w}x{h}, x{x:g}{'' if x == y else f' by x{y:g}'} by {result['model']} in {result['seconds']:.2f} s, "
+        f"{out}: {w}x{h}, x{x:g}{'' if x == y else f' by x{y:g}'}{cells} by {result['model']} "
+        f"in {result['seconds']:.2f} s, "
         f"{metres(result['depth_min'])} to {metres(result['depth_max'])} m, {known} % known"
     )
     for path in list(result["files"].values())[1:]:

@@ -45,6 +45,7 @@ DEGRADATION = {
     "pac": "one sample per cell, depth[(s-1)//2::s, (s-1)//2::s]",
     "area": "mean of every cell",
     "point": "one sample per cell, of a pixel around its middle",
+    "sparse": "mean of the pixels of a cell that were measured, moved to its middle",
 }
 """Protocol, or sampling of a sensor -> what is done."""
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from depthup.baselines import BASELINES
 from depthup.data import InputError, UsageError
+from depthup.data.sparse import gather_sparse
 from depthup.models import PRECISIONS, SCALES, SCALES_OF_SENSORS, DDFUpNet, extrapolate, normalise
 from depthup.tiles import run_network
 from depthup.weights import check_device, load_model, shipped_names, weights_path
@@ -56,12 +57,14 @@ class Upsampled:
             trained for sensors.
         ratio: (vertical, horizontal) pixels of the result per sample of the input.
         model: name of what was run.
+        gathered: sparse samples, as of a LiDAR, were gathered into cells of so many across; 1: they were not.
     """
 
     depth: np.ndarray
     expected_error: np.ndarray | None
     ratio: tuple[float, float]
     model: str
+    gathered: int = 1
 
 
 class Upsampler:
@@ -105,8 +108,10 @@ class Upsampler:
                 centres, so both cover the same area. Array or tensor of any real type in metres (or any unit), NaN or
                 infinite where there is no measurement; or PIL image of floats in metres, or of integers in
                 millimetres with 0 for no measurement. 0 is a value in floats; integer arrays that hold it are refused
-                without `valid`, as it nearly always means no measurement there. With a further dimension in front: a
-                batch, and so must `rgb` be; tensors also `[B, 1, h, w]`.
+                without `valid`, as it nearly always means no measurement there. Where few samples are valid, as of a
+                LiDAR whose points were projected into the image, networks get means over cells of them, see
+                `data.sparse`. With a further dimension in front: a batch, and so must `rgb` be; tensors also
+                `[B, 1, h, w]`.
             valid: further samples that are not to be trusted are False, `[h, w]`, beside what a masked array masks.
             size: (width, height) of the result; without it that of `rgb`.
             fill: `none`: a pixel is known if the sample whose cell contains it is; `near`: also if there is a valid
@@ -144,17 +149,18 @@ class Upsampler:
         if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
             raise InputError(f"rgb: got {rgb.dtype} {list(rgb.shape)}, expected uint8 [H, W, 3]")
         image = torch.from_numpy(rgb.copy()).permute(2, 0, 1)[None]  # a copy, because torch refuses negative strides
-        result, name = self._run(image, depth, valid, size, fill)
+        result, name, side = self._run(image, depth, valid, size, fill)
         both = result[0].cpu().numpy()
         ratio = both.shape[1] / depth.shape[0], both.shape[2] / depth.shape[1]
-        return Upsampled(both[0], both[1] if len(both) > 1 else None, ratio, name)
+        return Upsampled(both[0], both[1] if len(both) > 1 else None, ratio, name, side)
 
     def warm_up(self, rgb: np.ndarray, depth: np.ndarray, size: tuple[int, int] | None = None) -> None:
         """Load the network that this pair needs; the first run still loads or compiles its kernels."""
         _check_size(size)
         if not self._is_baseline():
             W, H = size or (rgb.shape[1], rgb.shape[0])
-            self._network(mean_ratio((H, W), depth.shape))
+            cells = self._gathered(depth, np.isfinite(depth), (H, W))[0]
+            self._network(mean_ratio((H, W), cells.shape))
 
     def check_tells_error(self, ratio: float = 2.0) -> None:
         """Check that results have an expected error, before anything is computed.
@@ -171,8 +177,11 @@ class Upsampler:
 
     def _run(
         self, rgb: Tensor, depth: np.ndarray, valid: Any, size: tuple[int, int] | None, fill: str
-    ) -> tuple[Tensor, str]:
-        """float32 `[1, 1 or 2, H, W]` where `rgb`, uint8 `[1, 3, H, W]`, is: depth, expected error; and a name."""
+    ) -> tuple[Tensor, str, int]:
+        """float32 `[1, 1 or 2, H, W]` where `rgb`, uint8 `[1, 3, H, W]`, is: depth, expected error.
+
+        With it the name of what was run, and `gathered` of `Upsampled`.
+        """
         _check_depth(depth, valid)
         depth = depth.astype(np.float64)
         if not isinstance(fill, str) or fill not in FILLS:
@@ -185,6 +194,7 @@ class Upsampler:
             known = known & _checked(valid, depth.shape)
         if not known.any():
             raise InputError(f"depth: none of its {depth.size} samples is valid; expected at least one measurement")
+        depth, known, side = self._gathered(depth, known, (H, W))
         filled, distance = _fill(depth, known)
         if (largest := np.abs(filled).max()) > torch.finfo(torch.float32).max:
             raise InputError(f"depth: got {largest:g}, expected what float32 holds")
@@ -203,7 +213,17 @@ class Upsampler:
             lines[:, 0] = lines[:, 0].double() * span + bottom
         result[:, 1:].exp_().mul_(span or math.nan)
         reach = F.interpolate(torch.from_numpy(distance)[None, None], size=(H, W), mode="nearest-exact")
-        return result.masked_fill_(reach.to(result.device) > FILLS[fill], torch.nan).to(rgb.device), name
+        return result.masked_fill_(reach.to(result.device) > FILLS[fill], torch.nan).to(rgb.device), name, side
+
+    def _gathered(
+        self, depth: np.ndarray, known: np.ndarray, size: tuple[int, int]
+    ) -> tuple[np.ndarray, np.ndarray, int]:
+        """As `gather_sparse`, where a network is to run: into cells no larger than it was made for."""
+        if self._is_baseline() or known.all() or not known.any():
+            return depth, known, 1
+        ratio = mean_ratio(size, depth.shape)
+        most = SCALES[-1] if self.model is None else self._network(ratio)[0].config.scale
+        return gather_sparse(depth, known, most / ratio)
 
     def _is_baseline(self) -> bool:
         return isinstance(self.model, str) and self.model in BASELINES

@@ -192,6 +192,7 @@ def test_upsample_prints_json_and_nothing_else(place, depthup_):
         "size": [48, 32],
         "ratio": [4, 4],
         "model": "x4",
+        "gathered": 1,
         "precision": "float32",
     }
 
@@ -271,6 +272,20 @@ def test_upsample_to_space(place, depthup_):
     assert confidence.shape == (32, 48) and 0 < confidence.min() <= confidence.max() < 1
     assert depthup_(*UPSAMPLE, "-o", "2.png", *options[:2], "--ply", "m.ply", "--mesh").code == 0
     assert b"element face" in (place / "m.ply").read_bytes()[:500]
+
+
+def test_sparse_depth_is_gathered_and_the_result_says_so(place, depthup_):
+    rng = np.random.default_rng(0)
+    depth = np.where(rng.random((64, 96)) < 0.1, 2000, 0).astype(np.uint16)
+    cv2.imwrite("points.png", depth)
+    cv2.imwrite("view.png", rng.integers(0, 256, (64, 96, 3), dtype=np.uint8))
+    said = depthup_("upsample", "view.png", "points.png", "-o", "out.npz")
+    assert said.code == 0 and "out.npz: 96x64, x1 from means of 4x4 sparse samples by " in said.err + said.out
+    with np.load("out.npz") as written:
+        assert str(written["gathered"]) == "4x4"
+    facts = json.loads(depthup_("upsample", "view.png", "points.png", "-o", "again.png", "--json").out)
+    assert (facts["gathered"], facts["ratio"]) == (4, [1.0, 1.0])
+    assert json.loads(depthup_(*UPSAMPLE, "-o", "dense.png", "--json").out)["gathered"] == 1
 
 
 @pytest.mark.parametrize("model", [(), ("--model", "x4"), ("--model", "nearest")])

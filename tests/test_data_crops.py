@@ -377,7 +377,7 @@ def test_bad_arguments(cached):
         sampler(cached, rescale=1.5)
     with pytest.raises(ValueError, match="crop size 30 is not a multiple of scale 4"):
         sampler(cached, crop_size=30)
-    with pytest.raises(ValueError, match="protocol 'area' is unknown"):
+    with pytest.raises(ValueError, match="protocol: got 'area', expected one of dkn, pac"):
         sampler(cached, protocol="area")
     with pytest.raises(ValueError, match="must be >= 1"):
         sampler(cached, batch_size=0)

@@ -416,6 +416,36 @@ def test_another_size_of_the_result():
         upsample(rgb, depth, "bicubic", size=(8, 31))
 
 
+def sparse_pair(fraction: float = 0.1) -> tuple[np.ndarray, np.ndarray]:
+    """A plane, seen by a LiDAR in the view of RGB, but for the upper third."""
+    rgb = np.random.default_rng(0).integers(0, 256, (96, 160, 3), dtype=np.uint8)
+    plane = 2 + 0.01 * np.arange(96.0)[:, None] + 0.004 * np.arange(160.0)
+    seen = np.random.default_rng(1).random(plane.shape) < fraction
+    seen[:32] = False
+    return rgb, np.where(seen, plane, np.nan)
+
+
+@pytest.mark.parametrize(("fraction", "model", "side"), [(0.9, "sensor-x1", 1), (0.1, "sensor-x4", 4)])
+def test_sparse_samples_are_gathered_for_the_network_of_their_distance(fraction, model, side):
+    rgb, depth = sparse_pair(fraction)
+    run = Upsampler().run(rgb, depth)
+    assert (run.model, run.gathered, run.ratio) == (model, side, (1.0, 1.0))
+    plane = 2 + 0.01 * np.arange(96.0)[:, None] + 0.004 * np.arange(160.0)
+    assert np.nanmean(np.abs(run.depth / plane - 1)[36:]) < 0.005
+    assert np.isfinite(run.depth[32:]).all() and np.isnan(run.depth[: 32 - 3 * side]).all()
+    tensors = torch.from_numpy(rgb).permute(2, 0, 1), torch.from_numpy(depth)
+    np.testing.assert_array_equal(Upsampler()(*tensors).float(), run.depth)
+    valid = np.isfinite(depth)
+    np.testing.assert_array_equal(upsample(rgb, np.where(valid, depth, 1e30), valid=valid), run.depth)
+
+
+def test_a_network_gets_no_larger_cells_than_it_is_for():
+    rgb, depth = sparse_pair(0.01)
+    assert Upsampler(METHODS["base"]).run(rgb, depth).gathered == 4
+    assert Upsampler(METHODS["base"]).run(np.repeat(np.repeat(rgb, 4, 0), 4, 1), depth).gathered == 1
+    assert Upsampler("bicubic").run(rgb, depth).gathered == 1
+
+
 @SOME
 def test_what_is_filled(method):
     rgb, depth, valid = pair_with_holes()

@@ -175,6 +175,8 @@ def write_output(
         facts = {"model": run.model}
         if options.precision != "float32":
             facts["precision"] = options.precision
+        if run.gathered > 1:
+            facts["gathered"] = f"{run.gathered}x{run.gathered}"
         write_depth(path, run.depth, _out_unit(out.unit, options), overwrite, out.scale, facts)
     elif path == out.preview:
         write_image(path, colourise(run.depth), overwrite)

@@ -25,8 +25,8 @@ def upsample_files(
     """Upsample one pair of files.
 
     Returns:
-        Facts of the result: files, size, ratio, model, precision, seconds of upsampling, depth range in metres, and the
-        fraction known.
+        Facts of the result: files, size, ratio, model, samples across a cell (see `Upsampled`), precision, seconds of
+        upsampling, depth range in metres, and the fraction known.
 
     Raises:
         InputError: a file is bad, or cannot be written.
@@ -66,6 +66,7 @@ def upsample_files(
         "size": [result.shape[1], result.shape[0]],
         "ratio": [round(n, 4) for n in run.ratio[::-1]],
         "model": run.model,
+        "gathered": run.gathered,
         "precision": options.precision,
         "seconds": seconds,
         "depth_min": float(result[known].min()),

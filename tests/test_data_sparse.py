@@ -1,0 +1,86 @@
+"""Sparse depth, gathered into cells."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from depthup.data.sparse import DENSE, SIDES, density, gather, gather_sparse
+
+
+def some(fraction: float, shape: tuple[int, int] = (96, 160)) -> np.ndarray:
+    return np.random.default_rng(0).random(shape) < fraction
+
+
+@pytest.mark.parametrize(("fraction", "side"), [(0.9, 1), (0.3, 2), (0.1, 4), (0.02, 8), (0.005, 16)])
+def test_the_smallest_cells_that_are_dense(fraction, side):
+    valid = some(fraction)
+    depth, known, across = gather_sparse(np.ones(valid.shape), valid, 16)
+    assert across == side
+    assert depth.shape == known.shape == (96 // side, 160 // side)
+    assert side == 1 or density(known) >= DENSE > density(valid)
+
+
+def test_cells_are_no_larger_than_asked():
+    valid = some(0.005)
+    for most, side in ((1, 1), (1.99, 2), (3.9, 2), (8, 8), (16, 16), (1000, 16)):
+        assert gather_sparse(np.ones(valid.shape), valid, most)[2] == side
+    assert gather_sparse(np.ones((5, 40)), some(0.02, (5, 40)), 16)[2] == 4  # nor larger than depth
+
+
+def test_holes_of_a_dense_sensor_and_depth_of_a_part_of_the_view_are_no_sparse_samples():
+    valid = some(0.97)
+    valid[20:60, 30:90] = False
+    assert density(valid) > 0.9
+    part = np.zeros((96, 160), bool)
+    part[40:70, 50:120] = True
+    depth = np.random.default_rng(1).random(part.shape)
+    for seen in (valid, part):
+        same, known, side = gather_sparse(depth, seen, 16)
+        assert side == 1 and same is depth and known is seen
+
+
+def test_a_cell_is_the_mean_of_its_valid_samples():
+    depth = np.arange(24.0).reshape(4, 6)
+    valid = np.zeros((4, 6), bool)
+    valid[0, 0] = valid[1, 1] = valid[2, 5] = True
+    depth[~valid] = np.nan  # whatever it is
+    cells, known = gather(depth, valid, (2, 3))
+    assert known.tolist() == [[True, False, False], [False, False, True]]
+    assert cells[known].tolist() == [3.5, 17.0]
+    assert np.isnan(cells[~known]).all()
+
+
+@pytest.mark.parametrize("shape", [(24, 40), (25, 37), (96, 160), (7, 160)], ids=str)
+def test_every_sample_counts_once_whatever_the_cells(shape):
+    depth, valid = np.random.default_rng(2).random((96, 160)) + 1, some(0.4)
+    flat = np.where(valid, 3.0, np.nan)
+    cells, known = gather(flat, valid, shape)
+    assert np.allclose(cells[known], 3.0)
+    if shape == (96, 160):
+        assert np.array_equal(known, valid)
+        np.testing.assert_allclose(gather(depth, valid, shape)[0][known], depth[valid])
+
+
+@pytest.mark.parametrize("side", SIDES[1:3])
+def test_a_plane_stays_one_where_cells_have_neighbours(side):
+    rows, columns = np.mgrid[:96, :160]
+    plane = 2 + 0.01 * rows - 0.004 * columns
+    cells, known = gather(plane, some(0.5), (96 // side, 160 // side))
+    truth = plane.reshape(96 // side, side, 160 // side, side).mean((1, 3))
+    error = np.abs(cells - truth)
+    unmoved = np.abs(_means(plane, some(0.5), side) - truth)
+    assert known.mean() > 0.9
+    assert np.nanmean(error[1:-1, 1:-1]) < 0.5 * np.nanmean(unmoved[1:-1, 1:-1])
+
+
+def test_a_cell_beside_a_depth_edge_stays_on_its_side():
+    depth = np.where(np.arange(160) < 80, 1.0, 3.0) * np.ones((96, 1))
+    cells, known = gather(depth, some(0.3), (24, 40))
+    assert set(np.unique(cells[known])) == {1.0, 3.0}
+
+
+def _means(depth: np.ndarray, valid: np.ndarray, side: int) -> np.ndarray:
+    cells = np.where(valid, depth, np.nan).reshape(depth.shape[0] // side, side, -1, side)
+    number = np.isfinite(cells).sum((1, 3))
+    return np.nansum(cells, (1, 3)) / np.where(number, number, np.nan)
