@@ -137,8 +137,8 @@ def check_crop_size(name: str, size: tuple[int, int], crop_size: int, scale: int
     height, width = size
     if min(height, width) // scale * scale < crop_size:
         raise InputError(
-            f"{name}: is {width}x{height} pixels, expected at least {crop_size}x{crop_size} for crops of {crop_size};"
-            " use a smaller --crop-size"
+            f"pair {name}: is {width}x{height} pixels, expected at least {crop_size}x{crop_size} for crops of"
+            f" {crop_size}; use a smaller --crop-size"
         )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from depthup.data.errors import InputError
+from depthup.data.errors import InputError, UsageError
 
 DEPTH_UNITS = {"mm": 1000.0, "m": 1.0, "tum": 5000.0, "kitti": 256.0}
 """Name of a depth unit -> the number that divides a file's value to give metres."""
@@ -47,7 +47,7 @@ class DepthEncoding:
         invalid: further values of the file that mean no measurement, such as 65535 or -1.
 
     Raises:
-        ValueError: a value is out of its range, a scale comes with a unit, a unit is named for another kind than depth,
+        UsageError: a value is out of its range, a scale comes with a unit, a unit is named for another kind than depth,
             or focal and baseline are missing for disparity or given for another kind.
     """
 
@@ -61,27 +61,27 @@ class DepthEncoding:
 
     def __post_init__(self) -> None:
         if self.unit != "auto" and self.unit not in DEPTH_UNITS:
-            raise ValueError(f"depth unit {self.unit!r} is unknown, expected auto or one of {', '.join(DEPTH_UNITS)}")
+            raise UsageError(f"depth unit {self.unit!r} is unknown, expected auto or one of {', '.join(DEPTH_UNITS)}")
         if self.kind not in DEPTH_KINDS:
-            raise ValueError(f"depth kind {self.kind!r} is unknown, expected one of {', '.join(DEPTH_KINDS)}")
+            raise UsageError(f"depth kind {self.kind!r} is unknown, expected one of {', '.join(DEPTH_KINDS)}")
         for name in ("scale", "focal", "baseline"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
-                raise ValueError(f"depth {name} is {value}, expected a number > 0")
+                raise UsageError(f"depth {name} is {value}, expected a number > 0")
         if self.baseline is not None and self.baseline > LARGEST_BASELINE:
-            raise ValueError(f"depth baseline is {self.baseline:g} m, expected metres; are these millimetres?")
+            raise UsageError(f"depth baseline is {self.baseline:g} m, expected metres; are these millimetres?")
         if not isinstance(self.invalid, tuple | list) or not all(isinstance(v, int | float) for v in self.invalid):
-            raise ValueError(f"depth invalid is {self.invalid!r}, expected numbers in a tuple, such as (65535,)")
+            raise UsageError(f"depth invalid is {self.invalid!r}, expected numbers in a tuple, such as (65535,)")
         if not math.isfinite(self.doffs):
-            raise ValueError(f"depth doffs is {self.doffs}, expected a finite number of pixels")
+            raise UsageError(f"depth doffs is {self.doffs}, expected a finite number of pixels")
         if self.unit != "auto" and self.scale is not None:
-            raise ValueError(f"depth has unit {self.unit} and scale {self.scale:g}, expected one of the two")
+            raise UsageError(f"depth has unit {self.unit} and scale {self.scale:g}, expected one of the two")
         if self.unit != "auto" and self.kind != "depth":
-            raise ValueError(f"depth unit {self.unit} does not go with kind {self.kind}, expected a scale instead")
+            raise UsageError(f"depth unit {self.unit} does not go with kind {self.kind}, expected a scale instead")
         if self.kind == "disparity" and (self.focal is None or self.baseline is None):
-            raise ValueError("disparity needs a focal length [px] and a baseline [m] to become depth")
+            raise UsageError("disparity needs a focal length [px] and a baseline [m] to become depth")
         if self.kind != "disparity" and (self.focal is not None or self.baseline is not None or self.doffs):
-            raise ValueError(f"focal length, baseline and doffs do not go with kind {self.kind}, expected disparity")
+            raise UsageError(f"focal length, baseline and doffs do not go with kind {self.kind}, expected disparity")
 
     def with_default(self, unit: str) -> "DepthEncoding":
         """This encoding, or with a unit where it is of depth and says nothing of unit or scale."""

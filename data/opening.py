@@ -23,8 +23,7 @@ def open_dataset(path: str | Path, split: str = "all", invalid: Sequence[float] 
 
     Raises:
         InputError: it is none of these, or it cannot be used.
-        UsageError: `invalid` for what is no folder of pairs.
-        ValueError: unknown split.
+        UsageError: `invalid` for what is no folder of pairs; unknown split.
     """
     place = Path(path)
     if invalid and (str(path) in ("motorcycle", "synthetic") or place.suffix.lower() == ".mat"):
@@ -39,7 +38,8 @@ def open_dataset(path: str | Path, split: str = "all", invalid: Sequence[float] 
         return PairFolder(place, split, invalid)
     found = "is a file" if place.exists() else "no such file or folder"
     raise InputError(
-        f"{path}: {found}, expected a folder of pairs, nyu_depth_v2_labeled.mat, `synthetic` or `motorcycle`"
+        f"{path}: {found}, expected a folder of pairs, nyu_depth_v2_labeled.mat, `synthetic` or, to"
+        " evaluate on, `motorcycle`"
     )
 
 

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from depthup.data.depth_encoding import DepthEncoding, doubt_unit
-from depthup.data.errors import InputError
+from depthup.data.errors import InputError, UsageError
 from depthup.data.files import DEPTH_SUFFIXES, RGB_SUFFIXES, read_depth, read_disparity, read_rgb
 
 SPLITS = ("all", "train", "val", "test")
@@ -97,9 +97,9 @@ def check_dataset(dataset: PairDataset) -> None:
 
 
 def check_split(split: str) -> None:
-    """Raise ValueError unless `split` is one of `SPLITS`."""
+    """Raise UsageError unless `split` is one of `SPLITS`."""
     if split not in SPLITS:
-        raise ValueError(f"split {split!r} is unknown, expected one of {', '.join(SPLITS)}")
+        raise UsageError(f"split {split!r} is unknown, expected one of {', '.join(SPLITS)}")
 
 
 def is_validation_scene(scene: str) -> bool:

@@ -81,7 +81,10 @@ def open_recording(
         recording = layout(folder, out, maximal_difference)
         if recording is not None:
             if not recording.frames:
-                raise InputError(f"{folder}: {recording.title} in which no RGB image has depth, expected pairs")
+                raise InputError(
+                    f"{folder}: {recording.title} in which no RGB image has depth; expected pairs, those that are"
+                    f" paired by time at most {maximal_difference:g} s apart"
+                )
             return recording
     names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
     found = f"{', '.join(names[:5])}{', …' if len(names) > 5 else ''}" if names else "nothing"

@@ -119,11 +119,13 @@ def _pair_options(
     """The options that `upsample` and `batch` share, as a `PairOptions`."""
     from depthup.data import UsageError
     from depthup.pair_files import PairOptions
+    from depthup.upsampling import check_size
 
     pixels = re.fullmatch(r"0*([1-9]\d*)[xX]0*([1-9]\d*)", size) if size else None
     if size and not pixels:
         raise UsageError(f"--size: got {size}, expected WIDTHxHEIGHT in pixels, such as 1920x1440")
     wanted = (int(pixels[1]), int(pixels[2])) if pixels else None
+    check_size(wanted)
     least = 1 if min_confidence is None else min_confidence
     return PairOptions(model, device, encoding, least, wanted, fill.value, precision=precision.value)
 

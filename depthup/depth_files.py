@@ -50,9 +50,10 @@ def check_output(path: str | Path, overwrite: bool = False, suffixes: tuple[str,
     try:
         if path.is_dir():
             raise InputError(f"{path}: is a folder, expected the name of a file to write")
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"{path}: cannot be written: {folder} is not a folder; expected one")
         if not folder.is_dir():
-            fault = "is not a folder" if folder.exists() else "does not exist"
-            raise InputError(f"{path}: cannot be written: the folder {folder} {fault}; create it first")
+            raise InputError(f"{path}: cannot be written: the folder {folder} does not exist; create it first")
         if not os.access(folder, os.W_OK | os.X_OK):
             raise InputError(f"{path}: cannot be written: the folder {folder} is not writable")
         if os.path.lexists(path) and not overwrite:  # a link that leads nowhere is the user's, too

@@ -200,8 +200,8 @@ def default_network(scale: int, protocol: str, sensor: bool = False) -> str:
     if name not in shipped_names():
         kind = f"sensors of scale {scale}" if sensor else f"scale {scale} under protocol {protocol}"
         raise UsageError(
-            f"no weights in the box for {kind}; "
-            f"expected --model, such as bicubic, or what one of these is for: {', '.join(shipped_names())}"
+            f"no weights in the box for {kind}; expected a model by name, such as bicubic, or what one of these is for:"
+            f" {', '.join(shipped_names())}"
         )
     return name
 

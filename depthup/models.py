@@ -54,6 +54,9 @@ UNSHUFFLE_OF_SENSORS = {1: 4, 2: 2}
 
 ARCHITECTURES = ("paper", "base", "pac-net", "djf")
 
+OURS = tuple(name for name, fields in NAMED.items() if "architecture" not in fields)
+"""Names of `NAMED` whose architecture is `base`."""
+
 ONLY_IN_BASE = {
     "trunk_blocks": 0,
     "fine_blocks": 0,
@@ -164,7 +167,7 @@ class DDFUpNetConfig:
             if self.architecture != "base" and getattr(self, name) != elsewhere:
                 raise ValueError(
                     f"{name}: got {getattr(self, name)!r}, which architecture {self.architecture!r} does not have; "
-                    f"expected {elsewhere!r}, or architecture 'base'"
+                    f"expected {elsewhere!r}, or one of {', '.join(OURS)}"
                 )
         if self.unshuffle not in (1, 2, 4):
             raise ValueError(f"unshuffle: got {self.unshuffle}, expected 1, 2 or 4")

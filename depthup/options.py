@@ -128,7 +128,8 @@ FillOption = Annotated[
 OutUnitOption = Annotated[
     OutUnit | None,
     typer.Option(
-        help="Unit of a .png result; others are float metres. Default: what --depth-unit names but m, or else mm."
+        help="Unit of a .png result; others are float metres. Default: what --depth-unit names but m, else that of the "
+        "recording (tum), or else mm."
     ),
 ]
 OutScaleOption = Annotated[float | None, typer.Option(help="In place of a unit: steps per metre of a .png result.")]

@@ -156,7 +156,7 @@ class Upsampler:
 
     def warm_up(self, rgb: np.ndarray, depth: np.ndarray, size: tuple[int, int] | None = None) -> None:
         """Load the network that this pair needs; the first run still loads or compiles its kernels."""
-        _check_size(size)
+        check_size(size)
         if not self._is_baseline():
             W, H = size or (rgb.shape[1], rgb.shape[0])
             cells = self._gathered(depth, np.isfinite(depth), (H, W))[0]
@@ -185,8 +185,8 @@ class Upsampler:
         _check_depth(depth, valid)
         depth = depth.astype(np.float64)
         if not isinstance(fill, str) or fill not in FILLS:
-            raise InputError(f"fill: got {fill!r}, expected one of {', '.join(FILLS)}")
-        _check_size(size)
+            raise UsageError(f"fill: got {fill!r}, expected one of {', '.join(FILLS)}")
+        check_size(size)
         W, H = size or (rgb.shape[3], rgb.shape[2])
         _check_sizes(rgb, depth, (W, H))
         known = np.isfinite(depth)
@@ -431,7 +431,7 @@ def mean_ratio(size: tuple[int, int], low: tuple[int, ...]) -> float:
     return math.sqrt(size[0] / low[0] * (size[1] / low[1]))
 
 
-def _check_size(size: Any) -> None:
+def check_size(size: Any) -> None:
     """Check that a size is None, or two whole numbers."""
     if size is None:
         return
@@ -439,7 +439,7 @@ def _check_size(size: Any) -> None:
     if not pair or not all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in size):
         raise InputError(f"size: got {size!r}, expected (width, height) in whole pixels")
     if min(size) > 0 and int(size[0]) * int(size[1]) > MOST_PIXELS:
-        raise InputError(f"size: got {size[0]}x{size[1]}, expected at most {MOST_PIXELS / 1e6:.0f} megapixels")
+        raise UsageError(f"size: got {size[0]}x{size[1]}, expected at most {MOST_PIXELS / 1e6:.0f} megapixels")
 
 
 def _check_sizes(rgb: Tensor, depth: np.ndarray, size: tuple[int, int]) -> None:

@@ -24,7 +24,7 @@ COMPARE = ("compare", "--data", "pairs", "--scale", "2,4")
         (("eval", "--data", "box", "--scale", "4", "--model", "bicubic"), 1, ["box", "holds no pairs"]),
         ((*EVAL, "--model", "x2"), 2, ["x2: upsamples by 2"]),
         ((*EVAL, "--model", "cubic"), 2, ["cubic: no such model"]),
-        ((*EVAL, "--protocol", "pac"), 2, ["no weights in the box for scale 4 under protocol pac", "--model"]),
+        ((*EVAL, "--protocol", "pac"), 2, ["no weights in the box for scale 4 under protocol pac", "a model by name"]),
         ((*EVAL, "--model", "bicubic", "--split", "train"), 2, ["motorcycle", "no split train"]),
         ((*EVAL, "--model", "bicubic", "--csv", "existing.csv"), 1, ["existing.csv", "exists already"]),
         ((*EVAL, "--model", "bicubic", "--csv", "none/scores.csv"), 1, ["none/scores.csv", "does not exist"]),
