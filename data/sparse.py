@@ -3,11 +3,12 @@
 import numpy as np
 from scipy.ndimage import binary_dilation
 
-SIDES = (1, 2, 4, 8, 16)
-"""How many samples across a cell may be; 1 leaves depth as it is."""
+LARGEST = 16
+"""Samples across a cell, a power of two, at most."""
 
-DENSE = 0.5
-"""`density` from which on depth is upsampled as it is: networks have seen holes, but not mostly holes."""
+DENSE, DENSE_CELLS = 0.6, 0.45
+"""`density` from which on depth is upsampled as it is, and from which on cells are: the networks of coarser ones, for
+larger ratios, are better at holes. Both were found on six held-out images of NYUv2."""
 
 LEAST_DISTANCE = 0.25
 """Of two cells' samples, in cells, for their slope: nearer ones say little of it."""
@@ -35,11 +36,9 @@ def gather_sparse(depth: np.ndarray, valid: np.ndarray, largest: float) -> tuple
     Returns:
         Depth and validity of the cells (see `gather`), and how many samples across one of them is.
     """
-    cells, side = (depth, valid), 1
-    for next_side in SIDES[1:]:
-        if density(cells[1]) >= DENSE or next_side > min(largest * TOLERANCE, *depth.shape):
-            break
-        side = next_side
+    cells, side, dense = (depth, valid), 1, DENSE
+    while density(cells[1]) < dense and 2 * side <= min(largest * TOLERANCE, LARGEST, *depth.shape):
+        side, dense = 2 * side, DENSE_CELLS
         cells = gather(depth, valid, (round(depth.shape[0] / side), round(depth.shape[1] / side)))
     return (*cells, side)
 
