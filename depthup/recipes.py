@@ -167,7 +167,7 @@ RECIPES: dict[str, tuple[Stage, ...]] = {
         _AMONG_ROOMS | {"scale": 2, "steps": 8996, "learning_rate": 1.7e-3, "ema_decay": 0.9995},
         _AMONG_ROOMS | {"scale": 2, "steps": 4211, "learning_rate": 1.6e-3, "keep": 0.5},
     ),
-    "sensor-x4": _ALL_OF_SENSOR_X4,
+    "sensor-x4": (*_ALL_OF_SENSOR_X4, _SPARSE | {"scale": 4, "learning_rate": 1.2e-3, "steps": 2449}),
     "sensor-x8": (
         *_X8,
         _X8_LONG | _SENSOR | {"steps": 8000},
@@ -182,6 +182,7 @@ RECIPES: dict[str, tuple[Stage, ...]] = {
         _X16_LONG | _SENSOR_AGAIN | {"steps": 1500},
         _X16_LONG | _TWICE | _GENTLY | {"sensor": True, "steps": 9000},
         _X16_LONG | _CALM | _TWICE | {"sensor": True, "steps": 4000, "keep": 0.5},
+        _SPARSE | _TWICE | {"scale": 16, "learning_rate": 1e-3, "steps": 1211},
     ),
     "fast-sensor-x1": (
         *_ALL_OF_FAST_SENSOR_X4,
