@@ -3,9 +3,6 @@
 import numpy as np
 from scipy.ndimage import binary_dilation
 
-LARGEST = 16
-"""Samples across a cell, a power of two, at most."""
-
 DENSE, DENSE_CELLS = 0.6, 0.5
 """`density` from which on depth is upsampled as it is, and from which on cells are: the networks of coarser ones, for
 larger ratios, are better at holes. Both were found on six held-out images of NYUv2."""
@@ -34,10 +31,10 @@ def gather_sparse(depth: np.ndarray, valid: np.ndarray, largest: float) -> tuple
         largest: samples across a cell, at most.
 
     Returns:
-        Depth and validity of the cells (see `gather`), and how many samples across one of them is.
+        Depth and validity of the cells (see `gather`), and how many samples across one of them is, a power of two.
     """
     cells, side, dense = (depth, valid), 1, DENSE
-    while density(cells[1]) < dense and 2 * side <= min(largest * TOLERANCE, LARGEST, *depth.shape):
+    while density(cells[1]) < dense and 2 * side <= min(largest * TOLERANCE, *depth.shape):
         side, dense = 2 * side, DENSE_CELLS
         cells = gather(depth, valid, (round(depth.shape[0] / side), round(depth.shape[1] / side)))
     return (*cells, side)
