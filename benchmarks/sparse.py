@@ -38,12 +38,12 @@ def measured(shape: tuple[int, int], pattern: tuple[float, int], rng: np.random.
     return (rng.random(shape) < fraction) & (np.arange(shape[0]) % step == step // 2)[:, None]
 
 
-def linear(depth: np.ndarray) -> np.ndarray:
+def linear(depth: np.ndarray, nearest: np.ndarray) -> np.ndarray:
     """Between samples linear (Delaunay), beyond them the nearest one's."""
     known = np.isfinite(depth)
     places = np.argwhere(known)
     between = LinearNDInterpolator(places, depth[known])(*np.indices(depth.shape))
-    return np.where(np.isfinite(between), between, fill_from_nearest(depth, known))
+    return np.where(np.isfinite(between), between, nearest)
 
 
 def main(options: argparse.Namespace) -> None:
@@ -58,7 +58,8 @@ def main(options: argparse.Namespace) -> None:
             seen = measured(pair.depth.shape, pattern, rng) & np.isfinite(pair.depth)
             depth = np.where(seen, pair.depth, np.float32(np.nan))
             run = upsampler.run(pair.rgb, depth, fill="all")
-            results = {"nearest": fill_from_nearest(depth, seen), "linear": linear(depth), "depthup": run.depth}
+            nearest = fill_from_nearest(depth, seen)
+            results = {"nearest": nearest, "linear": linear(depth, nearest), "depthup": run.depth}
             for method, result in results.items():
                 errors[method].append(100 * (result - pair.depth)[np.isfinite(pair.depth)])
         row = {"measured": name, "cells": f"{run.gathered}x{run.gathered}", "network": run.model}

@@ -1,7 +1,7 @@
 """Sparse depth, such as LiDAR points projected into an image: gathered into cells most of which hold a sample."""
 
+import cv2
 import numpy as np
-from scipy.ndimage import binary_dilation
 
 DENSE, DENSE_CELLS = 0.6, 0.5
 """`density` from which on depth is upsampled as it is, and from which on cells are: the networks of coarser ones, for
@@ -19,7 +19,8 @@ def density(valid: np.ndarray) -> float:
 
     Holes that are larger than a sample hardly lower it, nor does a part of the image without any.
     """
-    return float(valid.sum() / max(1, binary_dilation(valid, np.ones((3, 3), bool)).sum()))
+    around = cv2.dilate(valid.astype(np.uint8), np.ones((3, 3), np.uint8))
+    return float(valid.sum() / max(1, around.sum()))
 
 
 def gather_sparse(depth: np.ndarray, valid: np.ndarray, largest: float) -> tuple[np.ndarray, np.ndarray, int]:

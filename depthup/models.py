@@ -205,7 +205,7 @@ class DDFUpNetConfig:
         fields = NAMED[name] | {"scale": scale, "sensor": sensor}
         if name == "base":
             fields |= (BLOCKS_OF_BASE | (BASE_OF_FINE_SENSORS if sensor else {})).get(scale, {})
-        if sensor and scale in UNSHUFFLE_OF_SENSORS and "architecture" not in fields:
+        if sensor and scale in UNSHUFFLE_OF_SENSORS and name in OURS:
             fields["unshuffle"] = UNSHUFFLE_OF_SENSORS[scale]
         return cls(**fields | changes)
 

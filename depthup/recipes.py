@@ -88,7 +88,8 @@ _ALL_OF_SENSOR_X4 = (
     _X4_DEEP | _SENSOR | {"steps": 20000},
     _X4_DEEP | _CALM | {"sensor": True, "steps": 9000, "keep": 0.5},
 )
-_SPARSE = _LONG | _LARGER_CROPS | {"sensor": True, "weight_decay": 0.01, "rescale": 0.25, "synthetic": 100, "keep": 0.5}
+_SPARSE: Stage = _LONG | _LARGER_CROPS | {"sensor": True, "weight_decay": 0.01, "rescale": 0.25, "learning_rate": 1e-3}
+_SPARSE |= {"synthetic": 100, "keep": 0.5}
 _FINE_SENSOR = _LONG | _LARGE_CROPS | {"sensor": True, "weight_decay": 0.02, "network": {"passes": 1}}
 
 _AMONG_ROOMS = _FINE_SENSOR | {"augmentation": "strong", "rescale": 0.5, "synthetic": 400}
@@ -174,7 +175,7 @@ RECIPES: dict[str, tuple[Stage, ...]] = {
         _X8_LONG | _SENSOR_AGAIN | {"steps": 2000},
         _X8_LONG | _SENSOR | {"steps": 12000},
         _X8_LONG | _CALM | {"sensor": True, "steps": 9000, "keep": 0.5},
-        _SPARSE | {"scale": 8, "learning_rate": 1e-3, "steps": 3075},
+        _SPARSE | {"scale": 8, "steps": 3075},
     ),
     "sensor-x16": (
         *_X16,
@@ -182,7 +183,7 @@ RECIPES: dict[str, tuple[Stage, ...]] = {
         _X16_LONG | _SENSOR_AGAIN | {"steps": 1500},
         _X16_LONG | _TWICE | _GENTLY | {"sensor": True, "steps": 9000},
         _X16_LONG | _CALM | _TWICE | {"sensor": True, "steps": 4000, "keep": 0.5},
-        _SPARSE | _TWICE | {"scale": 16, "learning_rate": 1e-3, "steps": 1211},
+        _SPARSE | _TWICE | {"scale": 16, "steps": 1211},
     ),
     "fast-sensor-x1": (
         *_ALL_OF_FAST_SENSOR_X4,
