@@ -1,6 +1,6 @@
 """`python cli.py ...` from a checkout is `depthup ...`."""
 
-from depthup.cli import main
+from depthup.cli import program
 
 if __name__ == "__main__":
-    main()
+    program()

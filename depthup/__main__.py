@@ -1,5 +1,5 @@
 """`python -m depthup` is `depthup`."""
 
-from depthup.cli import main
+from depthup.cli import program
 
-main()
+program()

@@ -1,11 +1,23 @@
-"""Ctrl-C and SIGTERM end long work at a place where nothing is lost."""
+"""Where a process ends: Ctrl-C and SIGTERM end long work at a place where nothing is lost."""
 
 from __future__ import annotations
 
+import atexit
+import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NoReturn
+
+
+def leave() -> NoReturn:
+    """End this process with code 0 after what was registered for its end, but without taking its modules apart."""
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(0)
 
 
 @contextmanager

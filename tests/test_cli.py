@@ -113,6 +113,30 @@ def test_a_bug_is_not_hidden(place, monkeypatch):
         main()
 
 
+LEAVES = """
+import atexit, sys
+from depthup import cli, stopping
+class Module:
+    def __del__(self):
+        print("taken apart")
+sys.modules["kept"] = Module()
+atexit.register(print, "registered", flush=True)
+sys.stdout.write("unfinished line, ")
+sys.argv = ["depthup", *sys.argv[1:]]
+cli.program()
+"""
+
+
+@pytest.mark.parametrize(
+    ("argument", "code", "end"), [("--version", 0, "\nregistered\n"), ("--nothing", 2, "registered\ntaken apart\n")]
+)
+def test_after_success_modules_are_not_taken_apart(argument, code, end):
+    result = subprocess.run([sys.executable, "-c", LEAVES, argument], capture_output=True, text=True)
+    assert result.returncode == code
+    assert result.stdout.startswith("unfinished line, ")
+    assert result.stdout.endswith(end)
+
+
 def test_without_arguments_it_helps(depthup_):
     result = depthup_()
     for command in ("upsample", "eval", "compare", "train", "models", "info"):
