@@ -318,7 +318,7 @@ def batch(
     """Upsample folders or a recording. What is done is skipped, what fails is reported; the same command goes on."""
     from dataclasses import replace
 
-    from depthup.commands.batch import batch_files
+    from depthup.commands.batch import Source, batch_files
     from depthup.commands.outputs import BatchOutputs
     from depthup.data import UsageError
 
@@ -339,19 +339,8 @@ def batch(
             counts = f"{state.done} done, {state.skipped} skipped, {state.failed} failed of {state.total}"
             bar(counts, handled / state.total)
 
-        result, unpaired = batch_files(
-            rgb,
-            depth,
-            out,
-            wanted,
-            options,
-            overwrite,
-            say,
-            progress,
-            maps,
-            min_confidence is not None,
-            max_difference,
-        )
+        source = Source(rgb, depth, maps, min_confidence is not None, max_difference)
+        result, unpaired = batch_files(source, out, wanted, options, overwrite, say, progress)
     for name, reason in result.failed.items():
         say(f"depthup: {name}: {reason}")
     counts = {"done": len(result.done), "skipped": len(result.skipped), "failed": len(result.failed)}

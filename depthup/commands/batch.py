@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,56 +29,77 @@ TIME_OF_TUM = re.compile(r"\d{10}\.\d{6}")
 """Names of the images in TUM's recordings: seconds since 1970."""
 
 
+@dataclass(frozen=True)
+class Source:
+    """Where the pairs of a batch are.
+
+    Args:
+        rgb: folder of images, or without `depth` a recording.
+        depth: folder of depth maps.
+        maps: folders by what they hold for every depth map: `mask`, `confidence`, see `with_maps`.
+        needs_confidence: confidence maps must come from there or from the recording.
+        maximal_difference: of time stamps that make a pair, in seconds.
+    """
+
+    rgb: Path
+    depth: Path | None = None
+    maps: Mapping[str, Path] = field(default_factory=dict)
+    needs_confidence: bool = False
+    maximal_difference: float = MAXIMAL_DIFFERENCE
+
+    def open(self, out: Path) -> Recording:
+        """The pairs and their maps; `out`, the folder of the results, is not searched.
+
+        Raises:
+            InputError: no pairs, the two folders look swapped, or there are no confidence maps and must be.
+        """
+        if self.depth:
+            recording = pair_folders(self.rgb, self.depth, out, self.maximal_difference)
+            if all(_looks_swapped(frame) for frame in recording.frames[:3]):
+                raise InputError(
+                    f"{self.rgb}, {self.depth}: look swapped: {recording.frames[0].rgb} is a depth map and"
+                    f" {recording.frames[0].depth} a picture; expected RGB_DIR DEPTH_DIR"
+                )
+        else:
+            recording = open_recording(self.rgb, out, self.maximal_difference)
+        for kind, folder in self.maps.items():
+            recording = with_maps(recording, folder, kind, out, self.maximal_difference)
+        if self.needs_confidence and "confidence" not in _kinds(recording):
+            raise InputError(
+                f"{self.rgb}: --min-confidence is for confidence maps, and none are here; expected --confidence"
+            )
+        return recording
+
+
 def batch_files(
-    rgb: Path,
-    depth: Path | None,
+    source: Source,
     out: Path,
     wanted: BatchOutputs,
     options: PairOptions,
     overwrite: bool,
     report: Callable[[str], None],
     progress: Callable[[BatchProgress], None],
-    maps: Mapping[str, Path] | None = None,
-    needs_confidence: bool = False,
-    maximal_difference: float = MAXIMAL_DIFFERENCE,
 ) -> tuple[BatchResult, tuple[Path, ...]]:
-    """Upsample every pair of two folders, or of a recording (`rgb`, without `depth`), to files in the folder `out`.
-
-    `maps` are folders by what they hold for every depth map: `mask`, `confidence`, see `with_maps`; with
-    `needs_confidence` the latter must come from there or from the recording. Files that are paired by time stamps
-    differ by at most `maximal_difference` seconds.
+    """Upsample every pair of `source` to files in the folder `out`.
 
     Returns:
         What became of the pairs, and the files without a partner.
 
     Raises:
-        InputError: no pairs, the two folders look swapped, or nothing may be written to `out`; point clouds, normals or
-            an alignment are wanted, and neither `wanted` nor the recording has a camera; or `needs_confidence`, and
-            there is none.
+        InputError: see `Source.open`; nothing may be written to `out`; or point clouds, normals or an alignment are
+            wanted, and neither `wanted` nor the recording has a camera.
     """
     check_unit(wanted.suffix, wanted.unit, wanted.scale)
-    maps = maps or {}
-    needs_camera = wanted.needs_camera or options.alignment is not None
     check_output_folder(out)
-    if depth:
-        recording = pair_folders(rgb, depth, out, maximal_difference)
-    else:
-        recording = open_recording(rgb, out, maximal_difference)
-    if depth and all(_looks_swapped(frame) for frame in recording.frames[:3]):
-        raise InputError(
-            f"{rgb}, {depth}: look swapped: {recording.frames[0].rgb} is a depth map and {recording.frames[0].depth} a"
-            " picture; expected RGB_DIR DEPTH_DIR"
-        )
-    for kind, folder in maps.items():
-        recording = with_maps(recording, folder, kind, out, maximal_difference)
-    kinds = [kind for kind in ("mask", "confidence") if any(getattr(frame, kind) for frame in recording.frames)]
-    if needs_confidence and "confidence" not in kinds:
-        raise InputError(f"{rgb}: --min-confidence is for confidence maps, and none are here; expected --confidence")
+    recording = source.open(out)
+    kinds = _kinds(recording)
+    needs_camera = wanted.needs_camera or options.alignment is not None
     if needs_camera and not wanted.camera and not any(frame.camera for frame in recording.frames):
         if fault := next((frame.camera_fault for frame in recording.frames if frame.camera_fault), ""):
             raise InputError(fault)
         raise InputError(
-            f"{rgb}: --align, --ply and --normals need the camera, and no intrinsics are here; expected --intrinsics"
+            f"{source.rgb}: --align, --ply and --normals need the camera, and no intrinsics are here; expected"
+            " --intrinsics"
         )
     upsampler = Upsampler(options.model, options.device, options.precision)
     doubt_precision(options.precision, upsampler.device)
@@ -124,8 +145,13 @@ def batch_files(
     def write(job: Job, path: Path, result: tuple[np.ndarray, Upsampled], replaces: bool) -> None:
         write_output(path, files[job.name], *result, options, replaces)
 
-    result = run_batch(jobs, out, read, compute, write, _settings(options, wanted, maps), overwrite, progress)
+    result = run_batch(jobs, out, read, compute, write, _settings(options, wanted, source.maps), overwrite, progress)
     return result, recording.unpaired
+
+
+def _kinds(recording: Recording) -> list[str]:
+    """What its depth maps have maps of."""
+    return [kind for kind in ("mask", "confidence") if any(getattr(frame, kind) for frame in recording.frames)]
 
 
 def _unit(encoding: DepthEncoding, recording: Recording) -> str:
