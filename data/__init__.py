@@ -1,7 +1,7 @@
 """RGB-D pairs: reading or rendering them, making low-resolution depth out of them, and cutting training crops."""
 
 from depthup.data.camera import Camera
-from depthup.data.crops import AUGMENTATIONS, CachedPairs, CropSampler, prefetch
+from depthup.data.crops import CachedPairs, CropSampler, prefetch
 from depthup.data.depth_encoding import DEPTH_KINDS, DEPTH_UNITS, DepthEncoding
 from depthup.data.errors import InputError, UsageError
 from depthup.data.files import (
@@ -24,7 +24,6 @@ from depthup.data.sensor import STANDARD_SENSOR, Sensor
 from depthup.data.synthetic import Synthetic, synthetic_pair
 
 __all__ = [
-    "AUGMENTATIONS",
     "DEPTH_KINDS",
     "DEPTH_SUFFIXES",
     "DEPTH_UNITS",

@@ -142,6 +142,14 @@ def check_crop_size(name: str, size: tuple[int, int], crop_size: int, scale: int
         )
 
 
+def check_augmentation(augmentation: str, rescale: float) -> None:
+    """Raise ValueError for what is not one of `AUGMENTATIONS`, or no probability of a reduced crop."""
+    if augmentation not in AUGMENTATIONS:
+        raise ValueError(f"augmentation: got {augmentation!r}, expected one of {', '.join(AUGMENTATIONS)}")
+    if not 0 <= rescale <= 1:
+        raise ValueError(f"rescale: got {rescale}, expected a probability from 0 to 1")
+
+
 class CropSampler:
     """Batches of random crops for training, each crop a pure function of seed, step and its place in the batch.
 
@@ -194,10 +202,7 @@ class CropSampler:
         if crop_size < 1 or crop_size % scale:
             raise ValueError(f"crop size {crop_size} is not a multiple of scale {scale}")
         check_protocol(protocol)
-        if not 0 <= rescale <= 1:
-            raise ValueError(f"rescale: got {rescale}, expected a probability from 0 to 1")
-        if augmentation not in AUGMENTATIONS:
-            raise ValueError(f"augmentation: got {augmentation!r}, expected one of {', '.join(AUGMENTATIONS)}")
+        check_augmentation(augmentation, rescale)
         if batch_size < 1 or candidates < 1 or seed < 0 or not len(pairs):
             raise ValueError("batch_size and candidates must be >= 1, seed >= 0, and there must be pairs")
         self.pairs, self.crop_size, self.scale, self.protocol = pairs, crop_size, scale, protocol

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from depthup.data import AUGMENTATIONS, Synthetic
+from depthup.data import Synthetic
+from depthup.data.crops import check_augmentation
 from depthup.data.low_resolution import check_protocol
 from depthup.models import PRECISIONS, DDFUpNetConfig, check_whole_numbers
 
@@ -120,14 +121,11 @@ class TrainConfig:
         check_protocol(self.protocol)
         if self.seed >= 2**63:
             raise ValueError(f"seed: got {self.seed}, expected 0 to 2^63 - 1")
-        if not 0 <= self.rescale <= 1:
-            raise ValueError(f"rescale: got {self.rescale}, expected a probability from 0 to 1")
         if not 0 <= self.keep < 1:
             raise ValueError(f"keep: got {self.keep}, expected a fraction from 0 to below 1")
         if self.keep and not self.init:
             raise ValueError(f"keep: got {self.keep} without weights to start from (init), expected both")
-        if self.augmentation not in AUGMENTATIONS:
-            raise ValueError(f"augmentation: got {self.augmentation!r}, expected one of {', '.join(AUGMENTATIONS)}")
+        check_augmentation(self.augmentation, self.rescale)
         if self.optimiser not in ("muon", "adamw"):
             raise ValueError(f"optimiser: got {self.optimiser!r}, expected 'muon' or 'adamw'")
         if self.precision not in PRECISIONS:
