@@ -1,4 +1,4 @@
-"""Sparse samples in the view of the RGB image, as of a LiDAR: what runs by default, and two interpolations.
+"""Sparse samples in the view of the RGB image, as of a LiDAR: what runs by default, its small network, interpolations.
 
 python benchmarks/sparse.py FOLDER [--images 22], where FOLDER holds NYUv2 pairs, of whose held-out images as many are
 taken, evenly spread. Samples are the truth itself. RMSE of all pixels whose truth is known, and mean absolute error, in
@@ -52,7 +52,7 @@ def main(options: argparse.Namespace) -> None:
     rows = []
     for name, pattern in PATTERNS.items():
         rng = np.random.default_rng(0)
-        errors: dict[str, list[np.ndarray]] = {"nearest": [], "linear": [], "depthup": []}
+        errors: dict[str, list[np.ndarray]] = {"nearest": [], "linear": [], "depthup": [], "fast": []}
         for n in range(len(pairs)):
             pair = pairs[n]
             seen = measured(pair.depth.shape, pattern, rng) & np.isfinite(pair.depth)
@@ -60,6 +60,7 @@ def main(options: argparse.Namespace) -> None:
             run = upsampler.run(pair.rgb, depth, fill="all")
             nearest = fill_from_nearest(depth, seen)
             results = {"nearest": nearest, "linear": linear(depth, nearest), "depthup": run.depth}
+            results["fast"] = Upsampler(f"fast-{run.model}")(pair.rgb, depth, fill="all")
             for method, result in results.items():
                 errors[method].append(100 * (result - pair.depth)[np.isfinite(pair.depth)])
         row = {"measured": name, "cells": f"{run.gathered}x{run.gathered}", "network": run.model}

@@ -90,6 +90,7 @@ _ALL_OF_SENSOR_X4 = (
 )
 _SPARSE: Stage = _LONG | _LARGER_CROPS | {"sensor": True, "weight_decay": 0.01, "rescale": 0.25, "learning_rate": 1e-3}
 _SPARSE |= {"synthetic": 100, "keep": 0.5}
+_FAST_SPARSE = _SPARSE | {"architecture": "fast", "network": {}, "synthetic": 200}
 _FINE_SENSOR = _LONG | _LARGE_CROPS | {"sensor": True, "weight_decay": 0.02, "network": {"passes": 1}}
 
 _AMONG_ROOMS = _FINE_SENSOR | {"augmentation": "strong", "rescale": 0.5, "synthetic": 400}
@@ -167,6 +168,7 @@ RECIPES: dict[str, tuple[Stage, ...]] = {
         _FINE_SENSOR | {"scale": 2, "steps": 5713},
         _AMONG_ROOMS | {"scale": 2, "steps": 8996, "learning_rate": 1.7e-3, "ema_decay": 0.9995},
         _AMONG_ROOMS | {"scale": 2, "steps": 4211, "learning_rate": 1.6e-3, "keep": 0.5},
+        _SPARSE | {"scale": 2, "steps": 2000, "synthetic": 200},
     ),
     "sensor-x4": (*_ALL_OF_SENSOR_X4, _SPARSE | {"scale": 4, "learning_rate": 1.2e-3, "steps": 2449}),
     "sensor-x8": (
@@ -200,6 +202,7 @@ RECIPES: dict[str, tuple[Stage, ...]] = {
         *_ALL_OF_FAST_X8,
         _FAST_SENSOR | {"steps": 13707},
         _FAST_SENSOR_CALM | {"steps": 6180},
+        _FAST_SPARSE | {"scale": 8, "steps": 2200},
     ),
     "fast-sensor-x16": (
         *_ALL_OF_FAST_X16,
