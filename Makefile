@@ -15,11 +15,11 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# The editable install cannot be followed by a type checker, so a copy of the package is checked.
+# The editable install cannot be followed by a type checker, so a copy of the package is checked, for every system.
 types: $(READY)
 	rm -rf build/types
 	$(BIN)/pip install --quiet --no-deps --target build/types .
-	MYPYPATH=build/types $(BIN)/mypy --package depthup
+	for system in linux darwin win32; do MYPYPATH=build/types $(BIN)/mypy --platform $$system --package depthup || exit 1; done
 
 bench: $(READY)
 	$(BIN)/python benchmarks/operation.py

@@ -38,7 +38,8 @@ def _forget_pool() -> None:
     _pool, _pool_size = None, 0
 
 
-os.register_at_fork(after_in_child=_forget_pool)  # a forked child has none of its parent's threads
+if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
+    os.register_at_fork(after_in_child=_forget_pool)  # a forked child has none of its parent's threads
 
 
 def _run(kernel, groups: int, work: int, *arguments) -> None:

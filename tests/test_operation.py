@@ -616,6 +616,19 @@ def test_forked_worker_of_a_parent_that_used_its_pool(threads):
     assert torch.equal(out, expected)
 
 
+NO_FORKS = """
+import os, torch, numba
+for name in ("fork", "register_at_fork"):
+    delattr(os, name)
+import depthup.kernels.cpu
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork, to be without")
+def test_where_nothing_forks():
+    subprocess.run([sys.executable, "-c", NO_FORKS], check=True)  # as on Windows
+
+
 def test_the_device_chooses_the_backend():
     assert choose_backend(torch.device("cpu")) == "cpu"
     assert choose_backend(torch.device("meta")) == "reference"
