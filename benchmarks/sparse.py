@@ -29,13 +29,14 @@ PATTERNS: dict[str, tuple[float, int]] = {
     "500 pixels": (500 / (640 * 480), 1),
     "half of every 4th row": (0.5, 4),
     "half of every 8th row": (0.5, 8),
+    "every 16th row": (1.0, 16),
 }
-"""Name -> how many of the pixels of a row are measured, and of how many rows one."""
+"""Name -> how many of the pixels of a row are measured, and of how many rows one, the first anywhere among them."""
 
 
 def measured(shape: tuple[int, int], pattern: tuple[float, int], rng: np.random.Generator) -> np.ndarray:
     fraction, step = pattern
-    return (rng.random(shape) < fraction) & (np.arange(shape[0]) % step == step // 2)[:, None]
+    return (rng.random(shape) < fraction) & ((np.arange(shape[0]) + rng.integers(step)) % step == 0)[:, None]
 
 
 def linear(depth: np.ndarray, nearest: np.ndarray) -> np.ndarray:

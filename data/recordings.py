@@ -106,10 +106,7 @@ def _tum(folder: Path, out: str | Path | None, maximal_difference: float) -> Rec
         return Recording(title, tuple(frames), (), "tum")
     if not ((folder / "rgb.txt").is_file() and (folder / "depth.txt").is_file()):
         return None
-    rgb, depth = (
-        [(_listed(folder, place, row[1]), _time(place, row[0])) for row in _rows(place, 2)]
-        for place in (folder / "rgb.txt", folder / "depth.txt")
-    )
+    rgb, depth = (_with_times(folder, folder / name) for name in ("rgb.txt", "depth.txt"))
     times = {image.path: time / 1e9 for image, time in rgb}
     # all in one group: names do not say where the partner is, times do
     together = [[(replace(image, folder="."), time) for image, time in side] for side in (rgb, depth)]
@@ -123,9 +120,21 @@ def _tum(folder: Path, out: str | Path | None, maximal_difference: float) -> Rec
     return Recording(title, tuple(frames), tuple(unpaired), "tum")
 
 
+def _with_times(folder: Path, place: Path) -> list[tuple[Image, int]]:
+    """The images of a list, and their times in nanoseconds."""
+    images = [(_listed(folder, place, row[1]), _time(place, row[0])) for row in _rows(place, 2)]
+    times: dict[Path, int] = {}
+    for image, time in images:
+        if times.setdefault(image.path, time) != time:
+            raise InputError(f"{place}: lists {image.path} with two time stamps, expected one of them")
+    return images
+
+
 def _rows(place: Path, count: int) -> list[list[str]]:
+    """The words of every line, but comments, empty lines and repetitions; at least `count` in each."""
     lines = _text(place).splitlines()
     rows = [line.replace(",", " ").split() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    rows = [list(row) for row in dict.fromkeys(map(tuple, rows))]
     for row in rows:
         if len(row) < count:
             raise InputError(f"{place}: the line {' '.join(row)!r} is too short, expected time stamp and file")

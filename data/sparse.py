@@ -3,9 +3,14 @@
 import cv2
 import numpy as np
 
-DENSE, DENSE_CELLS = 0.6, 0.5
-"""`density` from which on depth is upsampled as it is, and from which on cells are: the networks of coarser ones, for
-larger ratios, are better at holes. Both were found on six held-out images of NYUv2."""
+DENSE, DENSE_BEYOND = {1: 0.6, 2: 0.4}, 0.08
+"""`density` that the network of a scale needs, and one of any other scale, before a coarser grid is better.
+
+Found on six held-out images of NYUv2 (points anywhere) and four (lines), with the networks for sensors.
+"""
+
+NEIGHBOURS = 2
+"""How many cells away a neighbour may be: of lines of points every other row of cells may be empty."""
 
 LEAST_DISTANCE = 0.25
 """Of two cells' samples, in cells, for their slope: nearer ones say little of it."""
@@ -15,37 +20,48 @@ TOLERANCE = 1.02
 
 
 def density(valid: np.ndarray) -> float:
-    """How dense valid samples are where there are any, 0..1: of those that are valid or beside one, how many are.
+    """How dense valid samples are where there are any, 0..1: how many of the eight around a valid one are valid, too.
 
     Holes that are larger than a sample hardly lower it, nor does a part of the image without any.
     """
-    around = cv2.dilate(valid.astype(np.uint8), np.ones((3, 3), np.uint8))
-    return float(valid.sum() / max(1, around.sum()))
+    options = {"ddepth": cv2.CV_32F, "ksize": (3, 3), "normalize": False, "borderType": cv2.BORDER_CONSTANT}
+    there, inside = (cv2.boxFilter(n.astype(np.uint8), **options)[valid] - 1 for n in (valid, np.ones_like(valid)))
+    return float(there.sum() / max(1.0, inside.sum()))
 
 
-def gather_sparse(depth: np.ndarray, valid: np.ndarray, largest: float) -> tuple[np.ndarray, np.ndarray, int]:
-    """Depth as it is if it is dense, else of the smallest cells that make it so.
+def least_density(ratio: float) -> float:
+    """`density` below which coarser cells are better, for a ratio of pixels to samples along a side."""
+    return next((least for scale, least in DENSE.items() if ratio <= scale * TOLERANCE), DENSE_BEYOND)
+
+
+def gather_sparse(
+    depth: np.ndarray, valid: np.ndarray, ratio: float, largest: float
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Depth as it is if it is dense enough, else of the smallest cells that make it so.
 
     Args:
         depth: `[h, w]`, any unit; what is not `valid` is ignored.
         valid: bool `[h, w]`, some of it True.
-        largest: samples across a cell, at most.
+        ratio: pixels of the result across a sample.
+        largest: pixels of the result across a cell, at most.
 
     Returns:
         Depth and validity of the cells (see `gather`), and how many samples across one of them is, a power of two.
     """
-    cells, side, dense = (depth, valid), 1, DENSE
-    while density(cells[1]) < dense and 2 * side <= min(largest * TOLERANCE, *depth.shape):
-        side, dense = 2 * side, DENSE_CELLS
-        cells = gather(depth, valid, (round(depth.shape[0] / side), round(depth.shape[1] / side)))
+    cells, side = (depth, valid), 1
+    while density(cells[1]) < least_density(side * ratio):
+        if 2 * side * ratio > largest * TOLERANCE or 2 * side > min(depth.shape):
+            break
+        side *= 2
+        cells = gather(depth, valid, (-(-depth.shape[0] // side), -(-depth.shape[1] // side)))
     return (*cells, side)
 
 
 def gather(depth: np.ndarray, valid: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """The mean of the valid samples of every cell of a coarser grid over the same area, moved to the cell's centre.
 
-    It is moved along the slopes to its neighbours, the lesser of the two along an axis and none where they differ in
-    sign, so that a cell beside a depth edge stays on its side.
+    It is moved along the slopes to its neighbours, at most `NEIGHBOURS` cells away, the lesser of the two along an axis
+    and none where they differ in sign, so that a cell beside a depth edge stays on its side.
 
     Args:
         depth, valid: as of `gather_sparse`.
@@ -67,10 +83,19 @@ def gather(depth: np.ndarray, valid: np.ndarray, shape: tuple[int, int]) -> tupl
     moved = means.copy()
     for axis, places in enumerate(at):
         place = mean(places)
-        slope = np.diff(means, axis=axis) / np.maximum(np.diff(place, axis=axis), LEAST_DISTANCE)
-        slope = np.pad(np.nan_to_num(slope), [(1, 1) if n == axis else (0, 0) for n in (0, 1)])
-        before, after = np.delete(slope, -1, axis), np.delete(slope, 0, axis)
+        before, after = _slopes(means, place, axis)
         lesser = np.where(np.abs(before) < np.abs(after), before, after)
         centre = np.indices(shape, sparse=True)[axis] + 0.5
         moved += np.where(before * after > 0, lesser * (centre - place), 0)
     return moved, (number > 0).reshape(shape)
+
+
+def _slopes(means: np.ndarray, place: np.ndarray, axis: int) -> np.ndarray:
+    """Along an axis to the nearest cell before and after every cell, 0 without one: `[2, rows, columns]`."""
+    means, place = np.moveaxis(means, axis, 0), np.moveaxis(place, axis, 0)
+    slopes = np.full((2, *means.shape), np.nan)
+    for away in range(min(NEIGHBOURS, len(means) - 1), 0, -1):
+        slope = (means[away:] - means[:-away]) / np.maximum(place[away:] - place[:-away], LEAST_DISTANCE)
+        for there in (slopes[0, away:], slopes[1, :-away]):
+            np.copyto(there, slope, where=~np.isnan(slope))
+    return np.moveaxis(np.nan_to_num(slopes), 1, axis + 1)

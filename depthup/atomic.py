@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
 import re
@@ -12,6 +13,9 @@ from pathlib import Path
 from depthup.data import InputError
 
 _numbers = itertools.count()  # threads may write the same file
+
+_LONGEST = 200
+"""Bytes of a name that leave room for what is added to it: file systems allow 255."""
 
 
 @contextmanager
@@ -24,7 +28,7 @@ def write_beside(path: str | Path) -> Iterator[Path]:
         InputError: it cannot be written: the disk is full, say.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}-{next(_numbers)}{path.suffix}")
+    temporary = path.with_name(f".{_short(path.stem)}.{os.getpid()}-{next(_numbers)}{path.suffix}")
     try:
         yield temporary
         temporary.replace(path)
@@ -35,8 +39,14 @@ def write_beside(path: str | Path) -> Iterator[Path]:
             temporary.unlink()
 
 
+def _short(stem: str) -> str:
+    """A name that can be added to: a long one is replaced by its digest."""
+    name = os.fsencode(stem)
+    return stem if len(name) <= _LONGEST else hashlib.blake2b(name, digest_size=16).hexdigest()
+
+
 def left_behind(path: str | Path) -> list[Path]:
     """Temporary files of `path` that `write_beside` could not remove, because its process was killed or still runs."""
     path = Path(path)
-    named = re.compile(rf"\.{re.escape(path.stem)}\.\d+-\d+{re.escape(path.suffix)}")
+    named = re.compile(rf"\.{re.escape(_short(path.stem))}\.\d+-\d+{re.escape(path.suffix)}")
     return [entry for entry in path.parent.iterdir() if named.fullmatch(entry.name)] if path.parent.is_dir() else []

@@ -15,7 +15,7 @@ from safetensors.torch import save
 from depthup.atomic import write_beside
 from depthup.data import InputError
 
-FORMAT = "depthup-checkpoint-4"
+FORMAT = "depthup-checkpoint-5"
 
 
 def save_checkpoint(path: Path, state: Any, config: dict, data: dict) -> None:

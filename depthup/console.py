@@ -7,15 +7,17 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 MOST_WARNINGS = 5
 SECONDS_BETWEEN_LINES = 60.0
 
 
 def say(line: str) -> None:
-    """A line on stderr; stdout is for results."""
-    print(line, file=sys.stderr)
+    """A line on stderr, where there is one that can be written to; stdout is for results."""
+    if sys.stderr:
+        with suppress(OSError):
+            print(line, file=sys.stderr)
 
 
 def in_one_line(error: BaseException) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,7 +17,14 @@ Settings = Mapping[str, str | int | float | bool | None]
 
 
 def digest(path: Path) -> str:
-    """Size and BLAKE2b of a file, as text."""
+    """Size and BLAKE2b of a file, as text.
+
+    Raises:
+        InputError: it is something else, such as a device or a pipe, which may have no end.
+        OSError: it cannot be read.
+    """
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: is no file, expected one")
     with path.open("rb") as file:
         content = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16))
     return f"{path.stat().st_size}-{content.hexdigest()}"
@@ -64,11 +72,9 @@ class Journal:
 
     def close(self) -> None:
         """Write the file in order; where that fails, for example on a full disk, the lines so far say the same."""
-        self._file.close()
-        try:
+        with suppress(InputError, OSError):
+            self._file.close()
             self._write_anew()
-        except InputError:
-            return
 
     def name(self, output: Path) -> str:
         """An output as the journal calls it."""

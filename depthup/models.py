@@ -229,7 +229,7 @@ def extrapolate(x: Tensor, n: int) -> Tensor:
 
 def cubic_taps(scale: int) -> Tensor:
     """Cubic convolution with a = -0.5, which keeps planes (Keys, 1981), for every sub-pixel: `[scale^2, 1, 5, 5]`."""
-    offset = (torch.arange(scale) + 0.5) / scale - 0.5
+    offset = (torch.arange(scale, dtype=torch.float32) + 0.5) / scale - 0.5
     line = _cubic(torch.arange(-2, 3)[None] - offset[:, None])
     return torch.einsum("ia,jb->ijab", line, line).reshape(scale * scale, 1, 5, 5)
 
@@ -244,7 +244,7 @@ def _cubic(t: Tensor) -> Tensor:
 def reduction(low: Tensor, dim: int, scale: int) -> Tensor:
     """PIL's anti-aliased bicubic along a dimension of n samples: a matrix `[n, scale * n]` in the type of `low`."""
     n = low.shape[dim]
-    centre = (torch.arange(n, device=low.device) + 0.5) * scale - 0.5
+    centre = (torch.arange(n, dtype=torch.float32, device=low.device) + 0.5) * scale - 0.5
     weight = _cubic((torch.arange(n * scale, device=low.device) - centre[:, None]) / scale)
     return (weight / weight.sum(1, keepdim=True)).to(low.dtype)
 

@@ -15,7 +15,7 @@ from typing import NoReturn
 def leave() -> NoReturn:
     """End this process with code 0 after what was registered for its end, but without taking its modules apart."""
     atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None where it was closed before the start
         stream.flush()
     os._exit(0)
 

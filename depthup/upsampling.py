@@ -19,7 +19,7 @@ from torch import Tensor
 
 from depthup.baselines import BASELINES
 from depthup.data import InputError, UsageError
-from depthup.data.sparse import gather_sparse
+from depthup.data.sparse import density, gather_sparse, least_density
 from depthup.models import PRECISIONS, SCALES, SCALES_OF_SENSORS, DDFUpNet, extrapolate, normalise
 from depthup.tiles import run_network
 from depthup.weights import check_device, load_model, shipped_names, weights_path
@@ -194,8 +194,11 @@ class Upsampler:
             known = known & _checked(valid, depth.shape)
         if not known.any():
             raise InputError(f"depth: none of its {depth.size} samples is valid; expected at least one measurement")
+        measured = known
         depth, known, side = self._gathered(depth, known, (H, W))
         filled, distance = _fill(depth, known)
+        if fill == "none":  # on the grid that was given
+            distance = np.where(measured, np.float32(0), np.float32(1))
         if (largest := np.abs(filled).max()) > torch.finfo(torch.float32).max:
             raise InputError(f"depth: got {largest:g}, expected what float32 holds")
         ratio = mean_ratio((H, W), depth.shape)
@@ -222,8 +225,18 @@ class Upsampler:
         if self._is_baseline() or known.all() or not known.any():
             return depth, known, 1
         ratio = mean_ratio(size, depth.shape)
-        most = SCALES[-1] if self.model is None else self._network(ratio)[0].config.scale
-        return gather_sparse(depth, known, most / ratio)
+        if self.model is None:
+            return gather_sparse(depth, known, ratio, SCALES[-1])
+        net, name = self._network(ratio)
+        cells = gather_sparse(depth, known, ratio, net.config.scale)
+        there, needed = density(cells[1]), least_density(net.config.scale)
+        if there < needed and net.config.scale < SCALES[-1]:
+            log.warning(
+                "%s: of the samples beside measured ones %.0f %% are measured, and it needs %.0f %%; expected a network"
+                " for a larger ratio, or the default",
+                *(name, 100 * there, 100 * needed),
+            )
+        return cells
 
     def _is_baseline(self) -> bool:
         return isinstance(self.model, str) and self.model in BASELINES
@@ -366,7 +379,7 @@ def resolve_model(model: str | Path | DDFUpNet, factor: int) -> DDFUpNet:
 
 def _unmasked(depth: Any, valid: Any) -> tuple[np.ndarray, Any]:
     """An array, and what is valid of it, by the mask of a masked array too."""
-    if not isinstance(depth, np.ma.MaskedArray):
+    if np.ma.getmask(depth) is np.ma.nomask:
         return np.asarray(depth), valid
     seen = ~np.ma.getmaskarray(depth)
     return depth.data, seen if valid is None else seen & _checked(valid, depth.shape)
@@ -507,7 +520,7 @@ def _to_grid(plane: Tensor, size: tuple[int, int]) -> Tensor:
     for dim, n in zip((2, 3), size, strict=True):
         if n != made.shape[dim]:
             old, across = made, 5 - dim
-            made = torch.empty([*old.shape[:dim], n, *old.shape[dim + 1 :]], device=old.device)
+            made = old.new_empty([*old.shape[:dim], n, *old.shape[dim + 1 :]])
             for lines, place in zip(old.split(_LINES, across), made.split(_LINES, across), strict=True):
                 place.copy_(_to_length(lines, dim, n))
     return made.clone() if plane.shape[2:] == size else made

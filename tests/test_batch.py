@@ -96,6 +96,29 @@ def names(*numbers: int) -> tuple[str, ...]:
 ALL = names(*range(6))
 
 
+@pytest.mark.parametrize("kind", ["fifo", "device"])
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs files that have no end")
+def test_an_input_without_an_end_fails_its_job(batch, kind):
+    endless = batch.jobs[2].inputs[1]
+    endless.unlink()
+    os.mkfifo(endless) if kind == "fifo" else endless.symlink_to("/dev/zero")
+    result = batch.run()
+    assert result.failed == {"02": f"{endless}: is no file, expected one"}
+    assert result.done == names(0, 1, 3, 4, 5)
+
+
+def test_a_journal_that_cannot_be_closed_loses_no_result(batch, monkeypatch):
+    written = depthup.journal.Journal._write_anew
+
+    def full(journal: depthup.journal.Journal) -> None:
+        if journal.records:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written(journal)
+
+    monkeypatch.setattr(depthup.journal.Journal, "_write_anew", full)
+    assert batch.run() == BatchResult(ALL, (), {}, False)
+
+
 def test_all_are_done_and_then_skipped(batch):
     result = batch.run()
     assert result == BatchResult(ALL, (), {}, False)
@@ -592,7 +615,13 @@ def test_threads_that_write_the_same_file(tmp_path):
 
 
 def test_a_name_that_is_too_long(tmp_path):
-    path = tmp_path / ("n" * 251 + ".bin")
+    longest = tmp_path / ("n" * 251 + ".bin")
+    with write_beside(longest) as temporary:
+        temporary.write_bytes(b"x")
+        assert left_behind(longest) == [temporary]
+    assert list(tmp_path.iterdir()) == [longest]
+    longest.unlink()
+    path = tmp_path / ("n" * 252 + ".bin")
     with pytest.raises(InputError, match="cannot be written"), write_beside(path) as temporary:
         temporary.write_bytes(b"x")
     assert not list(tmp_path.iterdir())

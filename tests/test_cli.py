@@ -182,6 +182,16 @@ def test_help_does_not_import_torch():
     assert result.stdout.strip() == "[]"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a shell's redirections")
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", "2>/dev/full"])
+def test_without_a_stream(place, closed):
+    command = f"{sys.executable} -m depthup upsample rgb.png depth.png -o out.png --model bicubic {closed}"
+    result = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (0, "")
+    assert "Error" not in result.stderr
+    assert (place / "out.png").exists()
+
+
 def test_from_a_checkout():
     result = subprocess.run([sys.executable, "cli.py", "--help"], capture_output=True, text=True, cwd=CHECKOUT)
     assert result.returncode == 0

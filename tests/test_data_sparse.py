@@ -5,27 +5,39 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from depthup.data.sparse import DENSE, DENSE_CELLS, density, gather, gather_sparse
+from depthup.data.sparse import density, gather, gather_sparse, least_density
 
 
 def some(fraction: float, shape: tuple[int, int] = (96, 160)) -> np.ndarray:
     return np.random.default_rng(0).random(shape) < fraction
 
 
-@pytest.mark.parametrize(("fraction", "side"), [(0.9, 1), (0.5, 2), (0.3, 2), (0.1, 4), (0.02, 8), (0.005, 16)])
+@pytest.mark.parametrize(
+    ("fraction", "side"), [(0.9, 1), (0.5, 2), (0.3, 2), (0.07, 4), (0.02, 4), (0.004, 8), (0.001, 16)]
+)
 def test_the_smallest_cells_that_are_dense(fraction, side):
     valid = some(fraction)
-    depth, known, across = gather_sparse(np.ones(valid.shape), valid, 16)
+    depth, known, across = gather_sparse(np.ones(valid.shape), valid, 1.0, 16)
     assert across == side
     assert depth.shape == known.shape == (96 // side, 160 // side)
-    assert density(valid) >= DENSE if side == 1 else density(known) >= DENSE_CELLS
+    assert side == 16 or density(known) >= least_density(side)
+
+
+def test_networks_of_larger_ratios_need_fewer_samples():
+    valid = some(0.25)
+    for ratio, side in ((1.0, 2), (1.02, 2), (1.1, 2), (2.0, 2), (2.1, 1), (4.0, 1), (8.0, 1)):
+        assert gather_sparse(np.ones(valid.shape), valid, ratio, 16)[2] == side
+    assert gather_sparse(np.ones(valid.shape), some(0.03), 4.0, 16)[2] == 2
+    assert gather_sparse(np.ones(valid.shape), some(0.03), 16.0, 16)[2] == 1  # there are no larger ones
 
 
 def test_cells_are_no_larger_than_asked():
-    valid = some(0.005)
+    valid = some(0.001)
     for most, side in ((1, 1), (1.99, 2), (3.9, 2), (8, 8), (16, 16)):
-        assert gather_sparse(np.ones(valid.shape), valid, most)[2] == side
-    assert gather_sparse(np.ones((5, 40)), some(0.02, (5, 40)), 16)[2] == 4  # nor larger than depth
+        assert gather_sparse(np.ones(valid.shape), valid, 1.0, most)[2] == side
+    one = np.zeros((5, 40), bool)
+    one[2, 20] = True
+    assert gather_sparse(np.ones(one.shape), one, 1.0, 16)[2] == 4  # nor larger than depth
 
 
 def test_holes_of_a_dense_sensor_and_depth_of_a_part_of_the_view_are_no_sparse_samples():
@@ -34,9 +46,11 @@ def test_holes_of_a_dense_sensor_and_depth_of_a_part_of_the_view_are_no_sparse_s
     assert density(valid) > 0.9
     part = np.zeros((96, 160), bool)
     part[40:70, 50:120] = True
+    island, strip = np.zeros((2, 96, 160), bool)
+    island[30:36, 70:76] = strip[:, 40:43] = True
     depth = np.random.default_rng(1).random(part.shape)
-    for seen in (valid, part):
-        same, known, side = gather_sparse(depth, seen, 16)
+    for seen in (valid, part, island, strip):
+        same, known, side = gather_sparse(depth, seen, 1.0, 16)
         assert side == 1 and same is depth and known is seen
 
 
@@ -72,6 +86,23 @@ def test_a_plane_stays_one_where_cells_have_neighbours(side):
     unmoved = np.abs(_means(plane, some(0.5), side) - truth)
     assert known.mean() > 0.9
     assert np.nanmean(error[1:-1, 1:-1]) < 0.5 * np.nanmean(unmoved[1:-1, 1:-1])
+
+
+@pytest.mark.parametrize("first", range(8))
+def test_lines_of_samples_wherever_they_are_in_their_cells(first):
+    rows, columns = np.mgrid[:96, :160]
+    plane = 2 + 0.01 * rows - 0.004 * columns
+    cells, known = gather(plane, rows % 8 == first, (24, 40))  # every other row of cells is empty
+    truth = plane.reshape(24, 4, 40, 4).mean((1, 3))
+    assert known[first // 4 :: 2].all()
+    np.testing.assert_allclose(cells[2:-2][known[2:-2]], truth[2:-2][known[2:-2]], atol=1e-9)
+
+
+@pytest.mark.parametrize("shape", [(58, 418), (25, 418), (17, 33)], ids=str)
+def test_cells_of_odd_sizes_are_not_larger_than_their_network_is_for(shape):
+    cells, _, side = gather_sparse(np.ones(shape), some(0.06, shape), 1.0, 16)
+    assert side == 4
+    assert np.sqrt(shape[0] / cells.shape[0] * shape[1] / cells.shape[1]) <= 4
 
 
 def test_a_cell_beside_a_depth_edge_stays_on_its_side():

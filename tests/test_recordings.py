@@ -316,6 +316,7 @@ def test_tum_associations(tmp_path, swapped, name):
         ("1.0 ../secret.png\n", "outside"),
         ("1.0 /etc/passwd\n", "lists the absolute path /etc/passwd, expected paths below"),
         ("1.0 rgb/a.png\n1.1 rgb/a.jpg\n", "different names"),
+        ("1.0 rgb/1.0.png\n1.1 rgb/1.0.png\n", "1.0.png with two time stamps, expected one of them"),
     ],
 )
 def test_bad_tum_lists(tmp_path, text, message):

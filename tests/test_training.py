@@ -615,7 +615,7 @@ def test_a_bad_checkpoint(folder, finished, tmp_path, content):
     elif content == "narrower":
         content = good.replace(b'\\"scale\\": 2', b'\\"scale\\": 4')
     if content == "other":
-        save_file({"a/b": torch.zeros(1)}, checkpoint, {"format": "depthup-checkpoint-4"})
+        save_file({"a/b": torch.zeros(1)}, checkpoint, {"format": "depthup-checkpoint-5"})
     else:
         assert content != good
         checkpoint.write_bytes(content)

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from scipy.ndimage import distance_transform_edt
 
+import depthup.upsampling
 import depthup.weights
 from depthup import upsample
 from depthup.baselines import BASELINES
@@ -439,6 +440,40 @@ def test_sparse_samples_are_gathered_for_the_network_of_their_distance(fraction,
     np.testing.assert_array_equal(upsample(rgb, np.where(valid, depth, 1e30), valid=valid), run.depth)
 
 
+def test_what_was_measured_is_known_of_gathered_depth():
+    rgb, depth = sparse_pair(0.1)
+    run = Upsampler().run(rgb, depth, fill="none")
+    assert run.gathered == 4
+    np.testing.assert_array_equal(np.isfinite(run.depth), np.isfinite(depth))
+
+
+def test_networks_that_need_more_samples_say_so(caplog):
+    rgb, depth = sparse_pair(0.1)
+    for model in (None, "sensor-x4", METHODS["base"]):
+        Upsampler(model).run(rgb, depth)
+    assert not caplog.messages
+    Upsampler("sensor-x1").run(rgb, depth)
+    assert caplog.messages == [
+        "sensor-x1: of the samples beside measured ones 10 % are measured, and it needs 60 %; expected a network for a"
+        " larger ratio, or the default"
+    ]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_default_type_of_torch_does_not_matter(dtype):
+    rgb, depth, _ = pair_with_holes()
+    size = (rgb.shape[1] - 3, rgb.shape[0] - 2)
+    expected = [Upsampler(model).run(rgb, depth, size=size, fill="all").depth for model in ("x4", "sensor-x4")]
+    depthup.upsampling._load_once.cache_clear()
+    torch.set_default_dtype(dtype)
+    try:
+        for model, depth_before in zip(("x4", "sensor-x4"), expected, strict=True):
+            np.testing.assert_array_equal(Upsampler(model).run(rgb, depth, size=size, fill="all").depth, depth_before)
+    finally:
+        torch.set_default_dtype(torch.float32)
+        depthup.upsampling._load_once.cache_clear()
+
+
 def test_a_network_gets_no_larger_cells_than_it_is_for():
     rgb, depth = sparse_pair(0.01)
     assert Upsampler(METHODS["base"]).run(rgb, depth).gathered == 4
@@ -599,6 +634,8 @@ def test_masked_arrays():
             upsample(rgb, masked, METHODS["base"], valid=wrong)
         with pytest.raises(InputError, match=r"valid: (a batch of \d+, expected 1|got .*, expected)"):
             upsample(rgb[None], depth[None], METHODS["base"], valid=wrong)
+    with pytest.raises(InputError, match="of its integers are 0"):  # a masked array without a mask hides none
+        upsample(rgb, np.ma.array(np.where(valid, 1000, 0)), METHODS["base"])
     batch = upsample(np.stack([rgb, rgb]), np.ma.stack([masked, masked]), METHODS["base"])
     np.testing.assert_array_equal(batch[1], upsample(rgb, masked, METHODS["base"]))
 

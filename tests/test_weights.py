@@ -129,7 +129,7 @@ def test_nothing_is_unpickled(tmp_path, how):
     [
         (None, "no format at all"),
         ({"format": "pt"}, "names pt"),
-        ({"format": "depthup-checkpoint-4"}, "model.safetensors beside it"),
+        ({"format": "depthup-checkpoint-5"}, "model.safetensors beside it"),
     ],
 )
 def test_another_programs_file_is_refused(tmp_path, metadata, found):
