@@ -196,8 +196,13 @@ RECIPES: dict[str, tuple[Stage, ...]] = {
         *_ALL_OF_FAST_SENSOR_X4,
         _FAST_SENSOR | {"scale": 2, "synthetic": 400, "steps": 8005},
         _FAST_SENSOR_CALM | {"scale": 2, "synthetic": 400, "steps": 5316},
+        _FAST_SPARSE | {"scale": 2, "steps": 2500},
     ),
-    "fast-sensor-x4": (*_ALL_OF_FAST_SENSOR_X4, _FAST_SENSOR_CALM | {"scale": 4, "steps": 4970}),
+    "fast-sensor-x4": (
+        *_ALL_OF_FAST_SENSOR_X4,
+        _FAST_SENSOR_CALM | {"scale": 4, "steps": 4970},
+        _FAST_SPARSE | {"scale": 4, "steps": 2500},
+    ),
     "fast-sensor-x8": (
         *_ALL_OF_FAST_X8,
         _FAST_SENSOR | {"steps": 13707},
@@ -209,6 +214,7 @@ RECIPES: dict[str, tuple[Stage, ...]] = {
         _FAST_SENSOR | _FAST_X16_CROPS | {"steps": 6136},
         _FAST_SENSOR | _FAST_X16_CROPS | {"steps": 3966, "synthetic": 400},
         _FAST_SENSOR_CALM | _FAST_X16_CROPS | {"steps": 5143, "synthetic": 400},
+        _FAST_SPARSE | {"scale": 16, "steps": 1800, "ema_decay": 0.998},
     ),
 }
 """Name of weights -> stages."""
