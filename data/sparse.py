@@ -24,9 +24,14 @@ def density(valid: np.ndarray) -> float:
 
     Holes that are larger than a sample hardly lower it, nor does a part of the image without any.
     """
-    options = {"ddepth": cv2.CV_32F, "ksize": (3, 3), "normalize": False, "borderType": cv2.BORDER_CONSTANT}
-    there, inside = (cv2.boxFilter(n.astype(np.uint8), **options)[valid] - 1 for n in (valid, np.ones_like(valid)))
-    return float(there.sum() / max(1.0, inside.sum()))
+    there, inside = (_of_nine(cells)[valid].sum() - valid.sum() for cells in (valid, np.ones_like(valid)))
+    return float(there / max(1.0, inside))
+
+
+def _of_nine(cells: np.ndarray) -> np.ndarray:
+    """How many are True of every cell and its neighbours, float32."""
+    counted = cv2.boxFilter(cells.astype(np.float32), -1, (3, 3), normalize=False, borderType=cv2.BORDER_CONSTANT)
+    return np.asarray(counted)
 
 
 def least_density(ratio: float) -> float:
