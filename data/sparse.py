@@ -1,4 +1,4 @@
-"""Sparse depth, such as LiDAR points projected into an image: gathered into cells most of which hold a sample."""
+"""Sparse depth, such as LiDAR points projected into an image: gathered into the cells of a coarser grid."""
 
 import cv2
 import numpy as np

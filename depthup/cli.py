@@ -694,7 +694,7 @@ def main() -> None:
 def program() -> None:
     """`depthup`: `main`, and after success the end of the process at once.
 
-    Python would take torch's modules apart first, which takes 0.4 s of a command.
+    Python would take torch's modules apart first, which takes half a second.
     """
     try:
         main()
