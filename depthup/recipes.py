@@ -161,6 +161,7 @@ RECIPES: dict[str, tuple[Stage, ...]] = {
         _FINE_SENSOR | {"scale": 1, "steps": 5500},
         _AMONG_ROOMS | {"scale": 1, "steps": 4453, "weight_decay": 0.03},
         _AMONG_ROOMS | {"scale": 1, "steps": 5237, "learning_rate": 1.6e-3},
+        _SPARSE | {"scale": 1, "steps": 1500, "synthetic": 200},
     ),
     "sensor-x2": (
         *_ALL_OF_SENSOR_X4,
