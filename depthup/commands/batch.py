@@ -135,12 +135,13 @@ def batch_files(
         pair = read_pair(frame.rgb, frame.depth, options, frame.mask, frame.confidence, camera)
         check_pair(files[job.name], upsampler, pair, options, frame.rgb)
         doubt_depth(pair, frame.depth)
-        nonlocal doubted
-        doubted = doubted or doubt_shape(pair, options, frame.rgb, frame.depth)  # of one pair: most are alike
         return pair
 
     def compute(job: Job, pair: PairArrays) -> tuple[np.ndarray, Upsampled]:
-        return pair.rgb, upsample_pair(upsampler, pair, options, f"{frames[job.name].rgb}, {frames[job.name].depth}")
+        frame = frames[job.name]
+        nonlocal doubted
+        doubted = doubted or doubt_shape(pair, options, frame.rgb, frame.depth)  # of one pair: most are alike
+        return pair.rgb, upsample_pair(upsampler, pair, options, f"{frame.rgb}, {frame.depth}")
 
     def write(job: Job, path: Path, result: tuple[np.ndarray, Upsampled], replaces: bool) -> None:
         write_output(path, files[job.name], *result, options, replaces)
