@@ -209,6 +209,8 @@ class Upsampler:
             result, bottom, span = torch.from_numpy(BASELINES[name](array, filled, factor))[None, None], 0.0, 1.0
         else:
             net, name = self._network(ratio)
+            if self.model is not None:
+                _doubt_density(net.config.scale, name, known)
             bottom, span = float(filled.min()), float(np.ptp(filled))
             result = _run_network(net, rgb, filled, known, self.precision == "bf16")
         result = _to_grid(result, (H, W))
@@ -225,18 +227,8 @@ class Upsampler:
         if self._is_baseline() or known.all() or not known.any():
             return depth, known, 1
         ratio = mean_ratio(size, depth.shape)
-        if self.model is None:
-            return gather_sparse(depth, known, ratio, SCALES[-1])
-        net, name = self._network(ratio)
-        cells = gather_sparse(depth, known, ratio, net.config.scale)
-        there, needed = density(cells[1]), least_density(net.config.scale)
-        if there < needed and net.config.scale < SCALES[-1]:
-            log.warning(
-                "%s: of the samples beside measured ones %.0f %% are measured, and it needs %.0f %%; expected a network"
-                " for a larger ratio, or the default",
-                *(name, 100 * there, 100 * needed),
-            )
-        return cells
+        most = SCALES[-1] if self.model is None else self._network(ratio)[0].config.scale
+        return gather_sparse(depth, known, ratio, most)
 
     def _is_baseline(self) -> bool:
         return isinstance(self.model, str) and self.model in BASELINES
@@ -476,6 +468,17 @@ def _fill(depth: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]
         return depth, np.zeros(depth.shape, np.float32)
     distance, (rows, columns) = distance_transform_edt(~valid, return_indices=True)
     return depth[rows, columns], distance.astype(np.float32)
+
+
+def _doubt_density(scale: int, name: str, known: np.ndarray) -> None:
+    """Warn where a network that was named gets fewer samples than it needs, and others would do better."""
+    there, needed = density(known), least_density(scale)
+    if there < needed and scale < SCALES[-1]:
+        log.warning(
+            "%s: of the samples beside measured ones %.0f %% are measured, and it needs %.0f %%; expected a network"
+            " for a larger ratio, or the default",
+            *(name, 100 * there, 100 * needed),
+        )
 
 
 def _run_network(net: DDFUpNet, rgb: Tensor, depth: np.ndarray, valid: np.ndarray, bf16: bool) -> Tensor:

@@ -115,7 +115,7 @@ def test_a_bug_is_not_hidden(place, monkeypatch):
 
 LEAVES = """
 import atexit, sys
-from depthup import cli, stopping
+from depthup import cli
 class Module:
     def __del__(self):
         print("taken apart")
