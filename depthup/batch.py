@@ -109,8 +109,8 @@ def run_batch(
     An output that is whole, by its digest, and was made with the same settings from the same inputs is skipped, an
     empty one is made again. One that this function did not write, that was changed since, or that was made from other
     inputs, fails its job unless `overwrite`. A job that fails is recorded and the others go on. The first Ctrl-C or
-    SIGTERM ends the run when the job at hand is written; a second one interrupts at once. A killed run is continued by
-    the next.
+    SIGTERM ends the run when the job at hand is written; a second one interrupts at once, but for files at hand; a
+    third one ends the process. A killed run is continued by the next.
 
     Args:
         jobs: in their order.

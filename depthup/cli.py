@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import re
@@ -694,8 +695,10 @@ def main() -> None:
 def program() -> None:
     """`depthup`: `main`, and after success the end of the process at once.
 
-    Python would take torch's modules apart first, which takes half a second.
+    Python would take torch's modules apart first, which takes half a second. What imports make stays; looking for
+    garbage among it takes nearly as long.
     """
+    gc.set_threshold(100_000, 20, 20)
     try:
         main()
     except SystemExit as end:

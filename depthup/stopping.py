@@ -43,11 +43,15 @@ def terminate_as_interrupt() -> Iterator[None]:
 
 @contextmanager
 def stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """Inside, SIGINT and SIGTERM only set a flag; gives a function that reads it. A second one interrupts at once."""
+    """Inside, SIGINT and SIGTERM only set a flag; gives a function that reads it. A second one interrupts at once.
+
+    A third one ends the process, which may be waiting for a thread that never ends.
+    """
     asked: list[int] = []
 
     def ask(number, frame):
         if asked:
+            signal.signal(number, signal.SIG_DFL)
             raise KeyboardInterrupt
         asked.append(number)
 

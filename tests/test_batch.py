@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -440,6 +442,29 @@ def test_a_second_signal_interrupts_and_what_is_written_is_whole(batch):
         batch.run(compute=interrupted, write=write_slowly)
     assert {*snapshot(batch.out)} == {OUTPUT_MARK, "scene0/00.png"}
     assert batch.run().skipped == names(0)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals between processes")
+def test_a_third_signal_ends_a_process_whose_reading_never_ends(tmp_path):
+    script = """
+import sys, threading
+from pathlib import Path
+from depthup.batch import Job, run_batch
+def read(job):
+    print("reads", flush=True)
+    threading.Event().wait()
+inputs = Path(sys.argv[1], "input"), Path(sys.argv[1], "out", "output")
+inputs[0].write_bytes(b"1")
+run_batch([Job("job", inputs[:1], inputs[1])], inputs[1].parent, read, None, None, {})
+"""
+    with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"reads\n"
+        for _ in range(2):
+            process.send_signal(signal.SIGTERM)
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(1)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == -signal.SIGTERM
 
 
 def test_the_lock_is_there_as_long_as_the_run(batch):
