@@ -108,7 +108,8 @@ def peak_and_now() -> tuple[float, float]:
 def machine() -> dict[str, str | int]:
     """What the numbers were measured on."""
     info = Path("/proc/cpuinfo")
-    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+    lines = info.read_text().splitlines() if info.is_file() else []  # on Linux
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
     return {
         "processor": names[0] if names else platform.processor(),

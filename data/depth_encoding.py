@@ -124,7 +124,7 @@ def warn_of_largest(path: Path, image: np.ndarray, invalid: tuple[float, ...] = 
         )
 
 
-def doubt_unit(path: Path, median: float, question: str) -> bool:
+def warn_of_unit(path: Path, median: float, question: str) -> bool:
     """Log a warning, with a question, and return True where the median depth of a map is none that sensors measure."""
     if PLAUSIBLE[0] <= median <= PLAUSIBLE[1]:
         return False

@@ -19,11 +19,13 @@ def load_extra(path: str | Path, module: str, extra: str) -> ModuleType:
         The module.
 
     Raises:
-        InputError: the package is not installed.
+        InputError: the package is not installed, or cannot be imported.
     """
     try:
         return importlib.import_module(module)
-    except ImportError:
+    except ImportError as error:
+        missing = isinstance(error, ModuleNotFoundError) and error.name == module
+        fault = "is not installed" if missing else f"cannot be imported ({' '.join(str(error).split())})"
         raise InputError(
-            f'{path}: needs the package {module}, which is not installed; run: pip install "depthup[{extra}]"'
+            f'{path}: needs the package {module}, which {fault}; run: pip install "depthup[{extra}]"'
         ) from None

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import threading
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from depthup.data.depth_encoding import DepthEncoding, doubt_unit
+from depthup.data.depth_encoding import DepthEncoding, warn_of_unit
 from depthup.data.errors import InputError, UsageError
 from depthup.data.files import DEPTH_SUFFIXES, RGB_SUFFIXES, read_depth, read_disparity, read_rgb
 
@@ -28,6 +29,7 @@ _PATTERNS = (
     "<name>_rgb.* with <name>_depth.* or <name>_disp.*, or rgb/<name>.* with depth/<name>.* or disparity/<name>.*"
 )
 _KINDS = {"depth_mm": "m", "disparity": "disparity"}
+_warning = threading.Lock()  # pairs are decoded in several threads, and one warning is enough
 
 
 @dataclass(frozen=True)
@@ -206,7 +208,7 @@ class PairFolder:
         self.unit = units[0]
         self.border = NYUV2_BORDER if set_name == "nyuv2" else 0
         self.title = f"{_TITLES.get(set_name, set_name or self.folder.resolve().name)}, split {split}"
-        self._doubted = False
+        self._warned = False
         if invalid:
             self.title += f", without values {', '.join(f'{value:.10g}' for value in invalid)}"
 
@@ -221,9 +223,11 @@ class PairFolder:
             depth = read_disparity(entry.depth, entry.divisor or 1.0, self.invalid)
         else:
             depth = read_depth(entry.depth, DepthEncoding(scale=entry.divisor, invalid=self.invalid))
-            if not self._doubted and (known := depth[np.isfinite(depth)]).size:
+            if not self._warned and (known := depth[np.isfinite(depth)]).size:
                 hint = "is the scale of manifest.csv right?" if entry.divisor else "expected mm (integers), m (floats)"
-                self._doubted = doubt_unit(entry.depth, float(np.median(known)), hint)
+                median = float(np.median(known))
+                with _warning:
+                    self._warned = self._warned or warn_of_unit(entry.depth, median, hint)
         if rgb.shape[:2] != depth.shape:
             raise InputError(
                 f"{entry.depth}: is {depth.shape[1]}x{depth.shape[0]} pixels but {entry.rgb.name} is"

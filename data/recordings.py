@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -149,10 +149,10 @@ def _time(place: Path, text: str) -> int:
 
 def _listed(folder: Path, place: Path, name: str) -> Image:
     """A file that a list names. It may be missing: then its frame fails, and not the recording."""
-    inside = PurePosixPath(name)
-    if inside.is_absolute():
+    inside, on_windows = PurePosixPath(name), PureWindowsPath(name)
+    if inside.is_absolute() or on_windows.is_absolute() or on_windows.drive:
         raise InputError(f"{place}: lists the absolute path {name}, expected paths below {folder}")
-    if ".." in inside.parts:
+    if ".." in (*inside.parts, *on_windows.parts):
         raise InputError(f"{place}: lists {name}, which is outside {folder}; expected a path in the folder")
     below = inside.parent.parts
     return Image(folder / name, str(PurePosixPath(*below[1:])), inside.stem)
@@ -412,17 +412,18 @@ def _camera_or_fault(read: Callable[[], Camera | None], fault: str = "") -> dict
 
 
 def _camera(place: Path, values: object, size: tuple[float, float] | None = None) -> Camera | None:
-    """Four coefficients, or a 3 x 3 matrix by rows or by columns: what is neither focal length nor centre is 0.
-
-    None where there are no values.
-    """
+    """Of four coefficients, or of a 3 x 3 matrix by rows or by columns; None where there are no values."""
     if values is None:
         return None
     if not isinstance(values, list) or len(values) not in (4, 9) or not all(_is_number(value) for value in values):
         raise InputError(f"{place}: its intrinsics are not numbers, expected fx, fy, cx, cy or a list of 3 x 3")
     if len(values) == 4:
         return _pinhole(place, values[0], values[1], values[2], values[3], size)
-    return _pinhole(place, values[0], values[4], values[2] or values[6], values[5] or values[7], size)
+    by_rows = values if values[6] == values[7] == 0 else [values[3 * (n % 3) + n // 3] for n in range(9)]
+    fx, skew, cx, below, fy, cy, *last = by_rows
+    if last != [0, 0, 1] or below or abs(skew) > 1e-3 * abs(fx):
+        raise InputError(f"{place}: its intrinsics have skew or another last row than 0, 0, 1; expected neither")
+    return _pinhole(place, fx, fy, cx, cy, size)
 
 
 def _open3d_camera(place: Path) -> Camera | None:

@@ -685,8 +685,9 @@ def main() -> None:
             sys.exit(2)
         from depthup.data import InputError, UsageError  # here: it imports torch, which `--help` must not
         from depthup.kernels import BackendError
+        from depthup.tiles import is_out_of_memory
 
-        if not isinstance(error, InputError | BackendError | OSError | MemoryError):
+        if not isinstance(error, InputError | BackendError | OSError) and not is_out_of_memory(error):
             raise
         say(f"depthup: {in_one_line(error)}")
         sys.exit(2 if isinstance(error, UsageError) else 1)

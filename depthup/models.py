@@ -228,10 +228,9 @@ def extrapolate(x: Tensor, n: int) -> Tensor:
 
 
 def cubic_taps(scale: int) -> Tensor:
-    """Cubic convolution with a = -0.5, which keeps planes (Keys, 1981), for every sub-pixel: `[scale^2, 1, 5, 5]`."""
+    """Cubic convolution with a = -0.5, which keeps planes (Keys, 1981), along a line: `[scale, 5]` by sub-pixel."""
     offset = (torch.arange(scale, dtype=torch.float32) + 0.5) / scale - 0.5
-    line = _cubic(torch.arange(-2, 3)[None] - offset[:, None])
-    return torch.einsum("ia,jb->ijab", line, line).reshape(scale * scale, 1, 5, 5)
+    return _cubic(torch.arange(-2, 3)[None] - offset[:, None])
 
 
 def _cubic(t: Tensor) -> Tensor:
@@ -539,9 +538,15 @@ class BaseNet(nn.Module):
         return self.fine(x) if level == 2 else x
 
     def _continued_bicubic(self, around: Tensor) -> Tensor:
-        """Bicubic start of a network for sensors; autocast would make it in bf16, which is off by millimetres."""
+        """Bicubic start of a network for sensors, of `[B, 1, h + 4, w + 4]`.
+
+        Autocast would make it in bf16, and a convolution on a GPU in TF32: both are off by millimetres.
+        """
+        h, w = (n - 4 for n in around.shape[2:])
         with torch.autocast(around.device.type, enabled=False):
-            return F.pixel_shuffle(F.conv2d(around, self.cubic_taps.to(around.dtype)), self.scale)
+            taps = self.cubic_taps.to(around.dtype)
+            wide = (torch.stack([around[..., t : t + w] for t in range(5)], -1) @ taps.T).flatten(3)
+            return (taps @ torch.stack([wide[:, :, t : t + h] for t in range(5)], 3)).flatten(2, 3)
 
 
 class DDFUpNet(nn.Module):

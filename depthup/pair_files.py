@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from depthup.data import Camera, DepthEncoding, InputError, read_confidence, read_depth, read_mask, read_rgb
-from depthup.data.depth_encoding import doubt_unit
+from depthup.data.depth_encoding import warn_of_unit
 from depthup.tiles import is_out_of_memory
 from depthup.upsampling import Upsampled, Upsampler, fill_from_nearest, mean_ratio
 
@@ -111,13 +111,13 @@ def read_pair(
     return PairArrays(image, values)
 
 
-def doubt_depth(pair: PairArrays, path: Path) -> None:
+def warn_of_depth(pair: PairArrays, path: Path) -> None:
     """Warn of a median depth that no sensor measures, as comes of a wrong unit, and of a sample that is far beyond it.
 
     `path` is the depth file's. One absurd sample spoils the range of the whole map.
     """
     median, largest = float(np.nanmedian(pair.depth)), float(np.nanmax(pair.depth))
-    doubt_unit(path, median, "are --depth-unit and --depth-scale right?")
+    warn_of_unit(path, median, "are --depth-unit and --depth-scale right?")
     if largest > FAR_BEYOND * median:
         log.warning(
             "%s: its farthest sample is %.4g m and its median %.3g m; if that means no measurement, name the file's"
@@ -126,7 +126,7 @@ def doubt_depth(pair: PairArrays, path: Path) -> None:
         )
 
 
-def doubt_shape(pair: PairArrays, options: PairOptions, rgb: Path, depth: Path) -> bool:
+def warn_of_shape(pair: PairArrays, options: PairOptions, rgb: Path, depth: Path) -> bool:
     """Warn, and return True, where depth has another shape than the result: a part of the view, say, or turned."""
     (h, w), (height, width) = pair.depth.shape, pair.rgb.shape[:2]
     W, H = options.size or (width, height)

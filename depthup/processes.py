@@ -61,7 +61,7 @@ class Processes:
         """How many processes more make batches for this one; 0 if a thread keeps up, or nothing else can be had."""
         if self.device.type != "cuda" or not hasattr(os, "fork"):
             return 0
-        return max(1, min(MOST_FEEDERS, os.cpu_count() or 1) // self.here)
+        return max(1, min(MOST_FEEDERS, _processors()) // self.here)
 
     def share(self, batch_size: int) -> range:
         """This process's places in a batch; shares are equally large, or a ValueError is raised."""
@@ -144,12 +144,15 @@ def joined_processes(count: int = 1, command: Sequence[str] = ()) -> Iterator[Pr
         return
     if not started_by_another and 0 < gpus < count:
         raise InputError(f"--processes: got {count}, expected at most {gpus}, one for each GPU")
-    most = max(ALWAYS_ALLOWED, os.cpu_count() or 1)
+    most = max(ALWAYS_ALLOWED, _processors())
     if not started_by_another and not gpus and count > most:
         raise InputError(f"--processes: got {count}, expected at most {most} on this processor")
     rank, count = int(os.environ.get("RANK", 0)), count_processes(count)
     here = max(1, int(os.environ.get("LOCAL_WORLD_SIZE", count)))
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if gpus else torch.device("cpu")
+    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    if 0 < gpus <= local_rank:
+        raise InputError(f"LOCAL_RANK: got {local_rank}, expected less than {gpus}, the number of GPUs seen here")
+    device = torch.device("cuda", local_rank) if gpus else torch.device("cpu")
     place = "env://"
     others: _Others = []
     try:
@@ -159,7 +162,7 @@ def joined_processes(count: int = 1, command: Sequence[str] = ()) -> Iterator[Pr
             torch.set_num_threads(max(1, torch.get_num_threads() // here))
         if not started_by_another:
             place = _start_others(others, count, command)
-        talk = _join("nccl" if gpus else "gloo", place, rank, count, others)
+        talk = _join("nccl" if gpus and dist.is_nccl_available() else "gloo", place, rank, count, others)
         yield Processes(rank, count, here, device, talk)
         for process, _ in others:
             process.wait()
@@ -181,6 +184,11 @@ def joined_processes(count: int = 1, command: Sequence[str] = ()) -> Iterator[Pr
             said.close()
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _processors() -> int:
+    """How many this process may use; a cluster may give it a few of many."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _join(backend: str, place: str, rank: int, count: int, others: _Others) -> dist.ProcessGroup:

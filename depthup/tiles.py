@@ -117,9 +117,13 @@ def _available(device: torch.device) -> float:
     return psutil.virtual_memory().available + kept_memory()
 
 
+_OUT_OF_MEMORY = ("allocate memory", "not enough memory", "ALLOC_FAILED")  # on Linux, on Windows, cuDNN and cuBLAS
+
+
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error is one of Python's, CUDA's or torch's about memory; that of torch on a CPU has no type."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
+    """Whether an error is one of Python's, CUDA's or torch's about memory; not all of torch have a type."""
+    typed = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return typed or (isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY))
 
 
 def _unit(rgb: Tensor) -> Tensor:

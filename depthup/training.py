@@ -8,6 +8,7 @@ import re
 import time
 import zlib
 from collections.abc import Callable
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -157,8 +158,9 @@ def _run(
     report(f"reading {both} pairs")
     pairs = CachedPairs(training, lambda done, _: tick("reading pairs", done / both))
     sampler = make_sampler(pairs, config, processes.share(config.batch_size))
-    scored = CachedPairs(validation, lambda done, _: tick("reading pairs", (len(pairs) + done) / both))
+    scored = validation
     if processes.first:  # it alone validates
+        scored = CachedPairs(validation, lambda done, _: tick("reading pairs", (len(pairs) + done) / both))
         check_scorable(scored, config.scale, config.protocol, _sensor(config))
     held_out = SomePairs(scored, config.validation_images)
     parameters = state.model.parameter_count()
@@ -177,53 +179,57 @@ def _run(
     began, before = time.monotonic(), state.seconds
     shown, read, saved = "", -math.inf, before
 
-    with stop_on_signal() as stopped:
-        for batch in prefetch(sampler, state.step, config.steps or 2**62, processes=processes.feeders):
-            done, stop = processes.agree(_done(config, state), stopped())
-            if done >= 1 or stop:
-                break
-            state.losses.append(train_step(config, state, batch, learning_rate(config, state.step, done), processes))
-            state.seconds = before + time.monotonic() - began
-            if state.seconds - read > SECONDS_BETWEEN_READINGS:
-                now = _finite(float(state.losses[-1]), config, state)
-                shown, read = f", loss {_in_words(now, training.unit)}", state.seconds
-            tick(f"step {state.step}{shown}", _done(config, state))
-            if not log:
-                continue
-            regular = state.step % config.checkpoint_every == 0
-            if regular:
-                _log_loss(log, report, config, state, training.unit)
-            if state.step % config.validation_every == 0 and _done(config, state) < 1:
-                scores = validate(state, held_out, config)
-                log.write(state.step, state.seconds, validation_rmse=scores.rmse)
-                report(
-                    f"step {state.step}: RMSE {scores.rmse:.3f} {scores.unit} on {len(held_out)} held-out images, "
-                    f"{_minutes(state)}"
+    with closing(log) if log else nullcontext():
+        with stop_on_signal() as stopped:
+            for batch in prefetch(sampler, state.step, config.steps or 2**62, processes=processes.feeders):
+                done, stop = processes.agree(_done(config, state), stopped())
+                if done >= 1 or stop:
+                    break
+                state.losses.append(
+                    train_step(config, state, batch, learning_rate(config, state.step, done), processes)
                 )
-            if regular or state.seconds - saved > SECONDS_BETWEEN_CHECKPOINTS:
-                _mean_loss(config, state)  # a network that is lost is not saved
-                save_checkpoint(checkpoint, state, asdict(config), data)  # after what a run from it will not do again
-                saved = state.seconds
+                state.seconds = before + time.monotonic() - began
+                if state.seconds - read > SECONDS_BETWEEN_READINGS:
+                    now = _finite(float(state.losses[-1]), config, state)
+                    shown, read = f", loss {_in_words(now, training.unit)}", state.seconds
+                tick(f"step {state.step}{shown}", _done(config, state))
+                if not log:
+                    continue
+                regular = state.step % config.checkpoint_every == 0
+                if regular:
+                    _log_loss(log, report, config, state, training.unit)
+                if state.step % config.validation_every == 0 and _done(config, state) < 1:
+                    scores = validate(state, held_out, config)
+                    log.write(state.step, state.seconds, validation_rmse=scores.rmse)
+                    report(
+                        f"step {state.step}: RMSE {scores.rmse:.3f} {scores.unit} on {len(held_out)} held-out images, "
+                        f"{_minutes(state)}"
+                    )
+                if regular or state.seconds - saved > SECONDS_BETWEEN_CHECKPOINTS:
+                    _mean_loss(config, state)  # a network that is lost is not saved
+                    save_checkpoint(
+                        checkpoint, state, asdict(config), data
+                    )  # after what a run from it will not do again
+                    saved = state.seconds
 
-    finished = processes.agree(_done(config, state))[0] >= 1
-    if finished:
-        state.seconds = max(state.seconds, 60 * config.minutes)  # the others' clocks may be ahead
-    summary = None
-    if log:
-        if finished and state.losses:
-            _log_loss(log, report, config, state, training.unit)
-        _mean_loss(config, state)
-        save_checkpoint(checkpoint, state, asdict(config), data)
-        record |= {"steps": state.step, "minutes": round(state.seconds / 60, 1), "validation": None}
-        result = result_weights(state, config)
-        save_weights(weights, state.model, record, result)
+        finished = processes.agree(_done(config, state))[0] >= 1
         if finished:
-            tick("validating", 1.0)
-            report(f"validating on {len(held_out.all)} held-out images")
-            summary = validate(state, held_out.all, config).summary()
-            log.write(state.step, state.seconds, validation_rmse=summary["rmse"])
-            save_weights(weights, state.model, record | {"validation": summary}, result)
-        log.close()
+            state.seconds = max(state.seconds, 60 * config.minutes)  # the others' clocks may be ahead
+        summary = None
+        if log:
+            if finished and state.losses:
+                _log_loss(log, report, config, state, training.unit)
+            _mean_loss(config, state)
+            save_checkpoint(checkpoint, state, asdict(config), data)
+            record |= {"steps": state.step, "minutes": round(state.seconds / 60, 1), "validation": None}
+            result = result_weights(state, config)
+            save_weights(weights, state.model, record, result)
+            if finished:
+                tick("validating", 1.0)
+                report(f"validating on {len(held_out.all)} held-out images")
+                summary = validate(state, held_out.all, config).summary()
+                log.write(state.step, state.seconds, validation_rmse=summary["rmse"])
+                save_weights(weights, state.model, record | {"validation": summary}, result)
     processes.agree(0)  # the others wait for the files
     return TrainResult(finished, state.step, state.seconds / 60, summary, weights)
 
@@ -362,10 +368,11 @@ def _restore(checkpoint: Path, device: torch.device, data: dict) -> tuple[TrainC
         for name, optimiser in state.optimisers.items():
             moments = tensors["optimiser"].get(name, {})  # none before the first step
             optimiser.load_state_dict({"state": moments, "param_groups": facts["param_groups"][name]})
+            _lay_out(optimiser)
         for name, t in state.ema.items():
             t.copy_(tensors["ema"][name])
             if config.keep:
-                state.anchor[name] = tensors["anchor"][name].to(t.device)
+                state.anchor[name] = tensors["anchor"][name].to(t.device, copy=True)
         torch.set_rng_state(tensors["random"]["cpu"])
         state.step, state.seconds = facts["step"], facts["seconds"]
         state.losses = [torch.tensor(value, device=device) for value in facts.get("losses", [])]
@@ -373,6 +380,16 @@ def _restore(checkpoint: Path, device: torch.device, data: dict) -> tuple[TrainC
         reason = str(error).strip().splitlines()[-1].strip()
         raise InputError(f"{checkpoint}: is of another version of depthup ({reason}); expected one of this") from None
     return config, state
+
+
+def _lay_out(optimiser: torch.optim.Optimizer) -> None:
+    """Copy its moments into the memory format of their parameters, without which its kernels on a GPU are slow.
+
+    What was loaded is a view of the checkpoint's file, which Windows does not let anyone replace then.
+    """
+    for parameter, moments in optimiser.state.items():
+        for name, t in moments.items():
+            moments[name] = torch.empty_like(parameter).copy_(t) if t.shape == parameter.shape else t.clone()
 
 
 def train_step(

@@ -210,7 +210,7 @@ class Upsampler:
         else:
             net, name = self._network(ratio)
             if self.model is not None:
-                _doubt_density(net.config.scale, name, known)
+                _warn_of_density(net.config.scale, name, known)
             bottom, span = float(filled.min()), float(np.ptp(filled))
             result = _run_network(net, rgb, filled, known, self.precision == "bf16")
         result = _to_grid(result, (H, W))
@@ -348,7 +348,7 @@ def default_models() -> list[str]:
     return [default_model(scale) for scale in SCALES_OF_SENSORS]
 
 
-def doubt_precision(precision: str, device: torch.device | None = None) -> None:
+def warn_of_precision(precision: str, device: torch.device | None = None) -> None:
     """Warn of bf16 on a processor that has none, as far as torch can tell."""
     has: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of torch have none
     on_cpu = device is None or device.type == "cpu"
@@ -470,7 +470,7 @@ def _fill(depth: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return depth[rows, columns], distance.astype(np.float32)
 
 
-def _doubt_density(scale: int, name: str, known: np.ndarray) -> None:
+def _warn_of_density(scale: int, name: str, known: np.ndarray) -> None:
     """Warn where a network that was named gets fewer samples than it needs, and others would do better."""
     there, needed = density(known), least_density(scale)
     if there < needed and scale < SCALES[-1]:

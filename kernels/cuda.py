@@ -95,7 +95,10 @@ def why_not() -> str | None:
         return "backend 'cuda' needs an NVIDIA GPU, and torch.cuda.is_available() is False"
     if torch.version.cuda is None:
         return "backend 'cuda' needs a CUDA build of PyTorch, and this one is built for ROCm"
-    extra = "cuda12" if torch.version.cuda.startswith("12.") else "cuda13"
+    major = torch.version.cuda.split(".")[0]
+    if major not in ("12", "13"):
+        return f"backend 'cuda' needs a PyTorch built for CUDA 12 or 13, and this one is for {torch.version.cuda}"
+    extra = f"cuda{major}"
     try:
         import cupy
     except ImportError as error:

@@ -1,4 +1,4 @@
-// Decoupled dynamic filters, forward and backward: Zhou et al., CVPR 2021, arXiv 2104.14107, equation 2.
+// Decoupled dynamic filters, forward and backward: Zhou et al., CVPR 2021, arXiv 2104.14107, section 3.2.
 //
 //   x               [B, C, H, W], planar or channels-last
 //   channel_filter  [B, N, C, k * k]                      N = scale * scale branches, branch = i * scale + j

@@ -223,7 +223,7 @@ def ddf(
     stride: int = 1,
     combine: str = "mul",
 ) -> Tensor:
-    """Decoupled dynamic filter (arXiv 2104.14107, section 3.2, equation 3).
+    """Decoupled dynamic filter (arXiv 2104.14107, section 3.2).
 
     `out[b, r, i] = sum_j spatial_filter[b, j, i] * channel_filter[b, r, j] * x[b, r, p_j]` over the `kernel_size` x
     `kernel_size` neighbourhood of pixel i, with zeros outside the image; `combine="add"` adds the two filters instead.

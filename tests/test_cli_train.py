@@ -27,6 +27,23 @@ TINY = ("--scale", "2", "--epochs", "4", "--batch-size", "2", "--crop-size", "32
 
 
 @pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes.")]
+)
+def test_a_training_that_does_not_fit_into_memory(place, depthup_, monkeypatch, error):
+    def full(*arguments):
+        raise error
+
+    write_pairs(place / "pairs")
+    monkeypatch.setattr(depthup.training, "train_step", full)
+    result = depthup_(*TRAIN, *TINY)
+    assert result.code == 1
+    assert result.err.splitlines()[-1] == (
+        "depthup: run: not enough memory for 2 crops of 32 pixels; expected fewer or smaller ones (--batch-size,"
+        " --crop-size), or more memory"
+    )
+
+
+@pytest.mark.parametrize(
     ("arguments", "code", "parts"),
     [
         (TRAIN, 2, ["exactly one of --minutes, --epochs and --recipe"]),

@@ -365,6 +365,8 @@ def test_why_not_names_the_missing_piece(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.version, "cuda", None)
     assert "ROCm" in cuda.why_not()
+    monkeypatch.setattr(torch.version, "cuda", "11.8")
+    assert cuda.why_not().endswith("needs a PyTorch built for CUDA 12 or 13, and this one is for 11.8")
     monkeypatch.setitem(sys.modules, "cupy", None)
     for version, extra in (("12.8", "cuda12"), ("13.0", "cuda13")):
         monkeypatch.setattr(torch.version, "cuda", version)

@@ -2,6 +2,7 @@
 
 import csv
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -262,6 +263,10 @@ def test_manifest_in_the_folder_may_name_any_file_and_one_above_may_be_anything(
 def test_a_scale_that_makes_no_metres_is_doubted_once(tmp_path, caplog):
     pairs = PairFolder(manifest(tmp_path, "own", ["a", "b"], ["x", "y"], scale="1"))
     assert [np.isfinite(pairs[i].depth).all() for i in (0, 1)] == [True, True]
+    caplog.clear()
+    pairs = PairFolder(tmp_path / "own")
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(pairs.__getitem__, (0, 0, 0, 0)))
     (record,) = caplog.records
     assert "a_depth.png: its median is " in record.getMessage()
     assert record.getMessage().endswith(" m; is the scale of manifest.csv right?")

@@ -20,6 +20,7 @@ from PIL import Image
 import depthup
 from depthup.data import DepthEncoding, InputError, read_confidence, read_depth, read_mask, read_rgb
 from depthup.data.exr import _silent_openexr
+from depthup.data.extras import load_extra
 from depthup.depth_files import DEPTH_OUTPUT_SUFFIXES, write_confidence, write_depth
 
 SOFTWARE = f"depthup {depthup.__version__}"
@@ -332,6 +333,13 @@ def test_a_missing_extra_is_named(tmp_path, monkeypatch, suffix, module, extra):
         (read_depth if suffix == ".exr" else read_rgb)(path)
     message = f'{path}: needs the package {module}, which is not installed; run: pip install "depthup[{extra}]"'
     assert str(caught.value) == message
+
+
+def test_an_extra_that_cannot_be_imported_says_why(tmp_path, monkeypatch):
+    (tmp_path / "broken.py").write_text("raise ImportError('libImath.so.29: cannot open shared object file')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InputError, match=r"which cannot be imported \(libImath.so.29: cannot open shared object"):
+        load_extra("a.exr", "broken", "exr")
 
 
 # stored so that the orientation of EXIF makes it upright

@@ -13,6 +13,7 @@ import depthup
 from cli_helpers import SCALE, sensor_net, small_net, write_pairs
 from depthup import tiles
 from depthup.data import CachedPairs, open_dataset
+from depthup.models import DDFUpNet, DDFUpNetConfig
 from depthup.processes import Processes
 from depthup.train_config import TrainConfig
 from depthup.training import make_sampler, start, train, train_step
@@ -66,6 +67,15 @@ def test_training_stops_and_goes_on(pairs, tmp_path, precision):
     resumed = train(*pairs, config, tmp_path / "half", resume=True, report=lambda line: None)
     assert resumed.finished and resumed.steps == 6
     assert resumed.validation["rmse"] == pytest.approx(whole.validation["rmse"], rel=0.01)
+
+
+@pytest.mark.parametrize("scale", [1, 2, 4, 8, 16])
+def test_what_a_network_for_sensors_starts_from_is_not_rounded(scale):
+    net = DDFUpNet(DDFUpNetConfig.named("fast", scale, True)).net
+    torch.manual_seed(0)
+    around = torch.rand(1, 1, 24, 36)
+    expected = net._continued_bicubic(around)
+    assert (net.to("cuda")._continued_bicubic(around.cuda()).cpu() - expected).abs().max() < 2e-6
 
 
 def some_pair():

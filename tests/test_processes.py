@@ -172,9 +172,18 @@ def test_ends_before_all_have_met(folder, tmp_path, what):
 
 
 def test_threads_and_feeders_are_shared_by_the_processes_of_one_machine(monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(16)), raising=False)
     counts = ((1, 1), (4, 4), (4, 2), (32, 16))
     assert [Processes(0, *count, torch.device("cuda")).feeders for count in counts] == [12, 3, 6, 1]
+
+
+def test_a_process_without_a_gpu_of_its_own_says_so(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    others = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": 1, "WORLD_SIZE": 3, "LOCAL_WORLD_SIZE": 3}
+    for name, value in (others | {"RANK": 2, "LOCAL_RANK": 2}).items():
+        monkeypatch.setenv(name, str(value))
+    with pytest.raises(InputError, match="LOCAL_RANK: got 2, expected less than 2"), joined_processes(1):
+        pass
 
 
 def test_none_is_left_where_one_cannot_be_started(monkeypatch):

@@ -314,6 +314,8 @@ def test_tum_associations(tmp_path, swapped, name):
         ("1.0\n", "too short"),
         ("one rgb/1.0.png\n", "'one' is no time stamp"),
         ("1.0 ../secret.png\n", "outside"),
+        ("1.0 C:/secret.png\n", "lists the absolute path C:/secret.png"),
+        ("1.0 ..\\secret.png\n", "outside"),
         ("1.0 /etc/passwd\n", "lists the absolute path /etc/passwd, expected paths below"),
         ("1.0 rgb/a.png\n1.1 rgb/a.jpg\n", "different names"),
         ("1.0 rgb/1.0.png\n1.1 rgb/1.0.png\n", "1.0.png with two time stamps, expected one of them"),
@@ -431,6 +433,18 @@ def test_intrinsics_of_no_camera_name_their_file(tmp_path):
     for facts, fault in (
         ({"intrinsic_matrix": [0, 0, 0, 0, 611, 0, 320, 240, 1]}, "camera: focal length fx is 0"),
         ({"intrinsic_matrix": [610, 0, 0, 0, "611", 0, 320, 240, 1]}, "its intrinsics are not numbers"),
+        (
+            {"intrinsic_matrix": [610, 0, 0, 9, 611, 0, 320, 240, 1]},
+            "its intrinsics have skew or another last row than 0, 0, 1",
+        ),
+        (
+            {"intrinsic_matrix": [610, 0, 320, 9, 611, 240, 0, 0, 1]},
+            "its intrinsics have skew or another last row than 0, 0, 1",
+        ),
+        (
+            {"intrinsic_matrix": [610, 0, 320, 0, 611, 240, 0, 0, 2]},
+            "its intrinsics have skew or another last row than 0, 0, 1",
+        ),
         ({"intrinsic_matrix": {"fx": 610}}, "its intrinsics are not numbers"),
         ({"intrinsic_matrix": [610, 611, 320, 240], "width": 640.5, "height": 480}, "its image has 640.5x480 pixels"),
         ({"intrinsic_matrix": [610, 611, 320, 240], "width": 640}, "width and height are 640 and None"),

@@ -189,6 +189,22 @@ def test_a_phone_is_done_whole_where_memory_is_free_and_12_megapixels_never(samp
     assert bool(run_network(net, low, rgb, low)) is whole
 
 
+@pytest.mark.parametrize(
+    ("error", "is_it"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("CUDA out of memory."), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), True),
+        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."), True),  # on Windows
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"), True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
+        (ValueError("not enough memory"), False),
+    ],
+)
+def test_which_errors_are_of_memory(error, is_it):
+    assert tiles.is_out_of_memory(error) is is_it
+
+
 def test_out_of_memory_falls_back_to_smaller_tiles_and_says_so(monkeypatch, caplog):
     net = load_model("x4")
     low, rgb, valid = inputs(60, 75, 4)

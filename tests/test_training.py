@@ -282,6 +282,33 @@ def test_a_held_out_image_that_cannot_be_scored_is_told_before_training(folder, 
     assert not (tmp_path / "run").exists()
 
 
+def test_restored_moments_are_laid_out_as_their_parameters_and_not_in_the_file(finished):
+    checkpoint = finished / "checkpoint.safetensors"
+    _, data = load_checkpoint(checkpoint)
+    _, state = depthup.training._restore(checkpoint, torch.device("cpu"), data["data"])
+    moments = [
+        (p, t) for o in state.optimisers.values() for p, m in o.state.items() for t in m.values() if t.dim() == 4
+    ]
+    assert len(moments) > 10
+    assert [t.stride() for _, t in moments] == [p.stride() for p, _ in moments]
+    maps = Path("/proc/self/maps")
+    assert not maps.exists() or str(checkpoint) not in maps.read_text()
+
+
+def test_the_log_is_closed_when_a_training_fails(folder, tmp_path, monkeypatch):
+    logs = []
+
+    class Noted(RunLog):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            logs.append(self)
+
+    monkeypatch.setattr(depthup.training, "RunLog", Noted)
+    with pytest.raises(InputError, match="diverged"):
+        run(folder, tmp_path, replace(CONFIG, learning_rate=1e30))
+    assert logs[0].file.closed
+
+
 def test_a_training_that_diverges_says_so(folder, tmp_path):
     with pytest.raises(InputError, match=r"the loss is (nan|inf), so this training has diverged; .*below 1e\+30"):
         run(folder, tmp_path, replace(CONFIG, learning_rate=1e30, steps=100))
@@ -768,7 +795,9 @@ def test_a_network_for_sensors_starts_from_one_that_is_not(tmp_path):
     with torch.no_grad():
         result = sensor(low, rgb, valid)
         expected = clean(low, rgb)
-    residual = result[:, :1] - F.pixel_shuffle(F.conv2d(extrapolate(low, 2), sensor.net.cubic_taps), 4)
+    line = sensor.net.cubic_taps
+    taps = torch.einsum("ia,jb->ijab", line, line).reshape(16, 1, 5, 5)
+    residual = result[:, :1] - F.pixel_shuffle(F.conv2d(extrapolate(low, 2), taps), 4)
     of_clean = expected - F.interpolate(low, scale_factor=4, mode="bicubic", align_corners=False)
     inside = (..., slice(20, -20), slice(20, -20))  # contrast beyond the border is another
     torch.testing.assert_close(residual[inside], of_clean[inside], rtol=0, atol=2e-2)

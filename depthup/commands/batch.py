@@ -19,8 +19,8 @@ from depthup.data.pairing import MAXIMAL_DIFFERENCE
 from depthup.data.planes import read_plane
 from depthup.depth_files import check_output_folder
 from depthup.journal import digest
-from depthup.pair_files import PairArrays, PairOptions, doubt_depth, doubt_shape, read_pair, upsample_pair
-from depthup.upsampling import Upsampled, Upsampler, default_models, doubt_precision
+from depthup.pair_files import PairArrays, PairOptions, read_pair, upsample_pair, warn_of_depth, warn_of_shape
+from depthup.upsampling import Upsampled, Upsampler, default_models, warn_of_precision
 from depthup.weights import weights_path
 
 log = logging.getLogger("depthup")
@@ -102,7 +102,7 @@ def batch_files(
             " --intrinsics"
         )
     upsampler = Upsampler(options.model, options.device, options.precision)
-    doubt_precision(options.precision, upsampler.device)
+    warn_of_precision(options.precision, upsampler.device)
     if wanted.confidence and options.model:
         upsampler.check_tells_error()
     options = replace(options, encoding=options.encoding.with_default(recording.depth_unit))
@@ -134,13 +134,13 @@ def batch_files(
         camera = files[job.name].camera
         pair = read_pair(frame.rgb, frame.depth, options, frame.mask, frame.confidence, camera)
         check_pair(files[job.name], upsampler, pair, options, frame.rgb)
-        doubt_depth(pair, frame.depth)
+        warn_of_depth(pair, frame.depth)
         return pair
 
     def compute(job: Job, pair: PairArrays) -> tuple[np.ndarray, Upsampled]:
         frame = frames[job.name]
         nonlocal doubted
-        doubted = doubted or doubt_shape(pair, options, frame.rgb, frame.depth)  # of one pair: most are alike
+        doubted = doubted or warn_of_shape(pair, options, frame.rgb, frame.depth)  # of one pair: most are alike
         return pair.rgb, upsample_pair(upsampler, pair, options, f"{frame.rgb}, {frame.depth}")
 
     def write(job: Job, path: Path, result: tuple[np.ndarray, Upsampled], replaces: bool) -> None:

@@ -31,7 +31,7 @@ from depthup.evaluation import (
     resolve_method,
     write_csv,
 )
-from depthup.upsampling import doubt_precision
+from depthup.upsampling import warn_of_precision
 from depthup.visualize import ScaleRow, methods_figure
 from depthup.weights import read_metadata
 
@@ -152,7 +152,7 @@ def evaluate_data(
     elif image:
         raise UsageError("compare: --image is for the figure; expected --figure")
     methods = named_methods(names, scales, protocol, sensor is not None, precision)
-    doubt_precision(precision)
+    warn_of_precision(precision)
     invalid = invalid or ()
     dataset: PairDataset = open_dataset(data, split, invalid)
     inputs = input_files(dataset)

@@ -18,6 +18,7 @@ from depthup.locking import locked
 from depthup.processes import Processes
 from depthup.recipes import RECIPES
 from depthup.run_folder import CHECKPOINT, RECIPE, WEIGHTS, check_free
+from depthup.tiles import is_out_of_memory
 from depthup.train_config import TrainConfig
 from depthup.training import TrainResult, train
 
@@ -162,7 +163,16 @@ def carry_out(
         for number, (folder, config, resume) in enumerate(plan.stages, 1):
             if plan.recipe and processes.first:
                 report(f"{plan.recipe['recipe']}: stage {number} of {len(plan.stages)}, {config.steps} steps")
-            result = train(plan.training, plan.validation, config, folder, resume, report, progress, processes)
+            try:
+                result = train(plan.training, plan.validation, config, folder, resume, report, progress, processes)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                crops = f"{config.batch_size} crops of {config.crop_size} pixels"
+                raise MemoryError(
+                    f"{folder}: not enough memory for {crops}; expected fewer or smaller ones (--batch-size,"
+                    " --crop-size), or more memory"
+                ) from None
             if not result.finished:
                 break
     return _train_facts(result)

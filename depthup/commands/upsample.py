@@ -9,8 +9,8 @@ import numpy as np
 
 from depthup.commands.outputs import Outputs, check_outputs, check_pair, write_output
 from depthup.data import InputError, UsageError
-from depthup.pair_files import PairOptions, doubt_depth, doubt_shape, read_pair, upsample_pair
-from depthup.upsampling import Upsampler, doubt_precision
+from depthup.pair_files import PairOptions, read_pair, upsample_pair, warn_of_depth, warn_of_shape
+from depthup.upsampling import Upsampler, warn_of_precision
 
 
 def upsample_files(
@@ -37,7 +37,7 @@ def upsample_files(
             "upsample: --align, --ply and --normals need the camera; expected --intrinsics fx,fy,cx,cy or a file"
         )
     upsampler = Upsampler(options.model, options.device, options.precision)
-    doubt_precision(options.precision, upsampler.device)
+    warn_of_precision(options.precision, upsampler.device)
     if out.confidence and options.model:
         upsampler.check_tells_error()
     check_outputs(out, [path for path in (rgb, depth, mask, confidence) if path], overwrite)
@@ -57,8 +57,8 @@ def upsample_files(
                 raise
             raise type(error)(f"{error}; before it were written: {', '.join(written)}") from None
         written.append(str(path))
-    doubt_depth(pair, depth)
-    doubt_shape(pair, options, rgb, depth)
+    warn_of_depth(pair, depth)
+    warn_of_shape(pair, options, rgb, depth)
     known = np.isfinite(result)
     return {
         "out": str(out.depth),
