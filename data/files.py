@@ -30,8 +30,8 @@ def read_rgb(path: str | Path) -> np.ndarray:
         uint8 [H, W, 3], RGB, 0..255.
 
     Raises:
-        InputError: the file is missing, a folder, empty, truncated, not an image, or has more than 8 bits per channel,
-            it holds several images, or the extra that it needs is not installed.
+        InputError: the file is missing, a folder, empty, truncated or no image; it has more than 8 bits per channel or
+            several images; or the extra that it needs is not installed.
     """
     path = Path(path)
     content = read_bytes(path, "an image file")

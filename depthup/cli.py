@@ -234,14 +234,14 @@ def upsample(
         raise UsageError("upsample: --mesh needs a file; expected --ply")
     files = Outputs(
         out,
-        out_unit.value if out_unit else None,
-        out_scale,
-        preview,
-        normals,
-        confidence_out,
-        ply,
-        mesh,
-        camera,
+        unit=out_unit.value if out_unit else None,
+        scale=out_scale,
+        preview=preview,
+        normals=normals,
+        confidence=confidence_out,
+        cloud=ply,
+        mesh=mesh,
+        camera=camera,
     )
     result = upsample_files(rgb, depth, files, options, mask, confidence, overwrite)
     if as_json:
@@ -329,8 +329,17 @@ def batch(
         raise UsageError("batch: --mesh is a kind of --ply; expected both")
     camera, alignment = _cameras("batch", intrinsics, ply or normals, align, depth_intrinsics)
     options = replace(options, alignment=alignment)
-    unit = out_unit.value if out_unit else None
-    wanted = BatchOutputs(f".{out_format.value}", unit, preview, normals, confidence_out, ply, mesh, camera, out_scale)
+    wanted = BatchOutputs(
+        f".{out_format.value}",
+        unit=out_unit.value if out_unit else None,
+        scale=out_scale,
+        preview=preview,
+        normals=normals,
+        confidence=confidence_out,
+        cloud=ply,
+        mesh=mesh,
+        camera=camera,
+    )
     maps = {kind: folder for kind, folder in (("mask", mask), ("confidence", confidence)) if folder}
     began = time.monotonic()
     with progress_bar(0.5) as bar:

@@ -22,10 +22,11 @@ log = logging.getLogger("depthup")
 
 @contextmanager
 def locked(folder: Path, name: str = LOCK) -> Iterator[None]:
-    """Keeps a second run out of a folder; the operating system opens the lock when the process ends, even if killed.
+    """Keeps a second run out of a folder.
 
-    (It and those that it forked: makers of batches for a GPU end some seconds after it.) Where the file system knows no
-    locks nothing is kept out, and a warning says so.
+    The operating system releases the lock when this process and those that it forked have ended, even if killed; makers
+    of batches for a GPU end some seconds later. Where the file system knows no locks nothing is kept out, and a warning
+    says so.
 
     The file is removed at the end, and stays only if the process is killed; the next run takes it.
 

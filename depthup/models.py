@@ -619,8 +619,8 @@ class DDFUpNet(nn.Module):
                 features that it gets, `[B, C]`.
             until: number of a DDF-Up, below `up_count`, at which to stop and return these features, in `base` before
                 they are reduced, `[B, C, h', w']`, `h' = h / unshuffle * 2^(until % octaves)`; without it to the end.
-            known: of `base` only; this part of what is known. If fewer passes than the network has have begun, without
-                `until` the correction of the last of them comes back, `[B, 1, scale*h, scale*w]`.
+            known: of `base` only; this part of what is known. Without `until`, and if not all passes have begun in it,
+                the correction of the last that has is returned, `[B, 1, scale*h, scale*w]`.
         """
         if known is None:
             return self.net(low, rgb, valid, means or {}, until)

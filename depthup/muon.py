@@ -11,11 +11,13 @@ from torch import Tensor
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic iteration of Jordan's reference implementation."""
 
+ITERATIONS = 5
+
 RMS_OF_ADAM = 0.2
 """Root mean square of a step of Adam in learning rates, to which Muon's is brought (Liu et al., 2025, section 2.2)."""
 
 
-def orthogonalise(matrices: Tensor, iterations: int = 5) -> Tensor:
+def orthogonalise(matrices: Tensor) -> Tensor:
     """`[N, m, n]` to matrices of the same singular vectors whose singular values are all between about 0.7 and 1.2.
 
     A step of Newton and Schulz takes x to `(a + b x x^T + c (x x^T)^2) x`. All steps are made on `x x^T`, which is
@@ -28,7 +30,7 @@ def orthogonalise(matrices: Tensor, iterations: int = 5) -> Tensor:
     square = x @ x.mT
     one = torch.eye(square.shape[1], dtype=x.dtype, device=x.device)
     product = one.expand_as(square)
-    for _ in range(iterations):
+    for _ in range(ITERATIONS):
         step = torch.baddbmm(a * one + b * square, square, square, alpha=c)
         product = step @ product
         square = step @ square @ step

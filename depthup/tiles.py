@@ -57,7 +57,7 @@ COARSE_BYTES = 2500
 """Memory that coarse levels of a whole image take for every pixel of the finest of them, if they are done at once."""
 
 _End = Literal["finer", "features", "result"]
-"""What tiles are gone through for: features of the next finer level, means of any features, or depth."""
+"""What a run over all tiles collects: features of the next finer level, means of any features, or depth."""
 
 log = logging.getLogger("depthup")
 

@@ -52,9 +52,9 @@ class Upsampled:
 
     Args:
         depth: float32 `[H, W]` in the unit of the input, NaN where no measurement supports an estimate.
-        expected_error: float32 `[H, W]`, expected absolute error in the same unit, NaN where depth is, and everywhere
-            if all samples are equal, which no network is asked about; None for a baseline or a network that was not
-            trained for sensors.
+        expected_error: float32 `[H, W]`, expected absolute error in the same unit, NaN where depth is NaN, and
+            everywhere if all samples are equal, since no network runs then; None for a baseline or a network that was
+            not trained for sensors.
         ratio: (vertical, horizontal) pixels of the result per sample of the input.
         model: name of what was run.
         gathered: sparse samples, as of a LiDAR, were gathered into cells of so many across; 1: they were not.

@@ -84,13 +84,13 @@ class BatchOutputs:
 
     suffix: str = ".png"
     unit: str | None = None
+    scale: float | None = None
     preview: bool = False
     normals: bool = False
     confidence: bool = False
     cloud: bool = False
     mesh: bool = False
     camera: Camera | None = None
-    scale: float | None = None
 
     @property
     def needs_camera(self) -> bool:
