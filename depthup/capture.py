@@ -12,7 +12,7 @@ WARM_UPS = 3
 
 
 class Captured:
-    """A CUDA graph of `compute`: one launch instead of a thousand in a training step, which take longer than their work.
+    """A CUDA graph of `compute`: one launch instead of a thousand of a training step, which take longer than they work.
 
     Args:
         compute: takes tensors by name, returns one, and never looks at a value on the CPU. What it writes elsewhere,

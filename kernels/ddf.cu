@@ -470,11 +470,11 @@ struct Share {
     int first, count;
 };
 
-// Sums kCount values over the lanes of a warp that have the same channel. Every step halves the values of a lane: one
-// half stays, the other goes to the lane that keeps that. Afterwards values[v] is the total of value share.first + v.
+// Sums kCount values over the lanes of a warp. Every step halves the values of a lane: one half stays, the other goes to
+// the lane that keeps that. Afterwards values[v] is the total of value share.first + v.
 template <int kCount, int kOffset>
 __device__ inline void sum_pixels(Accumulator* values, int lane, Share& share) {
-    if constexpr (kOffset >= kLanes) {
+    if constexpr (kOffset > 0) {
         constexpr int kHalf = (kCount + 1) / 2;
         const bool upper = lane & kOffset;
 #pragma unroll
@@ -491,18 +491,12 @@ __device__ inline void sum_pixels(Accumulator* values, int lane, Share& share) {
 }
 
 __device__ constexpr int values_left(int count) {
-    for (int offset = 16; offset >= kLanes; offset /= 2) count = (count + 1) / 2;
+    for (int offset = 16; offset > 0; offset /= 2) count = (count + 1) / 2;
     return count;
 }
-constexpr int kLeft = values_left(kValues * kVector);
+constexpr int kLeft = values_left(kValues);
 
-__device__ inline Accumulator sum_lanes(Accumulator value) {
-#pragma unroll
-    for (int offset = kLanes / 2; offset > 0; offset /= 2) value += __shfl_xor_sync(0xffffffffu, value, offset);
-    return value;
-}
-
-// One thread: one row of taps at kPixels pixels of one row i of sub-pixels, the channels of a slice one after the
+// Planar images only. One thread: one row of taps at kPixels pixels of one row i of sub-pixels, the channels of a slice one after the
 // other. The spatial gradients are summed in registers; the channel gradients over the block, into
 // partial_channel[tile, b, branch, c, t]. Of several slices, each writes its own partial_spatial[slice], laid out as
 // the spatial filter. Grid: batch x tiles x slices x rows of taps that a block has no threads for x rows of sub-pixels.
@@ -512,6 +506,7 @@ extern "C" __global__ void __launch_bounds__(DDF_THREADS, DDF_BLOCKS)
                      Scalar* __restrict__ grad_spatial, Accumulator* __restrict__ partial_spatial,
                      Accumulator* __restrict__ partial_channel, int slices, int slice_channels,
                      DDF_GEOMETRY_PARAMETERS) {
+    static_assert(!kChannelsLast && kTurn == 1);
     alignas(16) __shared__ Staged<kScale> staged;
     __shared__ Accumulator totals[kStaged][kTapRows][kValues][kWarps];
     const Geometry g = DDF_GEOMETRY;
@@ -521,7 +516,7 @@ extern "C" __global__ void __launch_bounds__(DDF_THREADS, DDF_BLOCKS)
     const int i = take_digit(block, kScale);
     const int ty = kTapRows > 1 ? tap_row : take_digit(block, kSize);
     const int slice = take_digit(block, slices);
-    const Position at(block, lane / kLanes, out_height, out_width, g);
+    const Position at(block, lane, out_height, out_width, g);
     const int b = block;
 
     const Image<const Scalar*> source(x, b, g.source_plane(), width, channels);
@@ -546,46 +541,44 @@ extern "C" __global__ void __launch_bounds__(DDF_THREADS, DDF_BLOCKS)
 
     // Each channel is read while the one before it is summed.
     const int last = smaller((slice + 1) * slice_channels, channels);
-    Accumulator window[kWindow * kVector] = {}, gradient[kRow * kVector] = {};
-    Accumulator next_window[kWindow * kVector] = {}, next_gradient[kRow * kVector] = {};
+    Accumulator window[kWindow] = {}, gradient[kRow] = {};
+    Accumulator next_window[kWindow] = {}, next_gradient[kRow] = {};
     auto read_next = [&](int channel) {
         if (!reads || channel >= last) return;
-        load_window<1>(next_window, source.row(channel, g.source_plane(), y), columns, source.step());
+        load_window<1>(next_window, source.row(channel, g.source_plane(), y), columns, 1);
         const Scalar* const row = arriving.row(channel, g.out_plane(), at.y * kScale + i);
-        load_pixels<kRow>(next_gradient, row + (long long)at.x * kScale * arriving.step(), arriving.step());
+        load<kRow>(next_gradient, row + (long long)at.x * kScale, 1);
     };
-    read_next(slice * slice_channels + lane % kLanes * kVector);
+    read_next(slice * slice_channels);
 
     for (int first = slice * slice_channels; first < last; first += kStaged) {
         const int count = smaller(kStaged, last - first);
         staged.fill(channel_filter, b, i * kScale, first, count, channels);
-        for (int start = 0; start < count; start += kTurn) {
-            const int c = start + lane % kLanes * kVector;
+        for (int c = 0; c < count; ++c) {
 #pragma unroll
-            for (int n = 0; n < kWindow * kVector; ++n) window[n] = next_window[n];
+            for (int n = 0; n < kWindow; ++n) window[n] = next_window[n];
 #pragma unroll
-            for (int v = 0; v < kRow * kVector; ++v) gradient[v] = next_gradient[v];
-            read_next(first + c + kTurn);
-            Accumulator by_channel[kValues * kVector] = {};
-            if (reads && c < count) {
+            for (int v = 0; v < kRow; ++v) gradient[v] = next_gradient[v];
+            read_next(first + c + 1);
+            Accumulator by_channel[kValues] = {};
+            if (reads) {
 #pragma unroll
                 for (int tx = 0; tx < kSize; ++tx) {
 #pragma unroll
-                    for (int v = 0; v < kRow * kVector; ++v) {
-                        const int pixel = v / kVector, j = pixel % kScale, u = v % kVector;
-                        const Accumulator product = gradient[v] * window[(pixel / kScale + tx) * kVector + u];
-                        const Accumulator channel = kAdd ? 1 : staged.at(j, c + u, ty * kSize + tx);
-                        by_spatial[tx][pixel] += channel * product;
-                        by_channel[(tx * kScale + j) * kVector + u] += (kAdd ? 1 : spatial[tx][pixel]) * product;
+                    for (int v = 0; v < kRow; ++v) {
+                        const int j = v % kScale;
+                        const Accumulator product = gradient[v] * window[v / kScale + tx];
+                        const Accumulator channel = kAdd ? 1 : staged.at(j, c, ty * kSize + tx);
+                        by_spatial[tx][v] += channel * product;
+                        by_channel[tx * kScale + j] += (kAdd ? 1 : spatial[tx][v]) * product;
                     }
                 }
             }
-            Share share = {0, kValues * kVector};
-            sum_pixels<kValues * kVector, 16>(by_channel, lane, share);
+            Share share = {0, kValues};
+            sum_pixels<kValues, 16>(by_channel, lane, share);
 #pragma unroll
             for (int v = 0; v < kLeft; ++v) {
-                const int value = (share.first + v) / kVector, channel = c + (share.first + v) % kVector;
-                if (c < count && v < share.count) totals[channel][tap_row][value][lane / 32] = by_channel[v];
+                if (v < share.count) totals[c][tap_row][share.first + v][lane / 32] = by_channel[v];
             }
         }
         __syncthreads();
@@ -608,8 +601,8 @@ extern "C" __global__ void __launch_bounds__(DDF_THREADS, DDF_BLOCKS)
         for (int j = 0; j < kScale; ++j) {
             Accumulator values[kPixels];
 #pragma unroll
-            for (int v = 0; v < kPixels; ++v) values[v] = sum_lanes(by_spatial[tx][v * kScale + j]);
-            if (!at.inside || lane % kLanes != 0) continue;
+            for (int v = 0; v < kPixels; ++v) values[v] = by_spatial[tx][v * kScale + j];
+            if (!at.inside) continue;
             const long long offset = g.spatial_offset(b, i * kScale + j, ty * kSize + tx, pixel);
             if (slices == 1) {
                 store<kPixels>(grad_spatial + offset, values, spatial_pixel);
