@@ -72,7 +72,7 @@ class Launch:
     kernel: Kernel
     blocks: int
     threads: int
-    arguments: tuple[Any, ...]  # tensors, np.int32, np.int64, np.float32; ints count as np.int32, floats as np.float32
+    arguments: tuple[Any, ...]  # tensors, ints of 32 bits, np.int64
 
     def __post_init__(self):
         if self.blocks > _LARGEST_INT:
@@ -373,8 +373,8 @@ def compile_options(kernel: Kernel) -> tuple[str, ...]:
 def pack_arguments(arguments: tuple[Any, ...]) -> tuple[np.generic, ...]:
     """Give every kernel argument the exact width that the kernel reads, since CuPy converts nothing.
 
-    Tensors become their 64-bit address, Python ints np.int32, Python floats np.float32; np.int32, np.int64 and
-    np.float32 stay. Raises TypeError for anything else, OverflowError for an int that needs more than 32 bits.
+    Tensors become their 64-bit address, Python ints np.int32, and np.int64 stays. Raises TypeError for anything else,
+    OverflowError for an int that needs more than 32 bits.
     """
     return tuple(_pack(argument) for argument in arguments)
 
@@ -382,10 +382,8 @@ def pack_arguments(arguments: tuple[Any, ...]) -> tuple[np.generic, ...]:
 def _pack(argument: Any) -> np.generic:
     if isinstance(argument, Tensor):
         return np.uint64(argument.data_ptr())
-    if type(argument) in (np.int32, np.int64, np.float32):
+    if type(argument) is np.int64:
         return argument
-    if type(argument) is float:
-        return np.float32(argument)
     if type(argument) is int:
         if not -_LARGEST_INT <= argument <= _LARGEST_INT:
             raise OverflowError(f"kernel argument {argument} needs more than 32 bits: pass it as np.int64")
