@@ -25,7 +25,7 @@ def density(valid: np.ndarray) -> float:
     Holes that are larger than a sample hardly lower it, nor does a part of the image without any.
     """
     there, inside = (_of_nine(cells)[valid].sum() - valid.sum() for cells in (valid, np.ones_like(valid)))
-    return float(there / max(1.0, inside))
+    return float(there / inside) if inside else 1.0
 
 
 def _of_nine(cells: np.ndarray) -> np.ndarray:

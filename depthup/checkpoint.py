@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,8 +79,18 @@ def _opened(path: Path) -> Iterator[tuple[Any, dict]]:
             if metadata.get("format") != FORMAT:
                 found = metadata.get("format")
                 raise InputError(f"{path}: its format is {found}, expected {FORMAT}, that of this version")
-            yield file, json.loads(metadata["facts"])
+            facts = json.loads(metadata["facts"])
+            if not _are_of_a_run(facts):
+                raise InputError(f"{path}: does not say what run it is of; expected what train wrote there")
+            yield file, facts
     except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: cannot be read as a checkpoint ({error})") from None
+
+
+def _are_of_a_run(facts: Any) -> bool:
+    """Whether these are facts as `save_checkpoint` writes them, as far as nobody else looks."""
+    kinds = {"config": dict, "data": dict, "param_groups": dict, "losses": list, "step": int, "seconds": int | float}
+    known = isinstance(facts, dict) and all(isinstance(facts.get(name), kind) for name, kind in kinds.items())
+    return known and facts["step"] >= 0 and 0 <= facts["seconds"] < math.inf

@@ -154,8 +154,9 @@ class DDF(nn.Module):
 class DDFUp(nn.Module):
     """DDF-Up as a layer (section 3.4): up-sampling by `scale` with spatial filters from guidance features.
 
-    The channel filters come from `x` itself. An untrained layer is close to bilinear up-sampling: the spatial shift
-    starts as the bilinear kernel of its sub-pixel and the channel shift as 1.
+    The channel filters come from `x` itself. An untrained layer is bilinear up-sampling and what random filters of a
+    standard deviation of 0.1 add: the spatial shift starts as the bilinear kernel of its sub-pixel, the channel shift
+    as 1.
 
     Args:
         channels: C of input and output.

@@ -192,6 +192,7 @@ RECIPES: dict[str, tuple[Stage, ...]] = {
         *_ALL_OF_FAST_SENSOR_X4,
         _FAST_SENSOR | {"scale": 1, "synthetic": 400, "steps": 7125},
         _FAST_SENSOR_CALM | {"scale": 1, "synthetic": 400, "steps": 3364},
+        _FAST_SPARSE | {"scale": 1, "steps": 1800},
     ),
     "fast-sensor-x2": (
         *_ALL_OF_FAST_SENSOR_X4,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from depthup.data import Synthetic
+from depthup.data import InputError, Synthetic
 from depthup.data.crops import check_augmentation
 from depthup.data.low_resolution import check_protocol
 from depthup.models import PRECISIONS, DDFUpNetConfig, check_whole_numbers
@@ -20,6 +20,9 @@ NUMBERS = (
     *("gradient_clip", "ema_decay", "rescale", "keep"),
 )
 """Fields that are numbers, whole or not."""
+
+MOST = {"minutes": math.inf, "learning_rate": 1e30, "weight_decay": 1e6, "rmse_weight": 1e6}
+"""Field that is a number from 0 up -> the most it may be, so that what is made of them are numbers of float32."""
 
 LEAST = {
     "seed": 0,
@@ -107,9 +110,11 @@ class TrainConfig:
                 raise ValueError(f"{name}: got {value!r}, expected a {kind.__name__}")
         if (self.minutes > 0) == (self.steps > 0):
             raise ValueError("minutes, steps: expected exactly one of them above 0")
-        for name in ("minutes", "learning_rate", "weight_decay", "rmse_weight"):
+        for name, most in MOST.items():
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected a finite number >= 0")
+            if getattr(self, name) > most:
+                raise ValueError(f"{name}: got {getattr(self, name)}, expected at most {most:g}")
         if self.synthetic > ROOMS:
             raise ValueError(f"synthetic: got {self.synthetic}, expected at most {ROOMS}")
         if not self.gradient_clip > 0:
@@ -124,7 +129,7 @@ class TrainConfig:
         if not 0 <= self.keep < 1:
             raise ValueError(f"keep: got {self.keep}, expected a fraction from 0 to below 1")
         if self.keep and not self.init:
-            raise ValueError(f"keep: got {self.keep} without weights to start from (init), expected both")
+            raise ValueError(f"keep: got {self.keep} without init, the weights to start from; expected both")
         check_augmentation(self.augmentation, self.rescale)
         if self.optimiser not in ("muon", "adamw"):
             raise ValueError(f"optimiser: got {self.optimiser!r}, expected 'muon' or 'adamw'")
@@ -138,3 +143,11 @@ class TrainConfig:
         if unknown := sorted(set(network) - {f.name for f in fields(DDFUpNetConfig)}):
             raise ValueError(f"network: got {unknown[0]!r}, which is no field of DDFUpNetConfig")
         return DDFUpNetConfig.named(self.architecture, self.scale, self.sensor, **network)
+
+
+def config_of_run(checkpoint: Path, fields: dict[str, Any]) -> TrainConfig:
+    """The configuration that a checkpoint holds; InputError if this version knows none such."""
+    try:
+        return TrainConfig(**fields)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{checkpoint}: is of another version of depthup ({error}); expected one of this") from None

@@ -7,11 +7,12 @@ import os
 import re
 import time
 import zlib
-from collections.abc import Callable
-from contextlib import closing, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,9 +37,9 @@ from depthup.models import DDFUpNet
 from depthup.muon import Muon
 from depthup.objective import CENTIMETRES, fill, objective
 from depthup.processes import ALONE, Processes
-from depthup.run_folder import CHECKPOINT, WEIGHTS, RunLog, held_folder
+from depthup.run_folder import CHECKPOINT, METRICS, WEIGHTS, RunLog, held_folder
 from depthup.stopping import stop_on_signal
-from depthup.train_config import TrainConfig
+from depthup.train_config import TrainConfig, config_of_run
 from depthup.weights import copy_fitting, load_model, read_metadata, save_weights
 
 AT_THE_RIM = re.compile(
@@ -140,8 +141,7 @@ def _run(
 ) -> TrainResult:
     """`train` when all that was given is known to fit, in a folder that is held."""
     checkpoint, weights = out / CHECKPOINT, out / WEIGHTS
-    names = zlib.crc32(os.fsencode("\n".join(training.names)))
-    data = {"images": len(training), "names": names, "unit": training.unit}
+    data = _identity(training)
     if resume:
         config, state = _restore(checkpoint, processes.device, data)
         report(f"resumed {out} at step {state.step} after {_minutes(state)}")
@@ -170,16 +170,10 @@ def _run(
         + (f", {processes.count} processes" if processes.count > 1 else "")
     )
     record = _record(config, training, validation)
-    try:
-        if processes.first and not resume:
-            save_checkpoint(checkpoint, state, asdict(config), data)  # to resume, whatever happens
-        log = RunLog(out, state.step) if processes.first else None
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written ({error.strerror}); expected a folder for the run") from None
     began, before = time.monotonic(), state.seconds
     shown, read, saved = "", -math.inf, before
 
-    with closing(log) if log else nullcontext():
+    with _begun(out, state, config, data, resume) if processes.first else nullcontext() as log:
         with stop_on_signal() as stopped:
             for batch in prefetch(sampler, state.step, config.steps or 2**62, processes=processes.feeders):
                 done, stop = processes.agree(_done(config, state), stopped())
@@ -232,6 +226,38 @@ def _run(
                 save_weights(weights, state.model, record | {"validation": summary}, result)
     processes.agree(0)  # the others wait for the files
     return TrainResult(finished, state.step, state.seconds / 60, summary, weights)
+
+
+@contextmanager
+def _begun(out: Path, state: TrainState, config: TrainConfig, data: dict, resume: bool) -> Iterator[RunLog]:
+    """The log of a run that can be resumed from now on; a new one that fails before its first step leaves none."""
+    try:
+        try:
+            if not resume:
+                save_checkpoint(out / CHECKPOINT, state, asdict(config), data)
+            log = RunLog(out, state.step)
+        except OSError as error:
+            place = error.filename or out
+            raise InputError(f"{place}: cannot be written ({error.strerror}); expected a folder for the run") from None
+        with closing(log):
+            yield log
+    except Exception:
+        if not resume and not state.step:
+            for name in (CHECKPOINT, METRICS):
+                (out / name).unlink(missing_ok=True)
+        raise
+
+
+def _identity(training: PairDataset) -> dict:
+    """What tells the pairs of a run from others: their number, names and unit, and the mean depth of a few."""
+    some = range(0, len(training), -(-len(training) // 8))
+    depths = [depth[np.isfinite(depth)] for depth in (training[n].depth for n in some)]
+    return {
+        "images": len(training),
+        "names": zlib.crc32(os.fsencode("\n".join(training.names))),
+        "unit": training.unit,
+        "means": [f"{known.sum(dtype=float) / max(1, known.size):.4g}" for known in depths],
+    }
 
 
 def _with_rooms(training: PairDataset, count: int) -> PairDataset:
@@ -319,8 +345,8 @@ def start(
         fitting, number = copy_fitting(source, model), len(model.state_dict())
         if not fitting:
             raise InputError(
-                f"{config.init}: none of its tensors fits into architecture {config.architecture}; expected weights of "
-                f"that, not of {source.config.architecture}"
+                f"{config.init}: none of its tensors fits into architecture {config.architecture}; expected weights"
+                " of that"
             )
         report(f"starts from {config.init}: {fitting} of {number} tensors fit")
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -355,14 +381,14 @@ def make_optimisers(model: DDFUpNet, config: TrainConfig) -> dict[str, torch.opt
 
 def _restore(checkpoint: Path, device: torch.device, data: dict) -> tuple[TrainConfig, TrainState]:
     tensors, facts = load_checkpoint(checkpoint)
-    before = data | facts.get("data", {})  # older ones do not know everything
+    before = data | facts["data"]  # older ones do not know everything
     if before != data:
         raise InputError(
             f"{checkpoint}: was made on {before['images']} other pairs, in {before['unit']}, got {data['images']} in"
             f" {data['unit']}; expected --data of the run, to which --resume keeps"
         )
+    config = config_of_run(checkpoint, facts["config"])
     try:
-        config = TrainConfig(**facts["config"])
         state = start(replace(config, init=None, keep=0.0), device)  # the file it started from may be gone
         state.model.load_state_dict(tensors["model"])
         for name, optimiser in state.optimisers.items():
@@ -375,7 +401,7 @@ def _restore(checkpoint: Path, device: torch.device, data: dict) -> tuple[TrainC
                 state.anchor[name] = tensors["anchor"][name].to(t.device, copy=True)
         torch.set_rng_state(tensors["random"]["cpu"])
         state.step, state.seconds = facts["step"], facts["seconds"]
-        state.losses = [torch.tensor(value, device=device) for value in facts.get("losses", [])]
+        state.losses = [torch.tensor(value, device=device) for value in facts["losses"]]
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise InputError(f"{checkpoint}: is of another version of depthup ({reason}); expected one of this") from None
@@ -389,6 +415,8 @@ def _lay_out(optimiser: torch.optim.Optimizer) -> None:
     """
     for parameter, moments in optimiser.state.items():
         for name, t in moments.items():
+            if t.dim() and t.shape != parameter.shape:
+                raise ValueError(f"a moment of shape {list(t.shape)} for a parameter of {list(parameter.shape)}")
             moments[name] = torch.empty_like(parameter).copy_(t) if t.shape == parameter.shape else t.clone()
 
 

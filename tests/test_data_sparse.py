@@ -44,6 +44,7 @@ def test_holes_of_a_dense_sensor_and_depth_of_a_part_of_the_view_are_no_sparse_s
     valid = some(0.97)
     valid[20:60, 30:90] = False
     assert density(valid) > 0.9
+    assert density(np.ones((1, 1), bool)) == 1  # nothing is beside it
     part = np.zeros((96, 160), bool)
     part[40:70, 50:120] = True
     island, strip = np.zeros((2, 96, 160), bool)

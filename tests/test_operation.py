@@ -448,6 +448,8 @@ def test_vmap(case):
     actual = torch.vmap(function, in_dims=(0, None, 2))(xs, channel_filter, spatial_filters)
     expected = torch.stack([function(one, channel_filter, spatial_filter) for one in xs])
     torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
+    none = torch.vmap(function, in_dims=(0, None, 2))(xs[:0], channel_filter, spatial_filters[:, :, :0])
+    assert none.shape == (0, *expected.shape[1:])
 
 
 @pytest.mark.parametrize("case", [FEW[1], FEW[3]], ids=str)

@@ -1,6 +1,7 @@
 """Training: repeatable, resumable to the bit, never on validation scenes, and it learns."""
 
 import csv
+import json
 import math
 import shutil
 import signal
@@ -13,10 +14,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import depthup.training
-from depthup.checkpoint import load_checkpoint, read_facts
+from depthup.checkpoint import FORMAT, load_checkpoint, read_facts
+from depthup.commands.train import plan_run
 from depthup.data import InputError, SomePairs, is_validation_scene, open_dataset, synthetic_pair
 from depthup.evaluation import evaluate
 from depthup.locking import LOCK
@@ -467,7 +470,7 @@ def test_the_result_keeps_some_of_the_weights_that_it_started_from(folder, tmp_p
 
 
 def test_a_part_to_keep_needs_weights_to_start_from():
-    with pytest.raises(ValueError, match=r"keep: got 0\.5 without weights to start from \(init\)"):
+    with pytest.raises(ValueError, match=r"keep: got 0\.5 without init, the weights to start from"):
         replace(CONFIG, keep=0.5)
     with pytest.raises(ValueError, match=r"keep: got 1\.0, expected a fraction from 0 to below 1"):
         replace(CONFIG, init="x4", keep=1.0)
@@ -619,6 +622,78 @@ def test_other_pairs_are_refused(folder, tmp_path):
         path.unlink()
     with pytest.raises(InputError, match=r"was made on 4 other pairs, in m, got 3 in m; expected --data of the run"):
         run(some, tmp_path / "run", resume=True)
+
+
+def test_other_pairs_of_the_same_names_are_refused(folder, tmp_path):
+    run(folder, tmp_path / "run", CONFIG, progress=Signals(1, signal.SIGINT))
+    other = shutil.copytree(folder, tmp_path / "other")
+    for seed, name in enumerate(SCENES):
+        write_scene(other, name, seed + 100)
+    with pytest.raises(InputError, match=r"was made on 4 other pairs, in m, got 4 in m; expected --data of the run"):
+        run(other, tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"config": None},
+        {"config": {"scale": 3, "steps": 6}},
+        {"config": {"scale": 4, "steps": 6, "batch_size": "2"}},
+        {"data": None},
+        {"step": "x"},
+        {"step": -5},
+        {"step": 1.5},
+        {"seconds": "a"},
+        {"losses": 3},
+        {"param_groups": []},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("by_command", [False, True])
+def test_a_checkpoint_with_facts_of_no_run(folder, finished, tmp_path, changes, by_command):
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    with safe_open(finished / "checkpoint.safetensors", "pt") as file:
+        facts = json.loads(file.metadata()["facts"]) | changes
+        content = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    save_file(content, checkpoint, {"format": FORMAT, "facts": json.dumps(facts)})
+    with pytest.raises(InputError, match=rf"^{checkpoint}: (does not say what run it is of|is of another version)"):
+        if by_command:
+            plan_run(str(folder), tmp_path, None, None, True, {"batch_size": 2}, set(), 1)
+        run(folder, tmp_path, resume=True)
+
+
+def test_moments_of_another_shape_are_refused(folder, finished, tmp_path):
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    with safe_open(finished / "checkpoint.safetensors", "pt") as file:
+        content = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        metadata = file.metadata()
+    some = next(name for name in content if name.startswith("optimiser/muon/"))
+    content[some] = content[some][:1].clone()
+    save_file(content, checkpoint, metadata)
+    with pytest.raises(InputError, match=r"is of another version of depthup \(a moment of shape \[1, "):
+        run(folder, tmp_path, resume=True)
+
+
+def test_a_run_that_fails_before_its_first_step_leaves_none(folder, tmp_path, monkeypatch):
+    def full(*arguments):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(depthup.training, "train_step", full)
+        with pytest.raises(MemoryError):
+            run(folder, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    assert run(folder, tmp_path / "run").finished
+
+
+def test_what_stands_where_the_log_goes_is_named(folder, tmp_path, monkeypatch):
+    def in_the_way(out: Path, step: int) -> None:
+        raise FileExistsError(17, "File exists", str(out / "tensorboard"))
+
+    monkeypatch.setattr(depthup.training, "RunLog", in_the_way)
+    with pytest.raises(InputError, match=r"tensorboard: cannot be written \(File exists\)"):
+        run(folder, tmp_path)
+    assert not [*tmp_path.iterdir()]
 
 
 def test_nothing_to_resume(folder, tmp_path):

@@ -35,6 +35,9 @@ from depthup.upsampling import warn_of_precision
 from depthup.visualize import ScaleRow, methods_figure
 from depthup.weights import read_metadata
 
+MOST_NOISE = 1_000_000
+"""Of a simulated sensor, in millimetres and in millimetres for a square metre."""
+
 log = logging.getLogger("depthup")
 
 
@@ -72,14 +75,16 @@ def simulated_sensor(wanted: bool, noise: tuple[float, float] | None = None) -> 
     """What `--sensor` measures with, its noise a + b z^2 mm at z metres if (a, b) are given; None without `--sensor`.
 
     Raises:
-        UsageError: noise without a sensor; a number that is negative or not finite.
+        UsageError: noise without a sensor; a number that is negative or more than `MOST_NOISE`.
     """
     if noise is None:
         return STANDARD_SENSOR if wanted else None
     if not wanted:
         raise UsageError("--noise: is that of the simulated sensor; expected --sensor too")
-    if not (np.isfinite(noise).all() and min(noise) >= 0):
-        raise UsageError(f"--noise: got {noise[0]:g} {noise[1]:g}, expected two numbers from 0 up, such as 1 0.5")
+    if not all(0 <= number <= MOST_NOISE for number in noise):
+        raise UsageError(
+            f"--noise: got {noise[0]:g} {noise[1]:g}, expected two numbers from 0 to {MOST_NOISE}, such as 1 0.5"
+        )
     return replace(STANDARD_SENSOR, noise_floor=noise[0] / 1000, noise_square=noise[1] / 1000)
 
 

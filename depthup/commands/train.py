@@ -19,7 +19,7 @@ from depthup.processes import Processes
 from depthup.recipes import RECIPES
 from depthup.run_folder import CHECKPOINT, RECIPE, WEIGHTS, check_free
 from depthup.tiles import is_out_of_memory
-from depthup.train_config import TrainConfig
+from depthup.train_config import TrainConfig, config_of_run
 from depthup.training import TrainResult, train
 
 RECIPE_LOCK = ".depthup-recipe.lock"
@@ -66,6 +66,7 @@ def plan_run(
     started: dict = {}
     if resume and (out / CHECKPOINT).exists():
         started = read_facts(out / CHECKPOINT)["config"]
+        config_of_run(out / CHECKPOINT, started)
         for name, value in ({"minutes": minutes} | settings).items():
             if name in given and not _same(started.get(name), value):
                 raise _contradiction(out, name, started.get(name), value)
