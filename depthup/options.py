@@ -93,7 +93,7 @@ ModelOption = Annotated[
 DeviceOption = Annotated[str | None, typer.Option(help="Where networks run, such as cuda. Default: the CPU.")]
 PrecisionOption = Annotated[
     Precision,
-    typer.Option(help="Of networks. bf16: nearly twice as fast on processors that have it, slower on others."),
+    typer.Option(help="Of networks. bf16: 1.5 to 1.9 times as fast on processors that have it, slower on others."),
 ]
 UnitOption = Annotated[
     Unit,

@@ -75,7 +75,11 @@ COMPARE = ("compare", "--data", "pairs", "--scale", "2,4")
         ),
         (("eval", "--scale", "4"), 2, ["--data"]),
         ((*EVAL, "--model", "bicubic", "--noise", "1", "0.5"), 2, ["--noise", "expected --sensor"]),
-        ((*EVAL, "--model", "bicubic", "--sensor", "--noise", "1", "-2"), 2, ["--noise: got 1 -2", "from 0 to 1000000"]),
+        (
+            (*EVAL, "--model", "bicubic", "--sensor", "--noise", "1", "-2"),
+            2,
+            ["--noise: got 1 -2", "from 0 to 1000000"],
+        ),
         ((*EVAL, "--model", "bicubic", "--sensor", "--noise", "nan", "0"), 2, ["--noise: got nan 0"]),
         ((*EVAL, "--model", "bicubic", "--sensor", "--noise", "1e30", "1"), 2, ["got 1e+30 1", "from 0 to 1000000"]),
         ((*COMPARE, "--methods", "bicubic", "--noise", "0", "0"), 2, ["--noise", "expected --sensor"]),
