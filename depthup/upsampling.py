@@ -75,7 +75,7 @@ class Upsampler:
             `bilinear`, `bicubic`, `joint-bilateral`, `guided-filter`. Without it: `default_model` of each pair's ratio.
         device: where networks run, e.g. `"cuda"`; without it where a given network is, or the CPU.
         precision: of networks, `float32` or `bf16`, which is 1.5 to 1.9 times as fast on processors that have it and
-            slower on others; its results differ by 0.03 % of the range of depth (RMS), at depth edges by up to one per cent.
+            slower on others; its results differ by 0.03 % of the range of depth (RMS), by up to 1 % at depth edges.
 
     Raises:
         InputError: no such model or precision; a precision for a baseline.
