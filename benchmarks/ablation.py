@@ -3,8 +3,9 @@
 python benchmarks/ablation.py FOLDER --scale 8 --steps 2000 --seeds 3
 
 FOLDER holds NYUv2 pairs. Every up-sampler's network gets the width that brings its time for one image nearest to that
-of the DDF-Up network (`--equal steps` leaves them alike instead). What is finished is kept in `runs/ablation`, so the
-same command goes on where it was stopped. Writes benchmarks/results/ablation-x8.json.
+of the DDF-Up network (`--equal steps` leaves them alike; `--equal no-faster` takes the least that is no faster than it,
+for widths whose times lie far apart). What is finished is kept in `runs/ablation`, so the
+same command goes on where it was stopped. Writes benchmarks/results/ablation-x8.json, or ablation-x8-no-faster.json.
 """
 
 from __future__ import annotations
@@ -59,8 +60,8 @@ def gflops(config: DDFUpNetConfig) -> float:
     return counter.get_total_flops() / 1e9
 
 
-def equally_fast(ours: DDFUpNetConfig) -> dict[str, int]:
-    """Width of every up-sampler's network for the time of the DDF-Up network."""
+def equally_fast(ours: DDFUpNetConfig, no_faster: bool) -> dict[str, int]:
+    """Width of every up-sampler's network for the time of the DDF-Up network, or the least for as much or more."""
     configs = {"ddf_up": ours}
     for name in ALTERNATIVES:
         for width in range(ours.width // 2, ours.width * 3 // 2 + 1, WIDTH_STEP):
@@ -70,6 +71,8 @@ def equally_fast(ours: DDFUpNetConfig) -> dict[str, int]:
     for name in ALTERNATIVES:
         own = [key for key in configs if key.startswith(f"{name} ")]
         nearest = min(own, key=lambda key: abs(times[key] - times["ddf_up"]))
+        if no_faster:
+            nearest = next(key for key in own if times[key] >= times["ddf_up"])
         chosen[name] = configs[nearest].width
     return chosen
 
@@ -80,13 +83,15 @@ def main(options: argparse.Namespace) -> None:
     place.mkdir(parents=True, exist_ok=True)
     chosen = place / "widths.json"
     if not chosen.exists():
-        widths = equally_fast(ours) if options.equal == "latency" else dict.fromkeys(UPSAMPLERS, ours.width)
+        widths = dict.fromkeys(UPSAMPLERS, ours.width)
+        if options.equal != "steps":
+            widths = equally_fast(ours, options.equal == "no-faster")
         chosen.write_text(json.dumps(widths))
     widths = json.loads(chosen.read_text())
     training, validation = (CachedPairs(open_dataset(options.folder, split)) for split in ("train", "val"))
-    scores: dict[str, list[float]] = {name: [] for name in UPSAMPLERS}
+    scores: dict[str, list[float]] = {name: [] for name in options.only.split(",")}
     for seed in range(options.seeds):
-        for name in UPSAMPLERS:
+        for name in scores:
             out = place / f"{name}-{seed}"
             weights = out / "model.safetensors"
             config = TrainConfig(
@@ -103,7 +108,7 @@ def main(options: argparse.Namespace) -> None:
                     sys.exit("stopped; the same command goes on")
             scores[name].append(read_metadata(weights)[1]["validation"]["rmse"])
             print(f"{name:14} seed {seed} {scores[name][-1]:.3f} cm", file=sys.stderr, flush=True)
-    configs = {name: replace(ours, upsampler=name, width=widths[name]) for name in UPSAMPLERS}
+    configs = {name: replace(ours, upsampler=name, width=widths[name]) for name in scores}
     times = milliseconds(configs)
     rows = [
         {
@@ -116,10 +121,10 @@ def main(options: argparse.Namespace) -> None:
             "spread": max(scores[name]) - min(scores[name]),
             "rmse_by_seed": scores[name],
         }
-        for name in UPSAMPLERS
+        for name in scores
     ]
     facts = vars(options) | {"folder": validation.title, "images": len(validation)}
-    path = RESULTS / f"ablation-x{options.scale}.json"
+    path = RESULTS / f"ablation-x{options.scale}{'-no-faster' * (options.equal == 'no-faster')}.json"
     path.write_text(json.dumps({"machine": machine(), "options": facts, "rows": rows}, indent=1) + "\n")
     print_table(rows, ["upsampler", "width", "parameters", "gflops_640x480", "ms_320x240", "rmse", "spread"])
     print(f"\nwritten to {path}")
@@ -132,5 +137,6 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=4)
-    parser.add_argument("--equal", choices=("latency", "steps"), default="latency")
+    parser.add_argument("--equal", choices=("latency", "no-faster", "steps"), default="latency")
+    parser.add_argument("--only", default=",".join(UPSAMPLERS), help="of these, with commas between")
     main(parser.parse_args())

@@ -410,7 +410,7 @@ class BaseNet(nn.Module):
         finest = [min(wanted, self.levels - 1) if turn < len(corrections) else 0 for turn in range(last)] + [wanted]
         coarsest = [min([self.levels + 1, *features]) for features in begun[: last + 1]]
         guidance, seen = self.guide_between(min(finest), max(coarsest), rgb, known.guidance)
-        start = self._continued_bicubic(self._around(low)) if self.sensor else bicubic(low, rgb)
+        start = self._continued_bicubic(low) if self.sensor else bicubic(low, rgb)
         samples = self._samples(low, valid)
         if max(coarsest) > self.levels:
             entered = self._enter(samples, guidance[self.levels])
@@ -537,14 +537,14 @@ class BaseNet(nn.Module):
             x = self.block[name](x)
         return self.fine(x) if level == 2 else x
 
-    def _continued_bicubic(self, around: Tensor) -> Tensor:
-        """Bicubic start of a network for sensors, of `[B, 1, h + 4, w + 4]`.
+    def _continued_bicubic(self, low: Tensor) -> Tensor:
+        """Bicubic start of a network for sensors.
 
         Autocast would make it in bf16, and a convolution on a GPU in TF32: both are off by millimetres.
         """
-        h, w = (n - 4 for n in around.shape[2:])
-        with torch.autocast(around.device.type, enabled=False):
-            taps = self.cubic_taps.to(around.dtype)
+        around, (h, w) = self._around(low), low.shape[2:]
+        with torch.autocast(low.device.type, enabled=False):
+            taps = self.cubic_taps.to(low.dtype)
             wide = (torch.stack([around[..., t : t + w] for t in range(5)], -1) @ taps.T).flatten(3)
             return (taps @ torch.stack([wide[:, :, t : t + h] for t in range(5)], 3)).flatten(2, 3)
 

@@ -201,7 +201,7 @@ def test_missing_extra(tmp_path, monkeypatch, missing):
 
     def import_module(name, *arguments):
         if name == missing:
-            raise ImportError(name)
+            raise ModuleNotFoundError(name=name)
         return real(name, *arguments)
 
     monkeypatch.setattr(importlib, "import_module", import_module)

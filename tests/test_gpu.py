@@ -73,9 +73,9 @@ def test_training_stops_and_goes_on(pairs, tmp_path, precision):
 def test_what_a_network_for_sensors_starts_from_is_not_rounded(scale):
     net = DDFUpNet(DDFUpNetConfig.named("fast", scale, True)).net
     torch.manual_seed(0)
-    around = torch.rand(1, 1, 24, 36)
-    expected = net._continued_bicubic(around)
-    assert (net.to("cuda")._continued_bicubic(around.cuda()).cpu() - expected).abs().max() < 2e-6
+    low = torch.rand(1, 1, 24, 36)
+    expected = net._continued_bicubic(low)
+    assert (net.to("cuda")._continued_bicubic(low.cuda()).cpu() - expected).abs().max() < 2e-6
 
 
 def some_pair():
