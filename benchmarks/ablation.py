@@ -3,9 +3,9 @@
 python benchmarks/ablation.py FOLDER --scale 8 --steps 2000 --seeds 3
 
 FOLDER holds NYUv2 pairs. Every up-sampler's network gets the width that brings its time for one image nearest to that
-of the DDF-Up network (`--equal steps` leaves them alike; `--equal no-faster` takes the least that is no faster than it,
-for widths whose times lie far apart). What is finished is kept in `runs/ablation`, so the
-same command goes on where it was stopped. Writes benchmarks/results/ablation-x8.json, or ablation-x8-no-faster.json.
+of the DDF-Up network (`--equal steps` leaves them alike; `--equal no-faster` takes the least that is no faster, since
+the times of neighbouring widths lie far apart). What is finished is kept in `runs/ablation`, so the same command goes on
+where it was stopped. Writes benchmarks/results/ablation-x8.json, or ablation-x8-no-faster.json.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def main(options: argparse.Namespace) -> None:
                 ema_decay=0.99,  # these runs are short
                 seed=seed,
             )
-            if not weights.exists():
+            if not weights.exists() or not read_metadata(weights)[1]["validation"]:
                 started = (out / "checkpoint.safetensors").exists()
                 if not train(training, validation, config, out, resume=started, report=lambda line: None).finished:
                     sys.exit("stopped; the same command goes on")

@@ -12,7 +12,7 @@ WARM_UPS = 3
 
 
 class Captured:
-    """A CUDA graph of `compute`: one launch instead of a thousand of a training step, which take longer than they work.
+    """A CUDA graph of `compute`: one launch for a training step, whose thousand kernels run faster than Python launches.
 
     Args:
         compute: takes tensors by name, returns one, and never looks at a value on the CPU. What it writes elsewhere,

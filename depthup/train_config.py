@@ -145,9 +145,9 @@ class TrainConfig:
         return DDFUpNetConfig.named(self.architecture, self.scale, self.sensor, **network)
 
 
-def config_of_run(checkpoint: Path, fields: dict[str, Any]) -> TrainConfig:
+def config_of_run(checkpoint: Path, recorded: dict[str, Any]) -> TrainConfig:
     """The configuration that a checkpoint holds; InputError if this version knows none such."""
     try:
-        return TrainConfig(**fields)
+        return TrainConfig(**recorded)
     except (TypeError, ValueError) as error:
         raise InputError(f"{checkpoint}: is of another version of depthup ({error}); expected one of this") from None
