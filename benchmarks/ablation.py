@@ -4,7 +4,7 @@ python benchmarks/ablation.py FOLDER --scale 8 --steps 2000 --seeds 3
 
 FOLDER holds NYUv2 pairs. Every up-sampler's network gets the width that brings its time for one image nearest to that
 of the DDF-Up network (`--equal steps` leaves them alike; `--equal no-faster` takes the least that is no faster, since
-the times of neighbouring widths lie far apart). What is finished is kept in `runs/ablation`, so the same command goes on
+times of neighbouring widths lie far apart). What is finished is kept in `runs/ablation`, so the same command goes on
 where it was stopped. Writes benchmarks/results/ablation-x8.json, or ablation-x8-no-faster.json.
 """
 

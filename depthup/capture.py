@@ -12,7 +12,7 @@ WARM_UPS = 3
 
 
 class Captured:
-    """A CUDA graph of `compute`: one launch for a training step, whose thousand kernels run faster than Python launches.
+    """A CUDA graph of `compute`: one launch in place of a training step's thousand, which take longer than their kernels.
 
     Args:
         compute: takes tensors by name, returns one, and never looks at a value on the CPU. What it writes elsewhere,

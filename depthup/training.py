@@ -201,9 +201,8 @@ def _run(
                     )
                 if regular or state.seconds - saved > SECONDS_BETWEEN_CHECKPOINTS:
                     _mean_loss(config, state)  # a network that is lost is not saved
-                    save_checkpoint(
-                        checkpoint, state, asdict(config), data
-                    )  # after what a run from it will not do again
+                    # after what a run from it will not do again
+                    save_checkpoint(checkpoint, state, asdict(config), data)
                     saved = state.seconds
 
         finished = processes.agree(_done(config, state))[0] >= 1
