@@ -12,7 +12,7 @@ WARM_UPS = 3
 
 
 class Captured:
-    """A CUDA graph of `compute`: one launch in place of a training step's thousand, which take longer than their kernels.
+    """A CUDA graph of `compute`: one launch for the thousand of a training step, which take longer than the kernels.
 
     Args:
         compute: takes tensors by name, returns one, and never looks at a value on the CPU. What it writes elsewhere,
