@@ -56,6 +56,8 @@ REACH_OF_BACK_PROJECTION = 8
 COARSE_BYTES = 2500
 """Memory that coarse levels of a whole image take for every pixel of the finest of them, if they are done at once."""
 
+_OUT_OF_MEMORY = ("allocate memory", "not enough memory", "ALLOC_FAILED")  # on Linux, on Windows, cuDNN and cuBLAS
+
 _End = Literal["finer", "features", "result"]
 """What a run over all tiles collects: features of the next finer level, means of any features, or depth."""
 
@@ -115,9 +117,6 @@ def _available(device: torch.device) -> float:
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + kept
     return psutil.virtual_memory().available + kept_memory()
-
-
-_OUT_OF_MEMORY = ("allocate memory", "not enough memory", "ALLOC_FAILED")  # on Linux, on Windows, cuDNN and cuBLAS
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -496,7 +496,8 @@ __device__ constexpr int values_left(int count) {
 }
 constexpr int kLeft = values_left(kValues);
 
-// Planar images only. One thread: one row of taps at kPixels pixels of one row i of sub-pixels, the channels of a slice one after the
+// Planar images only.
+// One thread: one row of taps at kPixels pixels of one row i of sub-pixels, the channels of a slice one after the
 // other. The spatial gradients are summed in registers; the channel gradients over the block, into
 // partial_channel[tile, b, branch, c, t]. Of several slices, each writes its own partial_spatial[slice], laid out as
 // the spatial filter. Grid: batch x tiles x slices x rows of taps that a block has no threads for x rows of sub-pixels.

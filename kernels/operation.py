@@ -119,25 +119,28 @@ def _autograd_double_backward(ctx, *grads):
 torch.library.register_autograd("depthup::ddf_backward", _autograd_double_backward, setup_context=_setup_context)
 
 
-def _mapped_first(size: int, dim: int | None, t: Tensor) -> Tensor:
-    """The dimension that vmap maps over before that of the batch."""
-    return t.unsqueeze(0).expand(size, *t.shape) if dim is None else t.movedim(dim, 0)
+def _folded(size: int, in_dims: tuple, tensors: list[Tensor]) -> tuple[list[Tensor], torch.Size]:
+    """Tensors with the dimension that vmap maps over as part of the batch, and the sizes of both."""
+    mapped = [
+        t.unsqueeze(0).expand(size, *t.shape) if dim is None else t.movedim(dim, 0)
+        for dim, t in zip(in_dims, tensors, strict=False)
+    ]
+    return [t.flatten(0, 1) for t in mapped], mapped[0].shape[:2]
 
 
 @torch.library.register_vmap("depthup::ddf")
 def _(info, in_dims, *arguments):
     *tensors, dilation, stride, scale, combine = arguments
-    mapped = [_mapped_first(info.batch_size, dim, t) for dim, t in zip(in_dims, tensors, strict=False)]
-    result = _ddf(*(t.flatten(0, 1) for t in mapped), dilation, stride, scale, combine)
-    return result.unflatten(0, mapped[0].shape[:2]), 0
+    folded, sizes = _folded(info.batch_size, in_dims, tensors)
+    return _ddf(*folded, dilation, stride, scale, combine).unflatten(0, sizes), 0
 
 
 @torch.library.register_vmap("depthup::ddf_backward")
 def _(info, in_dims, *arguments):
     *tensors, dilation, stride, scale, combine = arguments
-    mapped = [_mapped_first(info.batch_size, dim, t) for dim, t in zip(in_dims, tensors, strict=False)]
-    grads = _ddf_backward(*(t.flatten(0, 1) for t in mapped), dilation, stride, scale, combine)
-    return tuple(g.unflatten(0, mapped[0].shape[:2]) for g in grads), (0, 0, 0)
+    folded, sizes = _folded(info.batch_size, in_dims, tensors)
+    grads = _ddf_backward(*folded, dilation, stride, scale, combine)
+    return tuple(g.unflatten(0, sizes) for g in grads), (0, 0, 0)
 
 
 def _run(x, channel_filter, spatial_filter, dilation, stride, scale, combine) -> Tensor:

@@ -115,7 +115,7 @@ def batch_files(
         report(f"... and {len(recording.unpaired) - 5} more files without a partner")
     frames = {frame.name: frame for frame in recording.frames}
     files = {frame.name: wanted.of(out, frame) for frame in recording.frames}
-    jobs, doubted = [], False
+    jobs, warned = [], False
     for frame in recording.frames:
         inputs = tuple(path for path in (frame.rgb, frame.depth, frame.confidence, frame.mask) if path)
         facts = f"aligned to {files[frame.name].camera}" if options.alignment else ""
@@ -139,8 +139,8 @@ def batch_files(
 
     def compute(job: Job, pair: PairArrays) -> tuple[np.ndarray, Upsampled]:
         frame = frames[job.name]
-        nonlocal doubted
-        doubted = doubted or warn_of_shape(pair, options, frame.rgb, frame.depth)  # of one pair: most are alike
+        nonlocal warned
+        warned = warned or warn_of_shape(pair, options, frame.rgb, frame.depth)  # of one pair: most are alike
         return pair.rgb, upsample_pair(upsampler, pair, options, f"{frame.rgb}, {frame.depth}")
 
     def write(job: Job, path: Path, result: tuple[np.ndarray, Upsampled], replaces: bool) -> None:
