@@ -9,7 +9,7 @@ demo: $(READY)
 	$(BIN)/python -m depthup demo --out demo --overwrite
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .

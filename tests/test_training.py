@@ -138,11 +138,17 @@ def test_scenes_are_what_the_tests_suppose():
     assert [is_validation_scene(scene) for scene in SCENES] == [False] * 4 + [True] * 2
 
 
-def test_same_seed_gives_the_same_bits(folder, finished, tmp_path):
-    result = run(folder, tmp_path)
-    assert (result.finished, result.steps) == (True, 6)
-    assert result.weights == tmp_path / "model.safetensors"
-    assert_equal_runs(tmp_path, finished)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_same_seed_gives_the_same_bits(folder, tmp_path, threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    outs = [tmp_path / "first", tmp_path / "second"]
+    for out in outs:
+        result = run(folder, out)
+        assert (result.finished, result.steps) == (True, 6)
+        assert result.weights == out / "model.safetensors"
+    torch.set_num_threads(before)
+    assert_equal_runs(*outs)
 
 
 def test_another_seed_gives_other_weights(folder, finished, tmp_path):
