@@ -13,6 +13,7 @@ from types import ModuleType
 import numpy as np
 import torch
 from torch import Tensor
+from torch._C._functorch import TransformType, get_interpreter_stack
 from torch.autograd import forward_ad
 
 from depthup.kernels import reference
@@ -143,9 +144,16 @@ def _(info, in_dims, *arguments):
     return tuple(g.unflatten(0, sizes) for g in grads), (0, 0, 0)
 
 
+def _by_torch_func() -> bool:
+    """Whether `torch.func.grad`, or what is made of it, is at work: PyTorch takes it through no registered formula."""
+    return any(transform.key() != TransformType.Vmap for transform in get_interpreter_stack() or ())
+
+
+_by_torch_func._dynamo_marked_constant = True  # `torch.compiler.assume_constant_result`, which imports all of it
+
 def _run(x, channel_filter, spatial_filter, dilation, stride, scale, combine) -> Tensor:
     forward_mode = forward_ad._current_level >= 0
-    if forward_mode or choose_backend(x.device) == "reference":
+    if forward_mode or _by_torch_func() or choose_backend(x.device) == "reference":
         # A registered operation would drop tangents without a word. As for second derivatives, there is no kernel.
         operation: Callable[..., Tensor] = reference.forward
     else:

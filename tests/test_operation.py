@@ -453,6 +453,26 @@ def test_vmap(case):
 
 
 @pytest.mark.parametrize("case", [FEW[1], FEW[3]], ids=str)
+def test_torch_func(case):
+    tensors = random_inputs(case)[:3]
+
+    def loss(*inputs: Tensor) -> Tensor:
+        return apply(case, *inputs).square().sum()
+
+    def loss_of_one(*inputs: Tensor) -> Tensor:
+        return loss(*(t[None] for t in inputs))
+
+    grad = torch.func.grad(loss, argnums=(0, 1, 2))
+    expected = torch.autograd.functional.jacobian(loss, tuple(tensors))
+    of_each = torch.vmap(torch.func.grad(loss_of_one, argnums=(0, 1, 2)))
+    for found in (grad(*tensors), of_each(*tensors), torch.compile(grad, backend="eager", fullgraph=True)(*tensors)):
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    found = torch.func.hessian(loss, argnums=1)(*tensors)
+    expected = torch.autograd.functional.hessian(lambda channel: loss(tensors[0], channel, tensors[2]), tensors[1])
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("case", [FEW[1], FEW[3]], ids=str)
 def test_several_gradients_at_once(case):
     *tensors, grad_out = random_inputs(case)
     leaves = [t.requires_grad_() for t in tensors]
