@@ -151,6 +151,7 @@ def _by_torch_func() -> bool:
 
 _by_torch_func._dynamo_marked_constant = True  # `torch.compiler.assume_constant_result`, which imports all of it
 
+
 def _run(x, channel_filter, spatial_filter, dilation, stride, scale, combine) -> Tensor:
     forward_mode = forward_ad._current_level >= 0
     if forward_mode or _by_torch_func() or choose_backend(x.device) == "reference":
