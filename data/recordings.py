@@ -1,7 +1,6 @@
 """Recordings of RGB-D cameras, phones and data sets: which layout a folder has, and its frames."""
 
 import json
-import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +14,7 @@ from depthup.data.camera import Camera
 from depthup.data.distortion import warn_of_distortion
 from depthup.data.errors import InputError, UsageError
 from depthup.data.files import DEPTH_SUFFIXES, RAW_SUFFIXES, RGB_SUFFIXES
+from depthup.data.intrinsics import camera_of
 from depthup.data.pairing import (
     MAXIMAL_DIFFERENCE,
     Frame,
@@ -297,7 +297,7 @@ def _two_folders(folder: Path, out: str | Path | None, maximal_difference: float
     if (folder / "intrinsic").is_dir() or (folder / "pose").is_dir():  # ScanNet's SensReader
         title, unit = f"ScanNet export {folder}", "mm"
         if (place := folder / "intrinsic" / "intrinsic_color.txt").is_file():
-            camera = _camera_or_fault(lambda: _of_matrix(place, _numbers(place), "holds"))
+            camera = _camera_or_fault(lambda: camera_of(_numbers(place), place))
     elif (place := folder / "intrinsic.json").is_file():  # Open3D's azure_kinect_mkv_reader
         title, unit = f"Azure Kinect recording {folder}", "mm"
         camera = _camera_or_fault(partial(_open3d_camera, place))
@@ -343,7 +343,7 @@ def _sens_camera(place: Path, facts: dict[str, str], side: str) -> Camera | None
         raise InputError(f"{place}: has no numbers at one of {', '.join(names)}, expected all of them") from None
     if len(width) != 1 or len(height) != 1:
         raise InputError(f"{place}: {names[1]} or {names[2]} is more than a number, expected the size of an image")
-    return _of_matrix(place, matrix, f"{names[0]} holds", (width[0], height[0]))
+    return camera_of(matrix, f"{place}: {names[0]}", (width[0], height[0]))
 
 
 def _other_view(place: Path, colour: Camera | None, depth: Camera | None) -> str:
@@ -417,13 +417,7 @@ def _camera(place: Path, values: object, size: tuple[float, float] | None = None
         return None
     if not isinstance(values, list) or len(values) not in (4, 9) or not all(_is_number(value) for value in values):
         raise InputError(f"{place}: its intrinsics are not numbers, expected fx, fy, cx, cy or a list of 3 x 3")
-    if len(values) == 4:
-        return _pinhole(place, values[0], values[1], values[2], values[3], size)
-    by_rows = values if values[6] == values[7] == 0 else [values[3 * (n % 3) + n // 3] for n in range(9)]
-    fx, skew, cx, below, fy, cy, *last = by_rows
-    if last != [0, 0, 1] or below or abs(skew) > 1e-3 * abs(fx):
-        raise InputError(f"{place}: its intrinsics have skew or another last row than 0, 0, 1; expected neither")
-    return _pinhole(place, fx, fy, cx, cy, size)
+    return camera_of(values, place, size)
 
 
 def _open3d_camera(place: Path) -> Camera | None:
@@ -444,18 +438,6 @@ def _size(place: Path, facts: dict, *names: str) -> tuple[float, float] | None:
 
 def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
-
-
-def _pinhole(
-    place: Path, fx: float, fy: float, cx: float, cy: float, size: tuple[float, float] | None = None
-) -> Camera:
-    if size and not all(math.isfinite(n) and n == int(n) for n in size):
-        raise InputError(f"{place}: its image has {size[0]:g}x{size[1]:g} pixels, expected whole ones")
-    width, height = (int(n) for n in size) if size else (None, None)
-    try:
-        return Camera(float(fx), float(fy), float(cx), float(cy), width, height)
-    except InputError as error:
-        raise InputError(f"{place}: {error}") from None
 
 
 def _json_or_fault(place: Path) -> tuple[dict, str]:
@@ -494,13 +476,6 @@ def _numbers(place: Path) -> list[float]:
         raise InputError(f"{place}: {error}, expected numbers") from None
 
 
-def _of_matrix(place: Path, values: list[float], holds: str, size: tuple[float, float] | None = None) -> Camera:
-    """The camera of a 4 x 4 matrix."""
-    if len(values) != 16:
-        raise InputError(f"{place}: {holds} {len(values)} numbers, expected a 4 x 4 matrix")
-    return _pinhole(place, values[0], values[5], values[2], values[6], size)
-
-
 def _pincam(folder: Path, name: str) -> Camera | None:
     """width height fx fy cx cy, in the file of the frame's name, whose time may be a millisecond off"""
     video, _, time = name.rpartition("_")
@@ -513,5 +488,4 @@ def _pincam(folder: Path, name: str) -> Camera | None:
     values = _numbers(place)
     if len(values) != 6:
         raise InputError(f"{place}: holds {len(values)} numbers, expected width height fx fy cx cy")
-    width, height, fx, fy, cx, cy = values
-    return _pinhole(place, fx, fy, cx, cy, (width, height))
+    return camera_of(values[2:], place, values[:2])

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import numpy as np
 
 from depthup.data import Camera, InputError, UsageError
 from depthup.data.distortion import warn_of_distortion
+from depthup.data.intrinsics import camera_of, square
 
 _MATRIX_NAMES = ("camera_matrix", "intrinsic_matrix", "K", "intrinsics", "cameraMatrix", "intrinsicMatrix")
 _SIZE_NAMES = (("width", "height"), ("image_width", "image_height"), ("w", "h"))
@@ -38,7 +37,7 @@ def parse_intrinsics(text: str, name: str = "intrinsics") -> Camera:
         UsageError: not four numbers, or numbers that no camera has.
     """
     try:
-        return _camera_of(_numbers(text, name, "fx,fy,cx,cy in pixels", (4,)), name)
+        return camera_of(_numbers(text, name, "fx,fy,cx,cy in pixels", (4,)), name)
     except InputError as error:
         raise UsageError(str(error)) from None
 
@@ -64,9 +63,9 @@ def read_camera(path: str | Path) -> Camera:
     path = Path(path)
     content = _read(path, _INTRINSICS)
     if isinstance(content, str):
-        return _camera_of(_numbers(content, path, _INTRINSICS, (4, 9, 16)), path)
+        return camera_of(_numbers(content, path, _INTRINSICS, (4, 9, 16)), path)
     if isinstance(content, list):
-        return _camera_of(_flat(content, path, "camera matrix"), path)
+        return camera_of(_flat(content, path, "camera matrix"), path)
     warn_of_distortion(content, path)
     around = content
     for key in ("intrinsic", "intrinsics"):
@@ -81,8 +80,11 @@ def read_camera(path: str | Path) -> Camera:
         if name is None:
             raise InputError(f"{path}: has {_keys(content)}, expected {_INTRINSICS}")
         numbers = _flat(content[name], path, name)
-    camera = _camera_of(numbers, path)
-    return camera if size is None else _sized(camera, size, path)
+    if size is not None:
+        size = _flat(size, path, "image size").tolist()
+        if len(size) != 2:
+            raise InputError(f"{path}: the image size has {len(size)} numbers, expected width and height")
+    return camera_of(numbers, path, size)
 
 
 def read_transform(path: str | Path) -> np.ndarray:
@@ -131,41 +133,11 @@ def _is_one_list(values: Any) -> bool:
     return isinstance(values, list) and len(values) == 9 and not any(isinstance(value, list) for value in values)
 
 
-def _camera_of(numbers: np.ndarray, source: str | Path) -> Camera:
-    """The camera of fx, fy, cx, cy, of a 3x3 or of a 4x4 matrix."""
-    if numbers.size == 4:
-        fx, fy, cx, cy = numbers.tolist()
-    else:
-        matrix = _square(numbers, source, "camera matrix", (3, 4))
-        if len(matrix) == 4 and (matrix[:3, 3].any() or matrix[2].tolist() != [0, 0, 1, 0]):
-            raise InputError(f"{source}: the 4x4 camera matrix has numbers beside its 3x3 part, expected zeros")
-        fx, skew, cx, below, fy, cy = matrix[:2, :3].reshape(-1).tolist()
-        if below or abs(skew) > 1e-3 * abs(fx):
-            raise InputError(f"{source}: the camera matrix has skew ({below or skew:g}), expected zero")
-    try:
-        return Camera(fx, fy, cx, cy)
-    except InputError as error:
-        raise InputError(f"{source}: {error}") from None
-
-
-def _sized(camera: Camera, size: list[Any], path: Path) -> Camera:
-    numbers = _flat(size, path, "image size").tolist()
-    if len(numbers) != 2:
-        raise InputError(f"{path}: the image size has {len(numbers)} numbers, expected width and height")
-    width, height = numbers
-    if width != int(width) or height != int(height):
-        raise InputError(f"{path}: the image size is {width:g} x {height:g}, expected whole pixels")
-    try:
-        return replace(camera, width=int(width), height=int(height))
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-
-
 def _pose_of(numbers: np.ndarray, path: Path) -> np.ndarray:
     """[4, 4] of 12 numbers, row by row, or of 16."""
     if numbers.size == 12:
         numbers = np.append(numbers, [0, 0, 0, 1])
-    pose = _square(numbers, path, "transform", (4,))
+    pose = square(numbers, path, "transform", (4,))
     check_pose(pose, path)
     return pose
 
@@ -190,24 +162,6 @@ def check_pose(pose: np.ndarray, source: str | Path) -> None:
             f"{source}: the cameras would be {baseline:g} m apart, expected metres, at most {_LARGEST_BASELINE_M}; are"
             " these millimetres?"
         )
-
-
-def _square(numbers: np.ndarray, source: str | Path, what: str, sizes: tuple[int, ...]) -> np.ndarray:
-    """[n, n] of row-major or column-major numbers, told apart by the last row, which is 0, ..., 0, 1."""
-    n = math.isqrt(numbers.size)
-    if n * n != numbers.size or n not in sizes:
-        expected = " or ".join(f"{size}x{size}" for size in sizes)
-        raise InputError(f"{source}: the {what} has {numbers.size} numbers, expected {expected}")
-    matrix = numbers.reshape(n, n)
-    last = [0.0] * (n - 1) + [1.0]
-    if matrix[-1].tolist() == last:
-        return matrix
-    if matrix[:, -1].tolist() == last:
-        return matrix.T
-    raise InputError(
-        f"{source}: the last row of the {what} is {' '.join(f'{x:g}' for x in matrix[-1])}, expected"
-        f" {' '.join(f'{x:g}' for x in last)}"
-    )
 
 
 def _read(path: Path, expected: str) -> str | list | dict:

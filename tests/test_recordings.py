@@ -372,9 +372,10 @@ def test_scannet_and_3rscan_as_images_in_one_folder(tmp_path):
     [
         ("m_calibrationColorIntrinsic = 5 0", "m_calibrationColorIntrinsic = 5 five", "has no numbers at one of"),
         ("m_colorWidth = 6\n", "", "has no numbers at one of"),
-        (" 0 0 0 1\n", "\n", "m_calibrationColorIntrinsic holds 12 numbers, expected a 4 x 4 matrix"),
+        (" 0 0 0 1\n", "\n", "m_calibrationColorIntrinsic: the camera matrix has 12 numbers, expected 3x3 or 4x4"),
         ("m_colorWidth = 6", "m_colorWidth = 6 4", "m_colorWidth or m_colorHeight is more than a number"),
-        ("m_colorWidth = 6", "m_colorWidth = 6.5", "its image has 6.5x4 pixels"),
+        ("m_colorWidth = 6", "m_colorWidth = 6.5", "m_calibrationColorIntrinsic: the image size is 6.5 x 4"),
+        ("Intrinsic = 5 0", "Intrinsic = 5 2", "m_calibrationColorIntrinsic: the camera matrix has skew (2)"),
     ],
 )
 def test_bad_camera_in_info_of_scannet(tmp_path, line, other, fault):
@@ -435,18 +436,18 @@ def test_intrinsics_of_no_camera_name_their_file(tmp_path):
         ({"intrinsic_matrix": [610, 0, 0, 0, "611", 0, 320, 240, 1]}, "its intrinsics are not numbers"),
         (
             {"intrinsic_matrix": [610, 0, 0, 9, 611, 0, 320, 240, 1]},
-            "its intrinsics have skew or another last row than 0, 0, 1",
+            "the camera matrix has skew (9)",
         ),
         (
             {"intrinsic_matrix": [610, 0, 320, 9, 611, 240, 0, 0, 1]},
-            "its intrinsics have skew or another last row than 0, 0, 1",
+            "the camera matrix has skew (9)",
         ),
         (
             {"intrinsic_matrix": [610, 0, 320, 0, 611, 240, 0, 0, 2]},
-            "its intrinsics have skew or another last row than 0, 0, 1",
+            "the last row of the camera matrix is 0 0 2",
         ),
         ({"intrinsic_matrix": {"fx": 610}}, "its intrinsics are not numbers"),
-        ({"intrinsic_matrix": [610, 611, 320, 240], "width": 640.5, "height": 480}, "its image has 640.5x480 pixels"),
+        ({"intrinsic_matrix": [610, 611, 320, 240], "width": 640.5, "height": 480}, "the image size is 640.5 x 480"),
         ({"intrinsic_matrix": [610, 611, 320, 240], "width": 640}, "width and height are 640 and None"),
         ([], "holds no JSON object"),
     ):
@@ -542,9 +543,9 @@ def test_arkitscenes(tmp_path, inside):
         ("305.259", "1920 1440 1600 1600 960 720", None),  # Apple's differ so from their image's
         ("305.261", "1920 1440 1600 1600 960 720", None),
         ("305.262", "1920 1440 1600 1600 960 720", ""),
-        ("305.260", "nan 1440 1600 1600 960 720", "its image has nanx1440 pixels, expected whole ones"),
-        ("305.260", "inf 1440 1600 1600 960 720", "its image has infx1440 pixels, expected whole ones"),
-        ("305.260", "1920.5 1440 1600 1600 960 720", "its image has 1920.5x1440 pixels, expected whole ones"),
+        ("305.260", "nan 1440 1600 1600 960 720", "the image size is nan x 1440, expected whole pixels"),
+        ("305.260", "inf 1440 1600 1600 960 720", "the image size is inf x 1440, expected whole pixels"),
+        ("305.260", "1920.5 1440 1600 1600 960 720", "the image size is 1920.5 x 1440, expected whole pixels"),
         ("305.260", "", "holds 0 numbers, expected width height fx fy cx cy"),
     ],
 )
