@@ -149,7 +149,8 @@ def _by_torch_func() -> bool:
     return any(transform.key() != TransformType.Vmap for transform in get_interpreter_stack() or ())
 
 
-_by_torch_func._dynamo_marked_constant = True  # `torch.compiler.assume_constant_result`, which imports all of it
+# as `torch.compiler.assume_constant_result` does, which imports all of torch.compile
+_by_torch_func._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _run(x, channel_filter, spatial_filter, dilation, stride, scale, combine) -> Tensor:
