@@ -59,9 +59,14 @@ def _decode(path: Path, content: bytes, what: str) -> tuple[np.ndarray, Record]:
         return decode_exr(path, content, what)
     if re.match(rb"P[fF]\s", content):
         return _decode_pfm(path, content, what), {}
-    record = _tiff_record(path, content) if content.startswith(TIFF_SIGNATURES) else {}
-    image = decode_image(path, content, cv2.IMREAD_UNCHANGED, _FORMATS)
-    return image, _png_record(content) if content.startswith(PNG_SIGNATURE) else record
+    record: Record = {}
+    if content.startswith(TIFF_SIGNATURES):
+        page = first_page(path, content)
+        record = _tiff_record(path, page)
+        content = _not_to_be_turned(content, page)
+    elif content.startswith(PNG_SIGNATURE):
+        record = _png_record(content)
+    return decode_image(path, content, cv2.IMREAD_UNCHANGED, _FORMATS), record
 
 
 def _png_record(content: bytes) -> Record:
@@ -87,16 +92,24 @@ def _silent_tifffile() -> Iterator[None]:
         log.removeFilter(nothing)
 
 
-def _tiff_record(path: Path, content: bytes) -> Record:
+def _tiff_record(path: Path, first: Any) -> Record:
     """depthup's record; raises InputError where OpenCV's first page, as stored, is not what the file means."""
     import tifffile
 
-    first = first_page(path, content)
     if first.dtype == np.float16:
         raise InputError(f"{path}: holds float16, expected float32 or 16-bit integers")
     if first.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
         raise InputError(f"{path}: is a TIFF whose 0 is white (photometric MinIsWhite), expected MinIsBlack")
     return parse_record(first.description)
+
+
+def _not_to_be_turned(content: bytes, page: Any) -> bytes:
+    """A TIFF with orientation 1, since OpenCV turns TIFF images by theirs whatever it is asked for."""
+    tag = page.tags.get("Orientation")
+    if tag is None or tag.value == 1:
+        return content
+    one = (1).to_bytes(2, "little" if page.parent.byteorder == "<" else "big")
+    return content[: tag.valueoffset] + one + content[tag.valueoffset + 2 :]
 
 
 def first_page(path: Path, content: bytes) -> Any:

@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -380,6 +381,26 @@ def test_orientation_is_applied_once(tmp_path, suffix, orientation):
     rgb = read_rgb(path)
     assert rgb.shape == (64, 96, 3) and rgb.dtype == np.uint8
     np.testing.assert_allclose(rgb[8::16, 8::16].astype(int), four_colours()[8::16, 8::16], atol=8)
+
+
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize("bigtiff", [False, True])
+@pytest.mark.parametrize("orientation", STORED)
+def test_depth_mask_and_confidence_are_not_turned(tmp_path, orientation, bigtiff, byteorder):
+    def write(values: np.ndarray) -> Path:
+        path = tmp_path / f"{values.dtype}.tif"
+        tags = [(274, "H", 1, orientation, True)]
+        values = values.astype(values.dtype.newbyteorder(byteorder))
+        tifffile.imwrite(path, values, bigtiff=bigtiff, byteorder=byteorder, extratags=tags)
+        assert tifffile.TiffFile(path).pages[0].tags["Orientation"].value == orientation
+        return path
+
+    values = np.arange(1, 16).reshape(3, 5)
+    for dtype in (np.uint16, np.float32):
+        path = write(values.astype(dtype))
+        np.testing.assert_array_equal(read_depth(path, "m"), values.astype(np.float32))
+    np.testing.assert_array_equal(read_confidence(write((values % 3).astype(np.uint8)), (3, 5)), values % 3)
+    np.testing.assert_array_equal(read_mask(write((values % 2).astype(np.uint8)), (3, 5)), values % 2 == 1)
 
 
 def test_heic_grey_alpha_and_depth_of_colour(tmp_path):
