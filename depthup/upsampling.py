@@ -270,6 +270,10 @@ class Upsampler:
             if not rgb.is_floating_point() or not ((rgb >= 0) & (rgb <= 1)).all():
                 raise InputError(f"rgb: got {rgb.dtype} outside 0..1, expected uint8, or floats in 0..1")
             rgb = (rgb * 255).round().byte()
+        if depth.is_meta or depth.layout != torch.strided:
+            raise InputError(
+                f"depth: got a tensor of {depth.layout} on {depth.device}, expected a dense one with values"
+            )
         mask = valid.cpu().numpy() if isinstance(valid, Tensor) else valid
         dtype = depth.dtype if depth.is_floating_point() else torch.float32
         values = depth.detach().double() if depth.is_floating_point() else depth  # NumPy has no bfloat16
@@ -372,7 +376,10 @@ def resolve_model(model: str | Path | DDFUpNet, factor: int) -> DDFUpNet:
 def _unmasked(depth: Any, valid: Any) -> tuple[np.ndarray, Any]:
     """An array, and what is valid of it, by the mask of a masked array too."""
     if np.ma.getmask(depth) is np.ma.nomask:
-        return np.asarray(depth), valid
+        try:
+            return np.asarray(depth), valid
+        except ValueError:  # a list of arrays of different sizes
+            raise InputError(f"depth: got a {type(depth).__name__} that is no array, expected [h, w]") from None
     seen = ~np.ma.getmaskarray(depth)
     return depth.data, seen if valid is None else seen & _checked(valid, depth.shape)
 
@@ -407,8 +414,9 @@ def _check_depth(depth: np.ndarray, valid: Any) -> None:
 def _check_batch(rgb: Any, depth: Any, expected: str) -> None:
     shape = list(getattr(rgb, "shape", ()))
     if depth.ndim != 3 or len(shape) != 4:
+        found = shape or f"a {type(rgb).__name__}"
         raise InputError(
-            f"depth: got {list(depth.shape)} with rgb {shape}, expected [h, w], or [B, h, w] with rgb {expected}"
+            f"depth: got {list(depth.shape)} with rgb {found}, expected [h, w], or [B, h, w] with rgb {expected}"
         )
 
 

@@ -362,6 +362,29 @@ def test_a_cloud_has_no_point_between_two_surfaces(place, depthup_):
     assert len(points) == count and set(points["point"][:, 2].tolist()) == {1.5, 3.0}
 
 
+def test_colours_of_a_cloud_that_is_larger_than_rgb(place, depthup_):
+    """Of a picture whose colour is where it lies, so that a colour half a pixel off is one of another value."""
+    columns = np.broadcast_to(np.arange(48) * 5, (32, 48)).astype(np.uint8)
+    cv2.imwrite("ramp.png", columns[..., None].repeat(3, 2))
+    cv2.imwrite("flat.png", np.full((8, 12), 2000, np.uint16))
+    cloud = ("--model", "bilinear", "--intrinsics", "40,40,23.5,15.5", "--size", "120x64", "--ply", "c.ply")
+    assert depthup_("upsample", "ramp.png", "flat.png", "-o", "out.tiff", *cloud).code == 0
+    fields = [("point", "<f4", 3), ("normal", "<f4", 3), ("colour", "u1", 3)]
+    points = np.frombuffer((place / "c.ply").read_bytes().split(b"end_header\n", 1)[1], fields)
+    assert len(points) == 120 * 64
+    column = 40 * points["point"][:, 0] / points["point"][:, 2] + 23.5
+    np.testing.assert_allclose(points["colour"][:, 0], 5 * column.clip(0, 47), atol=0.6)
+
+
+def test_depth_of_one_value_has_no_confidence(place, depthup_):
+    save_weights(place / "box" / "sensor-x4.safetensors", sensor_net(), RECORD)
+    cv2.imwrite("depth.png", np.full((8, 12), 2000, np.uint16))
+    result = depthup_(*GOOD, "--confidence-out", "c.tiff")
+    assert result.code == 0
+    assert result.err.startswith("depthup: c.tiff: is 0 everywhere: depth of one value")
+    assert not cv2.imread("c.tiff", cv2.IMREAD_UNCHANGED).any()
+
+
 def test_an_empty_cloud_or_mesh_is_warned_of(place, depthup_):
     cv2.imwrite("one.png", np.full((1, 1), 2000, np.uint16))
     cv2.imwrite("row.png", np.zeros((1, 9, 3), np.uint8))

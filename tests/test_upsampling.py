@@ -670,6 +670,10 @@ def test_batches_that_are_refused():
         (batch[0], batch[1], depth > 1, "valid: a batch of 6, expected 2, as many as depth has"),
         (batch[0][:1], batch[1], None, "rgb: a batch of 1, expected 2"),
         (batch[0], batch[1][:, None], None, r"depth: got \[2, 1, 6, 9\] with rgb"),
+        (list(batch[0]), list(batch[1]), None, r"depth: got \[2, 6, 9\] with rgb a list, expected \[h, w\], or"),
+        (list(batch[0]), [depth, depth[1:]], None, "depth: got a list that is no array"),
+        (tensors[0][0], tensors[1][0].to_sparse(), None, "depth: got a tensor of torch.sparse_coo on cpu"),
+        (tensors[0][0], tensors[1][0].to("meta"), None, "depth: got a tensor of torch.strided on meta"),
     ]:
         with pytest.raises(InputError, match=message):
             upsample(rgbs, depths, METHODS["base"], valid=valid)

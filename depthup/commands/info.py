@@ -15,8 +15,9 @@ from depthup.weights import read_metadata, shipped_names, weights_path
 
 def installation() -> dict:
     """Versions, backends with the reason why one cannot run (None if it can), and the models in the box."""
-    packages = ("torch", "numpy", "numba", "opencv-python-headless", "opencv-python", "cupy-cuda12x", "cupy-cuda13x")
-    versions = {"depthup": __version__} | {name: _version(name) for name in packages if _version(name)}
+    packages = ("numpy", "numba", "opencv-python-headless", "opencv-python", "cupy-cuda12x", "cupy-cuda13x")
+    versions = {"depthup": __version__, "torch": str(torch.__version__)}  # which also says for which CUDA
+    versions |= {name: found for name in packages if (found := _version(name))}
     devices = {"reference": "cpu", "cpu": "cpu", "cuda": "cuda"}
     backends = {name: why_not(name, torch.device(devices[name])) for name in BACKENDS}
     return {

@@ -181,7 +181,10 @@ def write_output(
     elif path == out.preview:
         write_image(path, colourise(run.depth), overwrite)
     elif path == out.confidence:
-        write_confidence(path, confidence_of(run), overwrite)
+        confidence = confidence_of(run)
+        if not confidence.any():
+            log.warning("%s: is 0 everywhere: depth of one value does not tell how far off it may be", path)
+        write_confidence(path, confidence, overwrite)
     else:
         _write_geometry(path, out, rgb, run.depth, overwrite)
 
@@ -199,7 +202,8 @@ def _write_geometry(path: Path, out: Outputs, rgb: np.ndarray, depth: np.ndarray
     height, width = depth.shape
     camera = out.camera.of_image(rgb.shape[1], rgb.shape[0]).scaled_to(width, height)
     if rgb.shape[:2] != depth.shape:
-        rgb = cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA)
+        grows = width * height > rgb.shape[0] * rgb.shape[1]
+        rgb = cv2.resize(rgb, (width, height), interpolation=cv2.INTER_LINEAR if grows else cv2.INTER_AREA)
     if path == out.normals:
         write_image(path, colourise_normals(normals(depth, camera)), overwrite)
     elif out.mesh:
