@@ -31,7 +31,7 @@ def camera_of(numbers: Sequence[float] | np.ndarray, source: str | Path, size: S
         if len(matrix) == 4 and (matrix[:3, 3].any() or matrix[2].tolist() != [0, 0, 1, 0]):
             raise InputError(f"{source}: the 4x4 camera matrix has numbers beside its 3x3 part, expected zeros")
         fx, skew, cx, below, fy, cy = matrix[:2, :3].reshape(-1).tolist()
-        if below or abs(skew) > 1e-3 * abs(fx):
+        if below or not abs(skew) <= 1e-3 * abs(fx):
             raise InputError(f"{source}: the camera matrix has skew ({below or skew:g}), expected zero")
     if size is not None and not all(math.isfinite(n) and n == int(n) for n in size):
         raise InputError(f"{source}: the image size is {size[0]:g} x {size[1]:g}, expected whole pixels")

@@ -392,7 +392,8 @@ def test_depth_mask_and_confidence_are_not_turned(tmp_path, orientation, bigtiff
         tags = [(274, "H", 1, orientation, True)]
         values = values.astype(values.dtype.newbyteorder(byteorder))
         tifffile.imwrite(path, values, bigtiff=bigtiff, byteorder=byteorder, extratags=tags)
-        assert tifffile.TiffFile(path).pages[0].tags["Orientation"].value == orientation
+        with tifffile.TiffFile(path) as tiff:
+            assert tiff.pages[0].tags["Orientation"].value == orientation
         return path
 
     values = np.arange(1, 16).reshape(3, 5)

@@ -376,6 +376,7 @@ def test_scannet_and_3rscan_as_images_in_one_folder(tmp_path):
         ("m_colorWidth = 6", "m_colorWidth = 6 4", "m_colorWidth or m_colorHeight is more than a number"),
         ("m_colorWidth = 6", "m_colorWidth = 6.5", "m_calibrationColorIntrinsic: the image size is 6.5 x 4"),
         ("Intrinsic = 5 0", "Intrinsic = 5 2", "m_calibrationColorIntrinsic: the camera matrix has skew (2)"),
+        ("Intrinsic = 5 0", "Intrinsic = 5 nan", "m_calibrationColorIntrinsic: the camera matrix has skew (nan)"),
     ],
 )
 def test_bad_camera_in_info_of_scannet(tmp_path, line, other, fault):
