@@ -219,7 +219,7 @@ def _run(
             save_weights(weights, state.model, record, result)
             if finished:
                 tick("validating", 1.0)
-                report(f"validating on {len(held_out.all)} held-out images")
+                report(f"saved; validating on {len(held_out.all)} held-out images: if stopped, --resume does it")
                 summary = validate(state, held_out.all, config).summary()
                 log.write(state.step, state.seconds, validation_rmse=summary["rmse"])
                 save_weights(weights, state.model, record | {"validation": summary}, result)

@@ -122,6 +122,7 @@ def test_train(training, depthup_):
     assert result.code == 0
     facts = json.loads(result.out)
     assert "3 pairs to train on, 1 held out" in result.err
+    assert "saved; validating on 1 held-out images: if stopped, --resume does it" in result.err
     assert facts["finished"] is True
     assert facts["steps"] == 6  # 4 passes over 3 pairs, 2 in a step
     assert facts["weights"] == "run/model.safetensors"
