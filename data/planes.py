@@ -5,7 +5,7 @@ import logging
 import re
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,10 @@ from depthup.data.exr import decode_exr
 from depthup.data.images import PNG_SIGNATURE, TIFF_SIGNATURES, decode_image, png_chunks, read_bytes
 from depthup.data.record import RECORDED, Record, parse_record
 
+log = logging.getLogger("depthup")
+
 _FORMATS = "PNG, TIFF, JPEG 2000, PGM, EXR, PFM, .npy, .npz"
+_ORIENTATION = 0x0112
 _PFM_HEADER = re.compile(rb"P([fF])\s+(\d{1,9})\s+(\d{1,9})\s+([-+.\deE]{1,40})(?:\r?\n|[ \t])")
 
 
@@ -60,13 +63,27 @@ def _decode(path: Path, content: bytes, what: str) -> tuple[np.ndarray, Record]:
     if re.match(rb"P[fF]\s", content):
         return _decode_pfm(path, content, what), {}
     record: Record = {}
+    orientation = 1
     if content.startswith(TIFF_SIGNATURES):
         page = first_page(path, content)
         record = _tiff_record(path, page)
-        content = _not_to_be_turned(content, page)
+        content, orientation = _not_to_be_turned(content, page)
     elif content.startswith(PNG_SIGNATURE):
-        record = _png_record(content)
-    return decode_image(path, content, cv2.IMREAD_UNCHANGED, _FORMATS), record
+        record, orientation = _png_record(content), _png_orientation(content)
+    image = decode_image(path, content, cv2.IMREAD_UNCHANGED, _FORMATS)
+    if orientation in range(2, 9):
+        log.warning("%s: %s is taken as stored, not turned by its orientation (%d)", path, what, orientation)
+    return image, record
+
+
+def _png_orientation(content: bytes) -> Any:
+    for kind, exif, _ in png_chunks(content):
+        if kind == b"eXIf":
+            import tifffile
+
+            with suppress(Exception), _silent_tifffile(), tifffile.TiffFile(io.BytesIO(exif)) as tiff:  # else damaged
+                return tiff.pages.first.tags.valueof(_ORIENTATION, 1)
+    return 1
 
 
 def _png_record(content: bytes) -> Record:
@@ -80,16 +97,16 @@ def _png_record(content: bytes) -> Record:
 @contextmanager
 def _silent_tifffile() -> Iterator[None]:
     """Silence tifffile's remarks on odd tags: pixels were decoded already, and what matters is raised."""
-    log = logging.getLogger("tifffile")
+    remarks = logging.getLogger("tifffile")
 
     def nothing(_: logging.LogRecord) -> bool:
         return False
 
-    log.addFilter(nothing)
+    remarks.addFilter(nothing)
     try:
         yield
     finally:
-        log.removeFilter(nothing)
+        remarks.removeFilter(nothing)
 
 
 def _tiff_record(path: Path, first: Any) -> Record:
@@ -103,13 +120,13 @@ def _tiff_record(path: Path, first: Any) -> Record:
     return parse_record(first.description)
 
 
-def _not_to_be_turned(content: bytes, page: Any) -> bytes:
-    """A TIFF with orientation 1, since OpenCV turns TIFF images by theirs whatever it is asked for."""
-    tag = page.tags.get("Orientation")
+def _not_to_be_turned(content: bytes, page: Any) -> tuple[bytes, Any]:
+    """A TIFF with orientation 1, since OpenCV turns TIFF images by theirs whatever it is asked for; and its own."""
+    tag = page.tags.get(_ORIENTATION)
     if tag is None or tag.value == 1:
-        return content
+        return content, 1
     one = (1).to_bytes(2, "little" if page.parent.byteorder == "<" else "big")
-    return content[: tag.valueoffset] + one + content[tag.valueoffset + 2 :]
+    return content[: tag.valueoffset] + one + content[tag.valueoffset + 2 :], tag.value
 
 
 def first_page(path: Path, content: bytes) -> Any:

@@ -404,6 +404,26 @@ def test_depth_mask_and_confidence_are_not_turned(tmp_path, orientation, bigtiff
     np.testing.assert_array_equal(read_mask(write((values % 2).astype(np.uint8)), (3, 5)), values % 2 == 1)
 
 
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_an_orientation_of_depth_is_told(tmp_path, caplog, suffix):
+    path, image = tmp_path / f"d{suffix}", Image.fromarray(np.full((3, 5), 1500, np.uint16))
+    for orientation in (0, 1, 3, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        image.save(path, exif=exif.tobytes())
+        assert read_depth(path).shape == (3, 5)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{path}: depth is taken as stored, not turned by its orientation (3)"
+    ]
+
+
+def test_damaged_exif_of_a_png_is_none(tmp_path):
+    image = Image.fromarray(np.full((3, 5), 1500, np.uint16))
+    for exif in (b"", b"MM", b"II*\0\xff\xff\xff\xff", bytes(range(256))):
+        image.save(tmp_path / "d.png", exif=exif)
+        assert (read_depth(tmp_path / "d.png") == 1.5).all()
+
+
 def test_heic_grey_alpha_and_depth_of_colour(tmp_path):
     heif = pytest.importorskip("pillow_heif")
     rgb, path = four_colours(), tmp_path / "a.jpg"  # the content counts, not the ending
