@@ -5,7 +5,7 @@ import logging
 import re
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -69,29 +69,33 @@ def _decode(path: Path, content: bytes, what: str) -> tuple[np.ndarray, Record]:
         record = _tiff_record(path, page)
         content, orientation = _not_to_be_turned(content, page)
     elif content.startswith(PNG_SIGNATURE):
-        record, orientation = _png_record(content), _png_orientation(content)
+        record, orientation = _png_facts(content)
     image = decode_image(path, content, cv2.IMREAD_UNCHANGED, _FORMATS)
     if orientation in range(2, 9):
         log.warning("%s: %s is taken as stored, not turned by its orientation (%d)", path, what, orientation)
     return image, record
 
 
-def _png_orientation(content: bytes) -> Any:
-    for kind, exif, _ in png_chunks(content):
-        if kind == b"eXIf":
-            import tifffile
-
-            with suppress(Exception), _silent_tifffile(), tifffile.TiffFile(io.BytesIO(exif)) as tiff:  # else damaged
-                return tiff.pages.first.tags.valueof(_ORIENTATION, 1)
-    return 1
-
-
-def _png_record(content: bytes) -> Record:
+def _png_facts(content: bytes) -> tuple[Record, Any]:
+    """depthup's record, and the orientation of EXIF."""
+    record: Record | None = None
+    orientation = 1
     for kind, data, _ in png_chunks(content):
-        keyword, _, text = data.partition(b"\0")
-        if kind == b"tEXt" and keyword == b"Description":
-            return parse_record(text.decode("latin-1"))
-    return {}
+        if kind == b"tEXt" and record is None and data.startswith(b"Description\0"):
+            record = parse_record(data.partition(b"\0")[2].decode("latin-1"))
+        elif kind == b"eXIf":
+            orientation = _exif_orientation(data)
+    return record or {}, orientation
+
+
+def _exif_orientation(exif: bytes) -> Any:
+    import tifffile
+
+    try:
+        with _silent_tifffile(), tifffile.TiffFile(io.BytesIO(exif)) as tiff:
+            return tiff.pages.first.tags.valueof(_ORIENTATION, 1)
+    except Exception:  # damaged EXIF raises many kinds, and is not needed
+        return 1
 
 
 @contextmanager

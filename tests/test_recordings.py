@@ -435,18 +435,9 @@ def test_intrinsics_of_no_camera_name_their_file(tmp_path):
     for facts, fault in (
         ({"intrinsic_matrix": [0, 0, 0, 0, 611, 0, 320, 240, 1]}, "camera: focal length fx is 0"),
         ({"intrinsic_matrix": [610, 0, 0, 0, "611", 0, 320, 240, 1]}, "its intrinsics are not numbers"),
-        (
-            {"intrinsic_matrix": [610, 0, 0, 9, 611, 0, 320, 240, 1]},
-            "the camera matrix has skew (9)",
-        ),
-        (
-            {"intrinsic_matrix": [610, 0, 320, 9, 611, 240, 0, 0, 1]},
-            "the camera matrix has skew (9)",
-        ),
-        (
-            {"intrinsic_matrix": [610, 0, 320, 0, 611, 240, 0, 0, 2]},
-            "the last row of the camera matrix is 0 0 2",
-        ),
+        ({"intrinsic_matrix": [610, 0, 0, 9, 611, 0, 320, 240, 1]}, "the camera matrix has skew (9)"),
+        ({"intrinsic_matrix": [610, 0, 320, 9, 611, 240, 0, 0, 1]}, "the camera matrix has skew (9)"),
+        ({"intrinsic_matrix": [610, 0, 320, 0, 611, 240, 0, 0, 2]}, "the last row of the camera matrix is 0 0 2"),
         ({"intrinsic_matrix": {"fx": 610}}, "its intrinsics are not numbers"),
         ({"intrinsic_matrix": [610, 611, 320, 240], "width": 640.5, "height": 480}, "the image size is 640.5 x 480"),
         ({"intrinsic_matrix": [610, 611, 320, 240], "width": 640}, "width and height are 640 and None"),
