@@ -70,9 +70,12 @@ def equally_fast(ours: DDFUpNetConfig, no_faster: bool) -> dict[str, int]:
     chosen = {"ddf_up": ours.width}
     for name in ALTERNATIVES:
         own = [key for key in configs if key.startswith(f"{name} ")]
-        nearest = min(own, key=lambda key: abs(times[key] - times["ddf_up"]))
         if no_faster:
-            nearest = next(key for key in own if times[key] >= times["ddf_up"])
+            slower = [key for key in own if times[key] >= times["ddf_up"]]
+            if not slower:
+                raise SystemExit(f"{own[-1]} wide and all narrower are faster than DDF-Up: no width to take")
+            own = slower[:1]
+        nearest = min(own, key=lambda key: abs(times[key] - times["ddf_up"]))
         chosen[name] = configs[nearest].width
     return chosen
 

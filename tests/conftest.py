@@ -1,7 +1,8 @@
 """Fixtures that the tests of the command line share."""
 
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,11 +10,21 @@ import cv2
 import h5py
 import numpy as np
 import pytest
+import torch
 
 import depthup.weights
 from cli_helpers import RECORD, SCALE, small_net, snapshot, write_pairs
 from depthup.cli import main
 from depthup.weights import save_weights
+
+
+@pytest.fixture(autouse=True)
+def as_found() -> Iterator[None]:
+    """A test may change the number of threads; Ctrl-C works in it, also where a shell runs tests in the background."""
+    threads, handler = torch.get_num_threads(), signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    torch.set_num_threads(threads)
+    signal.signal(signal.SIGINT, handler)
 
 
 @dataclass

@@ -557,9 +557,7 @@ def threads(monkeypatch):
     monkeypatch.setattr(cpu, "_SINGLE_THREAD_BELOW", 0)
     monkeypatch.setattr(cpu, "_pool", None)
     monkeypatch.setattr(cpu, "_pool_size", 0)
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
+    return torch.set_num_threads
 
 
 LARGER = [

@@ -140,14 +140,12 @@ def test_scenes_are_what_the_tests_suppose():
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_same_seed_gives_the_same_bits(folder, tmp_path, threads):
-    before = torch.get_num_threads()
     torch.set_num_threads(threads)
     outs = [tmp_path / "first", tmp_path / "second"]
     for out in outs:
         result = run(folder, out)
         assert (result.finished, result.steps) == (True, 6)
         assert result.weights == out / "model.safetensors"
-    torch.set_num_threads(before)
     assert_equal_runs(*outs)
 
 
