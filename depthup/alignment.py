@@ -12,8 +12,8 @@ import math
 import numpy as np
 
 from depthup.calibration import check_pose
+from depthup.compiling import compiler
 from depthup.data import Camera, InputError
-from depthup.data.compiling import compiler
 from depthup.surface import check_depth, gradient, grazing_steps, inverse_depth, joined
 
 _LARGEST_STEP = 0.02  # relative; of a noisy sensor's surface, in which cracks would open

@@ -7,26 +7,17 @@ from the end.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-import numba
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
+from depthup.compiling import compiler
+
 LANES = 8
 _FLAGS = ("contract", "reassoc", "nsz")  # a multiplication and an addition may become one instruction
 
-
-def compile_kernel(function: Callable) -> Any:
-    """`numba.njit`; what it compiles is kept on disk where Numba finds a folder that can be written."""
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": set(_FLAGS)}
-    try:
-        return numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # "no locator available"
-        return numba.njit(**options)(function)
+compile_kernel = compiler(nogil=True, error_model="numpy", fastmath=set(_FLAGS))
 
 
 class Vector(types.Type):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import subprocess
@@ -21,7 +22,7 @@ from torch.autograd import forward_ad
 from torch.utils.data import DataLoader, Dataset
 
 import depthup.kernels
-from depthup.data.compiling import compiler
+from depthup.compiling import compiler
 from depthup.kernels import (
     BackendError,
     backend,
@@ -724,6 +725,43 @@ def test_kernels_compile_where_nothing_can_be_kept(monkeypatch):
         numba.njit(cache=True)(space["plus_one"])
     for decorate in (simd.compile_kernel, compiler(nogil=True)):
         assert decorate(space["plus_one"])(2) == 3
+
+
+@pytest.fixture
+def hits(tmp_path, monkeypatch):
+    """Compiles a function as a new process would, and says how often it was found among what was kept."""
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "kept"))
+    source = tmp_path / "plus.py"
+    source.write_text("def plus_one(n):\n    return n + 1")
+
+    def compile_and_count() -> int:
+        space: dict = {}
+        exec(compile(source.read_text(), source, "exec"), space)
+        plus_one = compiler(nogil=True)(space["plus_one"])
+        assert plus_one(2) == 3
+        return sum(plus_one.stats.cache_hits.values())
+
+    return compile_and_count
+
+
+@pytest.mark.parametrize("suffix", [".nbi", ".nbc"])
+@pytest.mark.parametrize("damage", [lambda content: b"", lambda content: content[:-40], lambda content: bytes(40)])
+def test_what_was_kept_and_is_damaged_is_compiled_anew(tmp_path, hits, suffix, damage):
+    assert [hits(), hits()] == [0, 1]
+    (kept,) = (tmp_path / "kept").rglob(f"*{suffix}")
+    kept.write_bytes(damage(kept.read_bytes()))
+    first, _, third = hits(), hits(), hits()
+    assert (first, third) == (0, 1)
+
+
+def test_a_disk_without_space_for_what_is_compiled(hits, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(numba.core.caching.IndexDataCacheFile, "_save_data", full)
+        assert [hits(), hits()] == [0, 0]
+    assert [hits(), hits()] == [0, 1]
 
 
 def test_a_numba_that_cannot_be_imported(monkeypatch):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from depthup.data.compiling import compiler
+from depthup.compiling import compiler
 
 BOX, CYLINDER, SPHERE, ROOM = range(4)
 """Kinds of shapes; a room is a box that is seen from inside."""
