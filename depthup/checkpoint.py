@@ -16,7 +16,7 @@ from safetensors.torch import save
 from depthup.atomic import write_beside
 from depthup.data import InputError
 
-FORMAT = "depthup-checkpoint-5"
+FORMAT = "depthup-checkpoint-6"
 
 
 def save_checkpoint(path: Path, state: Any, config: dict, data: dict) -> None:

@@ -54,7 +54,8 @@ class TrainConfig:
             for bit on a CPU.
         batch_size, crop_size: crops of a step and their side in pixels.
         optimiser: `muon` for the filters of hidden convolutions with `adamw` for the rest, or `adamw` for all.
-        learning_rate: highest value, the same for both; reached after `warmup_steps`, then a cosine down to 1 % of it.
+        learning_rate: the same for both; times a cosine from 1 to 0.01 over the run, and less in the `warmup_steps`, so
+            that a run of 300 steps comes to 0.4 of it and one of 5000 to 0.996.
         rmse_weight: weight of the mean RMSE of the crops beside the mean absolute error, both in centimetres.
         ema_decay: of the averaged weights, which are the result.
         rescale: how often, 0..1, a crop is a larger part of an image, reduced by 0.5 to 1.

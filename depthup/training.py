@@ -45,7 +45,7 @@ from depthup.weights import copy_fitting, load_model, read_metadata, save_weight
 AT_THE_RIM = re.compile(
     r"\b(depth|depth_encoder\.0|result|decoder\.2|spatial|depth_branch\.[04]|guidance_branch\.4|joint\.[04])\.weight$"
 )
-"""Four-dimensional parameters that are not filters between features."""
+"""Four-dimensional weights that are not filters between features."""
 
 SECONDS_BETWEEN_READINGS = 0.5
 """Of the loss, for progress: a GPU that is asked after every step is waited for after every step."""
@@ -283,7 +283,7 @@ def make_sampler(pairs: CachedPairs, config: TrainConfig, places: range | None =
 
 
 def learning_rate(config: TrainConfig, step: int, done: float) -> float:
-    """A linear warm-up by steps, then a cosine over the fraction `done` of the run, down to 1 %."""
+    """A linear warm-up by steps times a cosine from 1 to 0.01 over the fraction `done` of the run."""
     warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
     return config.learning_rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
 
@@ -365,11 +365,12 @@ def make_optimisers(model: DDFUpNet, config: TrainConfig) -> dict[str, torch.opt
     """By name: AdamW for everything, or Muon for the filters of hidden convolutions and AdamW for the rest.
 
     Of the rest are the first convolution of depth and the last of the result, which face numbers instead of features,
-    and what predicts filters.
+    what predicts filters, and the scale and shift of filters.
     """
     hidden: dict[str, Tensor] = {}
     if config.optimiser == "muon":
-        hidden = {name: p for name, p in model.named_parameters() if p.dim() == 4 and not AT_THE_RIM.search(name)}
+        weights = {name: p for name, p in model.named_parameters() if name.endswith(".weight") and p.dim() == 4}
+        hidden = {name: p for name, p in weights.items() if not AT_THE_RIM.search(name)}
     rest = [p for name, p in model.named_parameters() if name not in hidden]
     rate, decay = config.learning_rate, config.weight_decay
     optimisers: dict[str, torch.optim.Optimizer] = {"adamw": torch.optim.AdamW(rest, rate, weight_decay=decay)}

@@ -72,3 +72,6 @@ def test_every_parameter_has_one_optimiser(architecture):
         assert list(optimisers) == (["adamw", "muon"] if name == "muon" else ["adamw"])
     shapes = {tuple(p.shape) for group in optimisers["adamw"].param_groups for p in group["params"]}
     assert any(len(shape) == 4 for shape in shapes)
+    muon = make_optimisers(model, TrainConfig(scale=4, steps=1, architecture=architecture))["muon"]
+    hidden = {id(p) for group in muon.param_groups for p in group["params"]}
+    assert all(name.endswith(".weight") for name, p in model.named_parameters() if id(p) in hidden)
