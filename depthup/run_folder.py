@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import logging
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from depthup.atomic import write_beside
 from depthup.data import InputError
@@ -13,6 +16,8 @@ from depthup.locking import locked
 
 CHECKPOINT, WEIGHTS, METRICS, RECIPE = "checkpoint.safetensors", "model.safetensors", "metrics.csv", "recipe.json"
 """Files that a run writes; the last only if it is one of a recipe."""
+
+log = logging.getLogger("depthup")
 
 
 def check_free(out: Path, recipe: bool = True) -> None:
@@ -63,7 +68,7 @@ def _remove_empty(folders: list[Path]) -> None:
 
 
 class RunLog:
-    """`metrics.csv`, one line per entry, and the same for TensorBoard where it is installed.
+    """`metrics.csv`, one line per entry, and the same for TensorBoard where it is installed and can write.
 
     Args:
         out: folder of the run.
@@ -83,12 +88,27 @@ class RunLog:
             table.writerows(lines)
         self.file = self.path.open("a", newline="", encoding="utf-8")
         self.table = csv.DictWriter(self.file, self.columns)
-        self.board = None
-        try:
+        self.board: Any = None
+        self.hook, threading.excepthook = threading.excepthook, self._failed_thread
+        with self._as_far_as_it_can(), suppress(ImportError):
             from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            return
-        self.board = SummaryWriter(str(out / "tensorboard"), purge_step=step + 1 if step else None)
+
+            self.board = SummaryWriter(str(out / "tensorboard"), purge_step=step + 1 if step else None)
+
+    @contextmanager
+    def _as_far_as_it_can(self) -> Iterator[None]:
+        """TensorBoard, which no run needs: where it fails once, that is said, and it is left alone."""
+        try:
+            yield
+        except Exception as error:
+            self.board = None
+            reason = " ".join(str(error).split()) or type(error).__name__
+            log.warning("%s: TensorBoard fails (%s); the run goes on without it", self.path.parent, reason)
+
+    def _failed_thread(self, failure: threading.ExceptHookArgs) -> None:
+        """What a thread of TensorBoard's fails of, its next call says."""
+        if not type(failure.thread).__module__.startswith("tensorboard."):
+            self.hook(failure)
 
     def _read(self) -> list[dict[str, str]]:
         try:
@@ -107,12 +127,16 @@ class RunLog:
             self.file.flush()
         except OSError as error:
             raise InputError(f"{self.path}: cannot be written ({error.strerror})") from None
-        for name, value in values.items():
-            if self.board:
-                self.board.add_scalar(name, value, step)
+        with self._as_far_as_it_can():
+            for name, value in values.items():
+                if self.board:
+                    self.board.add_scalar(name, value, step)
 
     def close(self) -> None:
-        """Close the files."""
-        self.file.close()
-        if self.board:
-            self.board.close()
+        """Close the files; every entry has been written."""
+        with suppress(OSError):  # of an entry that could not be, which `write` has said
+            self.file.close()
+        with self._as_far_as_it_can():
+            if self.board:
+                self.board.close()
+        threading.excepthook = self.hook

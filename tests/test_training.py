@@ -6,6 +6,7 @@ import math
 import shutil
 import signal
 import sys
+import threading
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -837,6 +838,47 @@ def test_tensorboard_files_where_it_is_installed(folder, tmp_path, monkeypatch):
     ]
 
 
+@pytest.mark.parametrize("call", ["__init__", "add_scalar", "close"])
+def test_a_tensorboard_that_fails_is_left_alone(folder, tmp_path, monkeypatch, caplog, call):
+    class SummaryWriter:
+        def __init__(self, folder, purge_step=None):
+            self._call("__init__")
+
+        def add_scalar(self, name, value, step):
+            self._call("add_scalar")
+
+        def close(self):
+            self._call("close")
+
+        def _call(self, name):
+            if name == call:
+                raise TypeError("of another\nversion")
+
+    module = type(sys)("torch.utils.tensorboard")
+    module.SummaryWriter = SummaryWriter
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    assert run(folder, tmp_path, replace(CONFIG, steps=3)).finished
+    assert caplog.messages == [f"{tmp_path}: TensorBoard fails (of another version); the run goes on without it"]
+    assert len(rows(tmp_path)) == 2
+
+
+def test_a_tensorboard_whose_folder_is_removed(folder, tmp_path, monkeypatch, caplog, capfd):
+    pytest.importorskip("tensorboard")
+
+    class Removing(RunLog):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            shutil.rmtree(tmp_path / "tensorboard")
+
+    monkeypatch.setattr(depthup.training, "RunLog", Removing)
+    monkeypatch.delitem(sys.modules, "torch.utils.tensorboard")
+    before = threading.excepthook
+    assert run(folder, tmp_path, replace(CONFIG, steps=3)).finished
+    assert [message for message in caplog.messages if "TensorBoard fails" in message]
+    assert "Traceback" not in capfd.readouterr().err
+    assert threading.excepthook is before
+
+
 @pytest.mark.parametrize("scale", [1, 2])
 def test_training_for_sensors_of_many_samples(folder, tmp_path, scale):
     config = replace(CONFIG, sensor=True, scale=scale, network={"unshuffle": 4 // scale}, validation_every=100)
@@ -965,3 +1007,4 @@ def test_a_full_disk_is_told_with_the_file(tmp_path):
     log.table = csv.DictWriter(log.file, log.columns)
     with pytest.raises(InputError, match=r"metrics\.csv: cannot be written \(No space left on device\)"):
         log.write(1, 1.0, loss=1.0)
+    log.close()
