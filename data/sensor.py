@@ -116,7 +116,7 @@ class Sensor:
 
     def _sample(self, depth: np.ndarray, scale: int, rng: np.random.Generator) -> np.ndarray:
         if self.sampling == "area":
-            return F.avg_pool2d(torch.from_numpy(np.ascontiguousarray(depth))[None], scale)[0].numpy()
+            return F.avg_pool2d(torch.from_numpy(depth.copy())[None], scale)[0].numpy()
         if self.sampling == "point":  # no pixel is in the middle of an even cell, and always the same would be a shift
             row, column = rng.integers((scale - 1) // 2, scale // 2 + 1, 2)
             return depth[row::scale, column::scale]

@@ -110,7 +110,7 @@ def guided_filter(rgb: np.ndarray, depth: np.ndarray, factor: int) -> np.ndarray
 
 
 def _interpolate(depth: np.ndarray, factor: int, mode: str) -> np.ndarray:
-    tensor = torch.from_numpy(np.ascontiguousarray(depth))[None, None]
+    tensor = torch.from_numpy(depth.copy())[None, None]
     return F.interpolate(tensor, scale_factor=factor, mode=mode, align_corners=False)[0, 0].numpy()
 
 

@@ -71,7 +71,7 @@ class ChannelFilter(nn.Module):
         channels: C of the features.
         branches: N, filters for each channel.
         kernel_size: k.
-        squeeze_ratio: sigma, width of the hidden layer over C (0.2 in the paper).
+        squeeze_ratio: sigma, width of the hidden layer, at least 4, over C (0.2 in the paper).
     """
 
     def __init__(self, channels: int, branches: int, kernel_size: int, squeeze_ratio: float):
@@ -156,7 +156,7 @@ class DDFUp(nn.Module):
 
     The channel filters come from `x` itself. An untrained layer is bilinear up-sampling and what random filters of a
     standard deviation of 0.1 add: the spatial shift starts as the bilinear kernel of its sub-pixel, the channel shift
-    as 1.
+    as 1. Beyond the image are zeros, which pixels along the rim see.
 
     Args:
         channels: C of input and output.

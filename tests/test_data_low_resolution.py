@@ -98,6 +98,14 @@ def test_pac_takes_holes_along():
     assert np.isnan(low).sum() == 1
 
 
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_views_of_any_strides(protocol):
+    depth = random_depth(48, 64)
+    for view in (depth[::-1, ::-2], depth.T, depth[:, :1][:, ::-1], np.broadcast_to(depth[:1], (8, 64))):
+        expected = make_low_resolution(np.array(view.tolist(), np.float32), 1, protocol)
+        np.testing.assert_array_equal(make_low_resolution(view, 1, protocol), expected)
+
+
 def test_all_holes():
     depth = np.full((16, 16), np.nan, np.float32)
     for protocol in PROTOCOLS:
