@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from depthup.data.camera import Camera
 from depthup.data.errors import InputError, UsageError
 from depthup.data.files import DEPTH_SUFFIXES, RAW_SUFFIXES, RGB_SUFFIXES
+from depthup.data.real_path import real_path
 
 OUTPUT_MARK = ".depthup-batch.jsonl"
 """A folder that holds this file holds results, so nothing below it is an input."""
@@ -97,7 +98,7 @@ def pair_folders(
     rgb_folder, depth_folder = Path(rgb_folder), Path(depth_folder)
     for folder in (rgb_folder, depth_folder):
         _check_folder(folder)
-    if rgb_folder.resolve() == depth_folder.resolve():
+    if real_path(rgb_folder) == real_path(depth_folder):
         raise UsageError(f"{rgb_folder}: is given for RGB and for depth; give it once, or expected two folders")
     rgb = find_images(rgb_folder, RGB_SUFFIXES, out, depth_folder)
     depth = find_images(depth_folder, DEPTH_SUFFIXES, out, rgb_folder)
@@ -205,17 +206,17 @@ def find_images(
     Raises:
         UsageError: `folder` is `out`.
     """
-    if out is not None and Path(out).resolve() == folder.resolve():
+    if out is not None and real_path(out) == real_path(folder):
         raise UsageError(f"{out}: is the folder of the inputs; expected another for the results")
-    closed = {Path(place).resolve() for place in (out, other) if place is not None}
+    closed = {real_path(place) for place in (out, other) if place is not None}
     images = []
 
     def warn(error: OSError) -> None:
         log.warning("%s: cannot be read (%s) and is left out", error.filename, error.strerror)
 
     for place, folders, names in os.walk(folder, onerror=warn, followlinks=True):
-        here, there = Path(place), Path(place).resolve()
-        in_a_circle = any(parent.resolve() == there for parent in here.absolute().parents)  # by a link
+        here, there = Path(place), real_path(place)
+        in_a_circle = any(real_path(parent) == there for parent in here.absolute().parents)  # by a link
         if here != folder and (OUTPUT_MARK in names or there in closed or in_a_circle):
             folders.clear()
             continue

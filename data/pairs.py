@@ -14,6 +14,7 @@ import numpy as np
 from depthup.data.depth_encoding import DepthEncoding, warn_of_unit
 from depthup.data.errors import InputError, UsageError
 from depthup.data.files import DEPTH_SUFFIXES, RGB_SUFFIXES, read_depth, read_disparity, read_rgb
+from depthup.data.real_path import real_path
 
 SPLITS = ("all", "train", "val", "test")
 
@@ -197,7 +198,7 @@ class PairFolder:
         if not self.folder.is_dir():
             raise InputError(f"{self.folder}: no such folder, expected a folder of {_PATTERNS}")
         set_name, entries = _manifest_entries(self.folder) or ("", _found_entries(self.folder))
-        manifests = [place / "manifest.csv" for place in (self.folder, self.folder.resolve().parent)]
+        manifests = [place / "manifest.csv" for place in (self.folder, real_path(self.folder).parent)]
         self.files = [*(path for entry in entries for path in (entry.rgb, entry.depth)), *manifests]
         units = sorted({entry.unit for entry in entries})
         if len(units) > 1:
@@ -207,7 +208,7 @@ class PairFolder:
         self.scenes = [entry.scene for entry in self._entries]
         self.unit = units[0]
         self.border = NYUV2_BORDER if set_name == "nyuv2" else 0
-        self.title = f"{_TITLES.get(set_name, set_name or self.folder.resolve().name)}, split {split}"
+        self.title = f"{_TITLES.get(set_name, set_name or real_path(self.folder).name)}, split {split}"
         self._warned = False
         if invalid:
             self.title += f", without values {', '.join(f'{value:.10g}' for value in invalid)}"
@@ -255,13 +256,13 @@ def _select(folder: Path, set_name: str, entries: list[_Entry], split: str) -> l
 
 def _manifest_entries(folder: Path) -> tuple[str, list[_Entry]] | None:
     """Set name and pairs that a manifest lists for this folder, or None if there is none that does."""
-    own, above = folder / "manifest.csv", folder.resolve().parent / "manifest.csv"
+    own, above = folder / "manifest.csv", real_path(folder).parent / "manifest.csv"
     rows = _manifest_rows(own) if own.is_file() else []
     manifest = own if rows else above
     if not rows and above.is_file():
-        places = {folder.resolve(), folder.resolve() / "rgb"}
+        places = {real_path(folder), real_path(folder) / "rgb"}
         rows = _manifest_rows(above, anything=True)
-        rows = [row for row in rows if (above.parent / row["rgb"]).parent.resolve() in places]
+        rows = [row for row in rows if real_path((above.parent / row["rgb"]).parent) in places]
     if not rows:
         return None
     sets = sorted({row["set"] for row in rows})

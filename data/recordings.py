@@ -28,6 +28,7 @@ from depthup.data.pairing import (
     pair_times,
     with_maps,
 )
+from depthup.data.real_path import real_path
 
 LAYOUTS = (
     "TUM RGB-D (rgb.txt and depth.txt), ScanNet, 3RScan, Open3D or plain images (color/ or rgb/, and depth/),"
@@ -387,7 +388,7 @@ def _refuse_coloured_depth(recording: Recording) -> None:
 
 
 def _refuse_same(folder: Path, out: str | Path | None) -> None:
-    if out is not None and Path(out).resolve() == folder.resolve():
+    if out is not None and real_path(out) == real_path(folder):
         raise UsageError(f"{out}: is the folder of the inputs; expected another for the results")
 
 

@@ -6,7 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -188,7 +188,7 @@ def _check_outputs(jobs: Sequence[Job]) -> None:
 
 
 def _place(path: Path) -> str:
-    return os.path.normcase(path.resolve())
+    return os.path.normcase(os.path.realpath(path))
 
 
 def _read_if_needed(job: Job, journal: Journal, overwrite: bool, read: Callable[[Job], Data]) -> _Ready[Data] | None:
@@ -230,7 +230,8 @@ def _write(
         try:
             write(job, path, result, path in existing)
         except FAILURES:
-            journal.withdraw(path)
+            with suppress(InputError):  # of the same disk: the first failure is the one to be told
+                journal.withdraw(path)
             raise
         journal.record(path, job.origin(path, inputs))
 

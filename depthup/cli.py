@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import io
 import json
 import math
+import os
 import re
 import shlex
 import sys
@@ -179,7 +181,9 @@ def upsample(
     ],
     out: Annotated[
         Path,
-        typer.Option("-o", "--out", help="Result: 16-bit .png, or float metres in .tiff, .exr, .pfm, .npy, .npz."),
+        typer.Option(
+            "-o", "--out", help="Result: 16-bit .png, or float metres in .tiff, .exr, .pfm, .npy, .npz.", readable=False
+        ),
     ],
     model: ModelOption = None,
     device: DeviceOption = None,
@@ -200,18 +204,26 @@ def upsample(
     fill: FillOption = Fill.near,
     out_unit: OutUnitOption = None,
     out_scale: OutScaleOption = None,
-    preview: Annotated[Path | None, typer.Option(help="Also a colour picture of the result (.png, .jpg).")] = None,
+    preview: Annotated[
+        Path | None, typer.Option(help="Also a colour picture of the result (.png, .jpg).", readable=False)
+    ] = None,
     confidence_out: Annotated[
-        Path | None, typer.Option(help="Also a confidence map, 0..1 (16-bit .png: 0..65535): 0.5 = 1 % error expected.")
+        Path | None,
+        typer.Option(
+            help="Also a confidence map, 0..1 (16-bit .png: 0..65535): 0.5 = 1 % error expected.", readable=False
+        ),
     ] = None,
     intrinsics: Annotated[
         str | None, typer.Option(help="Of RGB: fx,fy,cx,cy in pixels, or a file; for the next options.")
     ] = None,
     ply: Annotated[
-        Path | None, typer.Option(help="Also a coloured point cloud (.ply), without what flies at depth edges.")
+        Path | None,
+        typer.Option(help="Also a coloured point cloud (.ply), without what flies at depth edges.", readable=False),
     ] = None,
     mesh: Annotated[bool, typer.Option("--mesh", help="Make it a mesh, cut at depth edges.")] = False,
-    normals: Annotated[Path | None, typer.Option(help="Also a picture of the normals (.png, .jpg).")] = None,
+    normals: Annotated[
+        Path | None, typer.Option(help="Also a picture of the normals (.png, .jpg).", readable=False)
+    ] = None,
     align: AlignOption = None,
     depth_intrinsics: DepthIntrinsicsOption = None,
     overwrite: OverwriteFlag = False,
@@ -269,7 +281,7 @@ def batch(
         typer.Argument(help="Folder of depth maps; none for a recording.", metavar="[DEPTH]", readable=False),
     ] = None,
     *,
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the results.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the results.", readable=False)],
     model: ModelOption = None,
     device: DeviceOption = None,
     precision: PrecisionOption = Precision.float32,
@@ -445,7 +457,8 @@ def compare(
     as_json: JsonFlag = False,
     table: CsvOption = None,
     figure: Annotated[
-        Path | None, typer.Option(help="Also draw depth and errors of every method on one image (.png).")
+        Path | None,
+        typer.Option(help="Also draw depth and errors of every method on one image (.png).", readable=False),
     ] = None,
     image: Annotated[
         str | None,
@@ -490,7 +503,7 @@ def train(
             "Whole scenes are held out for validation."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder of the run.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run.", readable=False)],
     recipe: Annotated[
         str | None,
         typer.Option(
@@ -527,7 +540,7 @@ def train(
     optimiser: Annotated[
         Optimiser, typer.Option(help="muon: for the filters of hidden convolutions, with adamw for the rest.")
     ] = Optimiser.muon,
-    learning_rate: Annotated[float, typer.Option(help="Highest learning rate.", min=0.0)] = 2e-3,
+    learning_rate: Annotated[float, typer.Option(help="Times a warm-up and a cosine.", min=0.0)] = 2e-3,
     rescale: Annotated[
         float, typer.Option(help="How often a crop is a larger part of an image, reduced.", min=0.0, max=1.0)
     ] = 0.0,
@@ -596,7 +609,9 @@ def train(
 @app.command()
 def export(
     model: Annotated[str, typer.Argument(help="A name in the box or a .safetensors file.", metavar="MODEL")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="File to write: .onnx, or .pt2 for torch.export.")],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="File to write: .onnx, or .pt2 for torch.export.", readable=False)
+    ],
     overwrite: OverwriteFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -612,7 +627,7 @@ def export(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("demo"),
+    out: Annotated[Path, typer.Option(help="Folder for the files.", readable=False)] = Path("demo"),
     overwrite: OverwriteFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -669,6 +684,13 @@ def _with_value(message: str) -> str:
     return message
 
 
+def _is_interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind an exception: where a library is being imported, it turns into others."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
 def main() -> None:
     """Entry point. An expected failure is one line on stderr.
 
@@ -679,22 +701,34 @@ def main() -> None:
             say(f"depthup: {argument.rstrip('=') or before}: got no value, expected one; see --help")
             sys.exit(2)
     keep_freed_memory()
+    os.environ["MPLBACKEND"] = "agg"  # commands of a notebook inherit its backend, which is not installed here
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a path need not be text
+    try:
+        Path.cwd()
+    except OSError:
+        say("depthup: the current folder is not there any more; expected one that is")
+        sys.exit(1)
     try:
         with terminate_as_interrupt(), warnings_on_stderr():
             code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
         if code == 130:  # what typer makes of Ctrl-C; commands that stop in order leave by SystemExit
             raise KeyboardInterrupt
         sys.exit(code)
-    except (KeyboardInterrupt, typer.Abort):
-        say("depthup: interrupted")
-        sys.exit(130)
-    except Exception as error:
+    except (KeyboardInterrupt, Exception) as error:
+        if _is_interrupted(error):
+            say("depthup: interrupted")
+            sys.exit(130)
         if hasattr(error, "format_message"):  # wrong usage: of click's class, which newer typers carry in themselves
             say(f"depthup: {_with_value(' '.join(error.format_message().split()).rstrip('.'))}; see --help")
             sys.exit(2)
-        from depthup.data import InputError, UsageError  # here: it imports torch, which `--help` must not
-        from depthup.kernels import BackendError
-        from depthup.tiles import is_out_of_memory
+        try:
+            from depthup.data import InputError, UsageError  # here: it imports torch, which `--help` must not
+            from depthup.kernels import BackendError
+            from depthup.tiles import is_out_of_memory
+        except Exception:  # nor could the command
+            say(f"depthup: what it needs cannot be imported ({in_one_line(error)})")
+            sys.exit(1)
 
         if not isinstance(error, InputError | BackendError | OSError) and not is_out_of_memory(error):
             raise

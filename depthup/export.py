@@ -86,7 +86,7 @@ def export_onnx(model: str | Path | DDFUpNet, path: str | Path, overwrite: bool 
     onnx.checker.check_model(content)
 
     def in_onnx_runtime(temporary: Path) -> Callable[..., np.ndarray]:
-        session = onnxruntime.InferenceSession(str(temporary), providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(temporary.read_bytes(), providers=["CPUExecutionProvider"])
         return lambda *tensors: session.run(None, {n: t.numpy() for n, t in zip(inputs, tensors, strict=True)})[0]
 
     return _write(path, net, lambda temporary: temporary.write_bytes(content), in_onnx_runtime)
@@ -126,7 +126,7 @@ def export_program(model: str | Path | DDFUpNet, path: str | Path, overwrite: bo
 
     def in_torch(temporary: Path) -> Callable[..., np.ndarray]:
         with _quiet():
-            loaded = torch.export.load(temporary).module()
+            loaded = torch.export.load(io.BytesIO(temporary.read_bytes())).module()
         return lambda *tensors: loaded(*tensors).numpy()
 
     return _write(path, net, write, in_torch)

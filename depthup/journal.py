@@ -98,8 +98,11 @@ class Journal:
         self._append({"written": name} | asdict(self.records[name]))
 
     def _append(self, event: dict) -> None:
-        self._file.write(json.dumps(event) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(event) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise InputError(f"{self._path}: cannot be written ({error.strerror})") from None
 
     def _write_anew(self) -> None:
         lines: list[dict] = [{"settings": self._settings}]

@@ -170,5 +170,5 @@ DataInvalidOption = Annotated[
     list[float] | None,
     typer.Option("--invalid", help="For a folder: a value of its depth files that is no measurement; repeatable."),
 ]
-CsvOption = Annotated[Path | None, typer.Option("--csv", help="Also write the errors of every image.")]
+CsvOption = Annotated[Path | None, typer.Option("--csv", help="Also write the errors of every image.", readable=False)]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]

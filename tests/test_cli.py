@@ -1,15 +1,17 @@
 """The command line as a whole: help, progress, failures, and the commands about what is in the box."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+import typer
 
 import depthup.commands.info
-from cli_helpers import GOOD, RECORD, command_line, small_net
+from cli_helpers import GOOD, RECORD, command_line, small_net, write_pairs
 from depthup.cli import main
 from depthup.console import progress_bar
 from depthup.data import read_depth, read_rgb
@@ -94,22 +96,69 @@ def test_demo(place, depthup_):
     assert "exists already" in again.err
 
 
-def test_ctrl_c_is_130(place, depthup_, monkeypatch):
+def test_what_cannot_be_imported_is_one_line():
+    """As with too little memory for a library, or without one that the system lacks."""
+    code = (
+        f"import sys; sys.modules['torch'] = None; sys.argv = {['depthup', *GOOD]}; import depthup.cli as c; c.main()"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (result.returncode, result.stdout, result.stderr.count("\n")) == (1, "", 1)
+    assert result.stderr.startswith("depthup: what it needs cannot be imported (import of torch halted")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a shell")
+def test_a_folder_that_is_gone(tmp_path):
+    command = f"mkdir gone && cd gone && rmdir ../gone && {sys.executable} -m depthup --version"
+    result = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=tmp_path)
+    assert (result.returncode, result.stdout, result.stderr.count("\n")) == (1, "", 1)
+    assert "current folder is not there any more" in result.stderr
+
+
+def test_the_matplotlib_backend_of_a_notebook_is_not_needed(place):
+    """A notebook hands its own to every command that is run from it."""
+    command = [sys.executable, "-m", "depthup", *GOOD, "--model", "bicubic", "--preview", "preview.png"]
+    environment = os.environ | {"MPLBACKEND": "module://backend_of.a_notebook"}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, result.stderr
+    assert (place / "preview.png").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs names that are no text")
+def test_a_name_that_cannot_be_printed(place):
+    write_pairs(place / "pairs")
+    (place / "pairs").rename(os.fsdecode(b"pairs-\xff"))
+    command = [sys.executable, "-m", "depthup", "eval", "--data", b"pairs-\xff", "--scale", "4", "--model", "bicubic"]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii:strict"}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, result.stderr
+    assert "pairs-\\udcff" in result.stdout
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_ctrl_c_is_130(place, depthup_, monkeypatch, behind):
+    """Also where a library that is being imported makes another exception of it."""
+
     def interrupt(*arguments):
-        raise KeyboardInterrupt
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as error:
+            if behind:
+                raise RuntimeError("Error calling __set_name__") from error
+            raise
 
     monkeypatch.setattr("depthup.pair_files.read_rgb", interrupt)
     result = depthup_(*GOOD)
     assert (result.code, result.err) == (130, "depthup: interrupted\n")
 
 
-def test_a_bug_is_not_hidden(place, monkeypatch):
-    def bug(*arguments):
-        raise ZeroDivisionError("a bug")
+@pytest.mark.parametrize(("bug", "raised"), [(ZeroDivisionError, ZeroDivisionError), (EOFError, typer.Abort)])
+def test_a_bug_is_not_hidden(place, monkeypatch, bug, raised):
+    def fail(*arguments):
+        raise bug("a bug")
 
-    monkeypatch.setattr("depthup.pair_files.read_rgb", bug)
+    monkeypatch.setattr("depthup.pair_files.read_rgb", fail)
     monkeypatch.setattr(sys, "argv", ["depthup", *GOOD])
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(raised):
         main()
 
 

@@ -1,7 +1,10 @@
 """`depthup batch`: folders and recordings; test_batch.py holds how a batch is run."""
 
+import io
 import json
+import os
 import shutil
+import sys
 from pathlib import Path
 
 import cv2
@@ -9,7 +12,8 @@ import numpy as np
 import pytest
 
 import depthup.commands.batch
-from cli_helpers import GOOD, RECORD, command_line, expected_result, sensor_net, snapshot
+import depthup.journal
+from cli_helpers import GOOD, RECORD, command_line, expected_result, sensor_net, snapshot, write_pairs
 from depthup.data import read_depth
 from depthup.weights import save_weights
 
@@ -121,6 +125,69 @@ def test_batch_lists_files_without_a_partner(folders, depthup_):
     assert json.loads(result.out)["unpaired"] == alone
     again = depthup_("batch", "rgbs", "depths", "-o", "results", "--model", "nearest")
     assert ", 3 skipped, 1 failed, 7 files without a partner in " in again.err.splitlines()[-1]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs links and pipes")
+def test_a_link_to_itself_and_a_pipe_fail_alone(folders, depthup_):
+    shutil.copy("depth.png", "depths/1.png")
+    for name in ("0", "1"):
+        Path(f"rgbs/{name}.png").unlink()
+    Path("rgbs/0.png").symlink_to("0.png")
+    os.mkfifo("rgbs/1.png")
+    result = depthup_("batch", "rgbs", "depths", "-o", "results", "--model", "bicubic", "--json")
+    assert result.code == 3
+    facts = json.loads(result.out)
+    assert facts["done"] == 2
+    assert {name: reason.split(":")[0] for name, reason in facts["failures"].items()} == {
+        "0": "rgbs/0.png",
+        "1": "rgbs/1.png",
+    }
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs links")
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("batch", "rgbs", "depths", "-o"),
+        ("train", "--data", "pairs", "--scale", "4", "--crop-size", "16", "--epochs", "1", "--out"),
+    ],
+)
+def test_a_folder_that_is_a_link_to_itself_is_refused(folders, depthup_, command):
+    write_pairs(folders / "pairs")
+    Path("loop").symlink_to("loop")
+    result = depthup_(*command, "loop")
+    assert result.code == 1
+    assert result.err.splitlines()[-1].startswith("depthup: loop: cannot be")
+
+
+def test_a_format_whose_package_is_missing_is_refused_at_once(folders, depthup_, monkeypatch):
+    monkeypatch.setitem(sys.modules, "OpenEXR", None)
+    before = snapshot(folders)
+    result = depthup_("batch", "rgbs", "depths", "-o", "results", "--format", "exr")
+    assert (result.code, result.err.count("\n")) == (1, 1)
+    assert "needs the package OpenEXR" in result.err
+    assert snapshot(folders) == before
+
+
+def test_a_journal_that_cannot_be_written_is_named(folders, depthup_, monkeypatch):
+    class Full(io.StringIO):
+        def write(self, text):
+            raise OSError(28, "No space left on device")
+
+    def opened(journal, *arguments):
+        opening(journal, *arguments)
+        journal._file.close()
+        journal._file = Full()
+
+    opening = depthup.journal.Journal.__init__
+    monkeypatch.setattr(depthup.journal.Journal, "__init__", opened)
+    result = depthup_("batch", "rgbs", "depths", "-o", "results", "--model", "bicubic", "--json")
+    assert result.code == 1  # none is done
+    assert (
+        json.loads(result.out)["failures"]["0"]
+        == "results/.depthup-batch.jsonl: cannot be written (No space left on device)"
+    )
+    assert not [*Path("results").glob("*.png")]
 
 
 def test_swapped_folders_are_said(folders, depthup_):

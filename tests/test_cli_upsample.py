@@ -1,6 +1,8 @@
 """`depthup upsample`: what it writes and says, and what it refuses."""
 
 import json
+import re
+import sys
 from pathlib import Path
 
 import cv2
@@ -427,14 +429,31 @@ def test_a_float_far_beyond_all_others_is_warned_of(place, depthup_, value):
     assert "--invalid" in result.err
 
 
-def test_what_was_written_before_a_failure_is_said(place, depthup_, monkeypatch):
+@pytest.mark.skipif(sys.platform == "win32", reason="needs links")
+def test_a_link_to_itself_is_replaced_where_that_is_asked_for(place, depthup_):
+    Path("out.png").symlink_to("out.png")
+    refused = depthup_(*GOOD, "--model", "bicubic")
+    assert (refused.code, refused.err.count("\n")) == (1, 1) and "out.png: exists already" in refused.err
+    assert depthup_(*GOOD, "--model", "bicubic", "--overwrite").code == 0
+    assert read_depth("out.png").shape == (32, 48)
+
+
+@pytest.mark.parametrize(
+    "cause",
+    [
+        InputError("preview.png: cannot be written (No space left on device)"),
+        OSError(28, "No space left on device", "preview.png"),
+    ],
+)
+def test_what_was_written_before_a_failure_is_said(place, depthup_, monkeypatch, cause):
     def full(path, *_):
-        raise InputError(f"{path}: cannot be written (No space left on device)")
+        raise cause
 
     monkeypatch.setattr(depthup.commands.outputs, "write_image", full)
     result = depthup_(*GOOD, "--model", "bicubic", "--preview", "preview.png")
     assert (result.code, result.err.count("\n")) == (1, 1)
-    assert result.err.rstrip().endswith("(No space left on device); before it were written: out.png")
+    assert result.err.startswith("depthup: preview.png: ")
+    assert re.search(r"No space left on device\)?; before it were written: out\.png$", result.err)
     assert Path("out.png").exists()
 
 

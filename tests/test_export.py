@@ -176,6 +176,15 @@ def test_bad_calls(tmp_path, export, suffix):
     assert "not a safetensors file" in refused(tmp_path, export, weights, path, overwrite=True)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs names that are no text")
+@EXPORTS
+def test_a_folder_whose_name_is_no_text(tmp_path, export, suffix):
+    folder = tmp_path / os.fsdecode(b"exported-\xff")
+    folder.mkdir()
+    export(small_net(NETWORKS["sensor"]), folder / f"x4{suffix}")
+    assert [path.suffix for path in folder.iterdir()] == [suffix]
+
+
 def test_a_file_that_gives_something_else_is_not_left(tmp_path):
     """Of `_write`, which both exports share: what was there before stays, and nothing else is added."""
     net, path = small_net(NETWORKS["base"]), tmp_path / "net.onnx"

@@ -15,6 +15,7 @@ from depthup.baselines import BASELINES
 from depthup.batch import BatchProgress, BatchResult, Job, run_batch
 from depthup.commands.outputs import BatchOutputs, check_pair, check_unit, write_output
 from depthup.data import DepthEncoding, Frame, InputError, Recording, open_recording, pair_folders, read_rgb, with_maps
+from depthup.data.extras import load_extra
 from depthup.data.pairing import MAXIMAL_DIFFERENCE
 from depthup.data.planes import read_plane
 from depthup.depth_files import check_output_folder
@@ -91,6 +92,8 @@ def batch_files(
     """
     check_unit(wanted.suffix, wanted.unit, wanted.scale)
     check_output_folder(out)
+    if wanted.suffix == ".exr":
+        load_extra(f"{out}: --format exr", "OpenEXR", "exr")
     recording = source.open(out)
     kinds = _kinds(recording)
     needs_camera = wanted.needs_camera or options.alignment is not None
@@ -170,6 +173,8 @@ def _unit(encoding: DepthEncoding, recording: Recording) -> str:
 
 def _looks_swapped(frame: Frame) -> bool:
     """Whether what should be RGB is one channel of more than 8 bits, and what should be depth is a picture."""
+    if not (frame.rgb.is_file() and frame.depth.is_file()):  # a pipe can be read once
+        return False
     try:
         plane, _ = read_plane(frame.rgb, "depth")
         read_rgb(frame.depth)

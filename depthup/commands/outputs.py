@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from depthup.data import Camera, Frame, UsageError
+from depthup.data.real_path import real_path
 from depthup.depth_files import (
     DEPTH_OUTPUT_SUFFIXES,
     IMAGE_OUTPUT_SUFFIXES,
@@ -137,9 +138,9 @@ def check_outputs(out: Outputs, inputs: list[Path], overwrite: bool) -> None:
             if path.exists() and source.exists() and path.samefile(source):
                 raise UsageError(f"{path}: {option} is the input {source}; expected another file")
         check_output(path, overwrite, _SUFFIXES[option])
-        if other := seen.get(path.resolve()):
+        if other := seen.get(real_path(path)):
             raise UsageError(f"{path}: {option} and {other} are the same file; expected two")
-        seen[path.resolve()] = option
+        seen[real_path(path)] = option
     check_unit(out.depth.suffix, out.unit, out.scale)
 
 

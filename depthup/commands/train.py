@@ -12,6 +12,7 @@ from depthup.atomic import write_beside
 from depthup.checkpoint import read_facts
 from depthup.data import InputError, PairDataset, UsageError, open_dataset
 from depthup.data.crops import check_crop_size
+from depthup.data.real_path import real_path
 from depthup.data.sensor import check_metres
 from depthup.depth_files import check_output_folder
 from depthup.locking import locked
@@ -235,7 +236,7 @@ def training_data(data: str, out: Path, invalid: Sequence[float] = ()) -> tuple[
         raise UsageError(
             "train: motorcycle is one pair, kept for checking; expected a .mat file, a folder or `synthetic`"
         )
-    if Path(data).is_dir() and out.resolve() == Path(data).resolve():
+    if Path(data).is_dir() and real_path(out) == real_path(data):
         raise UsageError(f"--out: got {out}, the folder of the data; expected another for the run")
     check_output_folder(out)
     return open_dataset(data, "train", invalid), open_dataset(data, "val", invalid)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from depthup.commands.outputs import Outputs, check_outputs, check_pair, write_output
+from depthup.console import in_one_line
 from depthup.data import InputError, UsageError
 from depthup.pair_files import PairOptions, read_pair, upsample_pair, warn_of_depth, warn_of_shape
 from depthup.upsampling import Upsampler, warn_of_precision
@@ -52,10 +53,10 @@ def upsample_files(
     for path in out.files().values():
         try:
             write_output(path, out, pair.rgb, run, options, overwrite)
-        except InputError as error:
+        except (InputError, OSError) as error:
             if not written:
                 raise
-            raise type(error)(f"{error}; before it were written: {', '.join(written)}") from None
+            raise InputError(f"{in_one_line(error)}; before it were written: {', '.join(written)}") from None
         written.append(str(path))
     warn_of_depth(pair, depth)
     warn_of_shape(pair, options, rgb, depth)
