@@ -176,7 +176,7 @@ def upsample(
         typer.Argument(
             help="Low-resolution depth: PNG, TIFF, PGM, EXR, PFM, .npy, .npz, JPEG 2000.",
             metavar="DEPTH",
-            readable=False,  # here as below: what cannot be read is said by what reads it, with exit code 1
+            readable=False,  # here as below: what cannot be read or written is said by what does it, with exit code 1
         ),
     ],
     out: Annotated[
@@ -540,7 +540,7 @@ def train(
     optimiser: Annotated[
         Optimiser, typer.Option(help="muon: for the filters of hidden convolutions, with adamw for the rest.")
     ] = Optimiser.muon,
-    learning_rate: Annotated[float, typer.Option(help="Times a warm-up and a cosine.", min=0.0)] = 2e-3,
+    learning_rate: Annotated[float, typer.Option(help="Before warm-up and cosine are applied.", min=0.0)] = 2e-3,
     rescale: Annotated[
         float, typer.Option(help="How often a crop is a larger part of an image, reduced.", min=0.0, max=1.0)
     ] = 0.0,
@@ -686,9 +686,51 @@ def _with_value(message: str) -> str:
 
 def _is_interrupted(error: BaseException | None) -> bool:
     """Whether Ctrl-C is behind an exception: where a library is being imported, it turns into others."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
+    seen = set()  # two exceptions may be each other's cause
+    while error is not None and id(error) not in seen:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        seen.add(id(error))
         error = error.__cause__ or error.__context__
-    return error is not None
+    return False
+
+
+def _prepare() -> None:
+    """What a command finds in the process; exits where there is no current folder."""
+    keep_freed_memory()
+    os.environ["MPLBACKEND"] = "agg"  # commands of a notebook inherit its backend, which is not installed here
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a path need not be text
+    try:
+        Path.cwd()
+    except OSError as error:
+        say(f"depthup: the current folder cannot be used ({error.strerror}); expected one that can")
+        sys.exit(1)
+
+
+def _tell(error: BaseException) -> int:
+    """An expected failure as one line on stderr, and its exit code; anything else is raised again."""
+    if hasattr(error, "format_message"):  # wrong usage: of click's class, which newer typers carry in themselves
+        say(f"depthup: {_with_value(' '.join(error.format_message().split()).rstrip('.'))}; see --help")
+        return 2
+    no_library = isinstance(error, ImportError)
+    if isinstance(error, ImportError) and (error.name or "").startswith("depthup"):
+        raise error
+    try:
+        from depthup.data import InputError, UsageError  # here: it imports torch, which `--help` must not
+        from depthup.kernels import BackendError
+        from depthup.tiles import is_out_of_memory
+    except Exception:  # nor could the command import it
+        if not isinstance(error, ImportError | OSError | MemoryError):
+            raise error from None
+        no_library = True
+    if no_library:
+        say(f"depthup: a library that it needs cannot be imported ({in_one_line(error)})")
+        return 1
+    if not isinstance(error, InputError | BackendError | OSError) and not is_out_of_memory(error):
+        raise error
+    say(f"depthup: {in_one_line(error)}")
+    return 2 if isinstance(error, UsageError) else 1
 
 
 def main() -> None:
@@ -700,15 +742,7 @@ def main() -> None:
         if not argument or (argument.startswith("--") and argument.endswith("=")):  # Path("") is where one stands
             say(f"depthup: {argument.rstrip('=') or before}: got no value, expected one; see --help")
             sys.exit(2)
-    keep_freed_memory()
-    os.environ["MPLBACKEND"] = "agg"  # commands of a notebook inherit its backend, which is not installed here
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a path need not be text
-    try:
-        Path.cwd()
-    except OSError:
-        say("depthup: the current folder is not there any more; expected one that is")
-        sys.exit(1)
+    _prepare()
     try:
         with terminate_as_interrupt(), warnings_on_stderr():
             code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
@@ -719,21 +753,7 @@ def main() -> None:
         if _is_interrupted(error):
             say("depthup: interrupted")
             sys.exit(130)
-        if hasattr(error, "format_message"):  # wrong usage: of click's class, which newer typers carry in themselves
-            say(f"depthup: {_with_value(' '.join(error.format_message().split()).rstrip('.'))}; see --help")
-            sys.exit(2)
-        try:
-            from depthup.data import InputError, UsageError  # here: it imports torch, which `--help` must not
-            from depthup.kernels import BackendError
-            from depthup.tiles import is_out_of_memory
-        except Exception:  # nor could the command
-            say(f"depthup: what it needs cannot be imported ({in_one_line(error)})")
-            sys.exit(1)
-
-        if not isinstance(error, InputError | BackendError | OSError) and not is_out_of_memory(error):
-            raise
-        say(f"depthup: {in_one_line(error)}")
-        sys.exit(2 if isinstance(error, UsageError) else 1)
+        sys.exit(_tell(error))
 
 
 def program() -> None:

@@ -8,7 +8,7 @@ import numba
 from numba.core.caching import FunctionCache
 
 
-class _Cache(FunctionCache):
+class _ForgivingCache(FunctionCache):
     """Numba's own, where a failure costs time and nothing else: a file that is cut off, a disk that is full."""
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
@@ -22,7 +22,7 @@ class _Cache(FunctionCache):
             super().save_overload(sig, data)
         except Exception:
             with suppress(Exception):
-                self.flush()  # an index that is damaged, or names a file that was not written
+                self.flush()  # an index that is damaged, or names a file of older source
 
 
 def compiler(**options: Any) -> Callable[[Callable], Any]:
@@ -34,7 +34,7 @@ def compiler(**options: Any) -> Callable[[Callable], Any]:
     def compile_function(function: Callable) -> Any:
         compiled = numba.njit(**options)(function)
         with suppress(RuntimeError):  # "no locator available"
-            compiled._cache = _Cache(function)
+            compiled._cache = _ForgivingCache(function)
         return compiled
 
     return compile_function

@@ -86,6 +86,7 @@ def export_onnx(model: str | Path | DDFUpNet, path: str | Path, overwrite: bool 
     onnx.checker.check_model(content)
 
     def in_onnx_runtime(temporary: Path) -> Callable[..., np.ndarray]:
+        # bytes here as in the other: a path need not be text
         session = onnxruntime.InferenceSession(temporary.read_bytes(), providers=["CPUExecutionProvider"])
         return lambda *tensors: session.run(None, {n: t.numpy() for n, t in zip(inputs, tensors, strict=True)})[0]
 

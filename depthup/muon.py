@@ -20,7 +20,7 @@ RMS_OF_ADAM = 0.2
 def orthogonalise(matrices: Tensor) -> Tensor:
     """`[N, m, n]` to matrices of the same singular vectors whose singular values are between about 0.7 and 1.2.
 
-    But for those below about 0.02 of the root of the sum of their squares, which five steps do not bring up.
+    But for those below about 0.0015 of the root of the sum of their squares, which five steps do not bring up.
 
     A step of Newton and Schulz takes x to `(a + b x x^T + c (x x^T)^2) x`. All steps are made on `x x^T`, which is
     smaller than the x of a filter bank, and their product is applied to x at the end.

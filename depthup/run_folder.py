@@ -89,11 +89,12 @@ class RunLog:
         self.file = self.path.open("a", newline="", encoding="utf-8")
         self.table = csv.DictWriter(self.file, self.columns)
         self.board: Any = None
-        self.hook, threading.excepthook = threading.excepthook, self._failed_thread
+        self.hook = threading.excepthook
         with self._as_far_as_it_can(), suppress(ImportError):
             from torch.utils.tensorboard import SummaryWriter
 
             self.board = SummaryWriter(str(out / "tensorboard"), purge_step=step + 1 if step else None)
+            threading.excepthook = self._failed_thread
 
     @contextmanager
     def _as_far_as_it_can(self) -> Iterator[None]:
@@ -133,10 +134,11 @@ class RunLog:
                     self.board.add_scalar(name, value, step)
 
     def close(self) -> None:
-        """Close the files; every entry has been written."""
+        """Close the files."""
         with suppress(OSError):  # of an entry that could not be, which `write` has said
             self.file.close()
         with self._as_far_as_it_can():
             if self.board:
                 self.board.close()
-        threading.excepthook = self.hook
+        if threading.excepthook == self._failed_thread:
+            threading.excepthook = self.hook

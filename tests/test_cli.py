@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import torch
 import typer
 
+import depthup.cli
 import depthup.commands.info
 from cli_helpers import GOOD, RECORD, command_line, small_net, write_pairs
 from depthup.cli import main
@@ -96,28 +98,37 @@ def test_demo(place, depthup_):
     assert "exists already" in again.err
 
 
-def test_what_cannot_be_imported_is_one_line():
-    """As with too little memory for a library, or without one that the system lacks."""
-    code = (
-        f"import sys; sys.modules['torch'] = None; sys.argv = {['depthup', *GOOD]}; import depthup.cli as c; c.main()"
+def run_without(module: str, *arguments: str) -> subprocess.CompletedProcess:
+    code = f"import sys; sys.modules['{module}'] = None; sys.argv = {['depthup', *arguments]}"
+    return subprocess.run(
+        [sys.executable, "-c", f"{code}; import depthup.cli as c; c.main()"], capture_output=True, text=True
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (result.returncode, result.stdout, result.stderr.count("\n")) == (1, "", 1)
-    assert result.stderr.startswith("depthup: what it needs cannot be imported (import of torch halted")
+
+
+@pytest.mark.parametrize("library", ["torch", "cv2", "safetensors", "matplotlib"])
+def test_a_library_that_cannot_be_imported_is_one_line(place, library):
+    """As with too little memory for it, or where the system lacks what it needs."""
+    result = run_without(library, *GOOD, "--preview", "preview.png")
+    assert (result.returncode, result.stdout, result.stderr.count("\n")) == (1, "", 1), result.stderr
+    assert result.stderr.startswith("depthup: a library that it needs cannot be imported (import of ")
+
+
+def test_a_module_of_ours_that_cannot_be_imported_is_a_bug(place):
+    assert "Traceback" in run_without("depthup.tiles", *GOOD).stderr
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a shell")
 def test_a_folder_that_is_gone(tmp_path):
-    command = f"mkdir gone && cd gone && rmdir ../gone && {sys.executable} -m depthup --version"
+    command = f"mkdir gone && cd gone && rmdir ../gone && {shlex.quote(sys.executable)} -m depthup --version"
     result = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=tmp_path)
     assert (result.returncode, result.stdout, result.stderr.count("\n")) == (1, "", 1)
-    assert "current folder is not there any more" in result.stderr
+    assert result.stderr.startswith("depthup: the current folder cannot be used (No such file or directory)")
 
 
 def test_the_matplotlib_backend_of_a_notebook_is_not_needed(place):
     """A notebook hands its own to every command that is run from it."""
     command = [sys.executable, "-m", "depthup", *GOOD, "--model", "bicubic", "--preview", "preview.png"]
-    environment = os.environ | {"MPLBACKEND": "module://backend_of.a_notebook"}
+    environment = os.environ | {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
     result = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert result.returncode == 0, result.stderr
     assert (place / "preview.png").exists()
@@ -149,6 +160,14 @@ def test_ctrl_c_is_130(place, depthup_, monkeypatch, behind):
     monkeypatch.setattr("depthup.pair_files.read_rgb", interrupt)
     result = depthup_(*GOOD)
     assert (result.code, result.err) == (130, "depthup: interrupted\n")
+
+
+def test_exceptions_that_are_each_others_cause_end():
+    first, second = RuntimeError("first"), RuntimeError("second")
+    first.__cause__, second.__context__ = second, first
+    assert not depthup.cli._is_interrupted(first)
+    second.__context__ = KeyboardInterrupt()
+    assert depthup.cli._is_interrupted(first)
 
 
 @pytest.mark.parametrize(("bug", "raised"), [(ZeroDivisionError, ZeroDivisionError), (EOFError, typer.Abort)])

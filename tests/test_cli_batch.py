@@ -14,7 +14,7 @@ import pytest
 import depthup.commands.batch
 import depthup.journal
 from cli_helpers import GOOD, RECORD, command_line, expected_result, sensor_net, snapshot, write_pairs
-from depthup.data import read_depth
+from depthup.data import InputError, read_depth
 from depthup.weights import save_weights
 
 
@@ -132,8 +132,8 @@ def test_a_link_to_itself_and_a_pipe_fail_alone(folders, depthup_):
     shutil.copy("depth.png", "depths/1.png")
     for name in ("0", "1"):
         Path(f"rgbs/{name}.png").unlink()
-    Path("rgbs/0.png").symlink_to("0.png")
-    os.mkfifo("rgbs/1.png")
+    os.mkfifo("rgbs/0.png")
+    Path("rgbs/1.png").symlink_to("1.png")
     result = depthup_("batch", "rgbs", "depths", "-o", "results", "--model", "bicubic", "--json")
     assert result.code == 3
     facts = json.loads(result.out)
@@ -188,6 +188,19 @@ def test_a_journal_that_cannot_be_written_is_named(folders, depthup_, monkeypatc
         == "results/.depthup-batch.jsonl: cannot be written (No space left on device)"
     )
     assert not [*Path("results").glob("*.png")]
+
+
+def test_a_result_that_cannot_be_written_is_told_and_not_its_journal(folders, depthup_, monkeypatch):
+    def full(*arguments):
+        raise InputError("the first failure")
+
+    def withdraw(*arguments):
+        raise InputError("the second")
+
+    monkeypatch.setattr(depthup.commands.batch, "write_output", full)
+    monkeypatch.setattr(depthup.journal.Journal, "withdraw", withdraw)
+    result = depthup_("batch", "rgbs", "depths", "-o", "results", "--model", "bicubic", "--json")
+    assert json.loads(result.out)["failures"]["0"] == "the first failure"
 
 
 def test_swapped_folders_are_said(folders, depthup_):

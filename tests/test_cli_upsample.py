@@ -1,6 +1,7 @@
 """`depthup upsample`: what it writes and says, and what it refuses."""
 
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -427,6 +428,16 @@ def test_a_float_far_beyond_all_others_is_warned_of(place, depthup_, value):
     assert (result.code, result.err.count("\n")) == (0, 1)
     assert result.err.startswith(f"depthup: depth.npy: its farthest sample is {value:.4g} m and its median 2 m; ")
     assert "--invalid" in result.err
+
+
+def test_a_result_that_cannot_be_read_is_no_wrong_usage(place, depthup_, monkeypatch):
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode, **more: mode != os.R_OK and access(path, mode, **more))
+    for option in ("-o", "--preview", "--confidence-out"):
+        Path("out-1.png").write_bytes(b"precious")
+        result = depthup_(*UPSAMPLE, *(() if option == "-o" else ("-o", "other.png")), option, "out-1.png")
+        assert (result.code, result.err.count("\n")) == (1, 1)
+        assert "out-1.png: exists already" in result.err
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs links")

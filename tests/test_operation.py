@@ -732,14 +732,15 @@ def hits(tmp_path, monkeypatch):
     """Compiles a function as a new process would, and says how often it was found among what was kept."""
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "kept"))
     source = tmp_path / "plus.py"
-    source.write_text("def plus_one(n):\n    return n + 1")
 
-    def compile_and_count() -> int:
+    def compile_and_count(n: int = 1) -> int:
+        if not source.exists() or str(n) not in source.read_text():
+            source.write_text(f"def plus(m):\n    return m + {n}")
         space: dict = {}
         exec(compile(source.read_text(), source, "exec"), space)
-        plus_one = compiler(nogil=True)(space["plus_one"])
-        assert plus_one(2) == 3
-        return sum(plus_one.stats.cache_hits.values())
+        plus = compiler(nogil=True)(space["plus"])
+        assert plus(2) == 2 + n
+        return sum(plus.stats.cache_hits.values())
 
     return compile_and_count
 
@@ -758,10 +759,11 @@ def test_a_disk_without_space_for_what_is_compiled(hits, monkeypatch):
     def full(*arguments):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
+    assert [hits(1), hits(1)] == [0, 1]
     with monkeypatch.context() as patched:
         patched.setattr(numba.core.caching.IndexDataCacheFile, "_save_data", full)
-        assert [hits(), hits()] == [0, 0]
-    assert [hits(), hits()] == [0, 1]
+        assert [hits(1000), hits(1000)] == [0, 0]
+    assert [hits(1000), hits(1000)] == [0, 1]  # and not what was kept of the older source
 
 
 def test_a_numba_that_cannot_be_imported(monkeypatch):

@@ -691,12 +691,12 @@ def test_a_run_that_fails_before_its_first_step_leaves_none(folder, tmp_path, mo
     assert run(folder, tmp_path / "run").finished
 
 
-def test_what_stands_where_the_log_goes_is_named(folder, tmp_path, monkeypatch):
-    def in_the_way(out: Path, step: int) -> None:
-        raise FileExistsError(17, "File exists", str(out / "tensorboard"))
+def test_a_log_that_cannot_be_written_is_named(folder, tmp_path, monkeypatch):
+    def full(out: Path, step: int) -> None:
+        raise OSError(28, "No space left on device", str(out / "metrics.csv"))
 
-    monkeypatch.setattr(depthup.training, "RunLog", in_the_way)
-    with pytest.raises(InputError, match=r"tensorboard: cannot be written \(File exists\)"):
+    monkeypatch.setattr(depthup.training, "RunLog", full)
+    with pytest.raises(InputError, match=r"metrics\.csv: cannot be written \(No space left on device\)"):
         run(folder, tmp_path)
     assert not [*tmp_path.iterdir()]
 
@@ -708,7 +708,8 @@ def test_nothing_to_resume(folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"no checkpoint at all" * 10, b"\0" * 100, "weights", "truncated", "other", "older", "narrower"]
+    "content",
+    [b"", b"no checkpoint at all" * 10, b"\0" * 100, "weights", "truncated", "other", "older", "another", "narrower"],
 )
 def test_a_bad_checkpoint(folder, finished, tmp_path, content):
     checkpoint = tmp_path / "checkpoint.safetensors"
@@ -718,11 +719,13 @@ def test_a_bad_checkpoint(folder, finished, tmp_path, content):
     elif content == "truncated":
         content = good[:-100]
     elif content == "older":
+        content = good.replace(FORMAT.encode(), b"depthup-checkpoint-5")
+    elif content == "another":
         content = good.replace(b"ema_decay", b"ema_DECAY")
     elif content == "narrower":
         content = good.replace(b'\\"scale\\": 2', b'\\"scale\\": 4')
     if content == "other":
-        save_file({"a/b": torch.zeros(1)}, checkpoint, {"format": "depthup-checkpoint-5"})
+        save_file({"a/b": torch.zeros(1)}, checkpoint, {"format": FORMAT})
     else:
         assert content != good
         checkpoint.write_bytes(content)
@@ -862,7 +865,7 @@ def test_a_tensorboard_that_fails_is_left_alone(folder, tmp_path, monkeypatch, c
     assert len(rows(tmp_path)) == 2
 
 
-def test_a_tensorboard_whose_folder_is_removed(folder, tmp_path, monkeypatch, caplog, capfd):
+def test_a_tensorboard_whose_folder_is_removed(folder, tmp_path, monkeypatch, caplog):
     pytest.importorskip("tensorboard")
 
     class Removing(RunLog):
@@ -872,11 +875,22 @@ def test_a_tensorboard_whose_folder_is_removed(folder, tmp_path, monkeypatch, ca
 
     monkeypatch.setattr(depthup.training, "RunLog", Removing)
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard")
+    told = []
+    monkeypatch.setattr(threading, "excepthook", told.append)
     before = threading.excepthook
     assert run(folder, tmp_path, replace(CONFIG, steps=3)).finished
     assert [message for message in caplog.messages if "TensorBoard fails" in message]
-    assert "Traceback" not in capfd.readouterr().err
+    assert not told
     assert threading.excepthook is before
+
+
+def test_what_other_threads_fail_of_is_told_while_a_log_is_open(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(threading, "excepthook", told.append)
+    log = RunLog(tmp_path, 0)
+    log._failed_thread(threading.ExceptHookArgs((ValueError, ValueError("ours"), None, threading.Thread())))
+    log.close()
+    assert [str(failure.exc_value) for failure in told] == ["ours"]
 
 
 @pytest.mark.parametrize("scale", [1, 2])

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import depthup.checkpoint
 import depthup.weights
 from depthup.data import InputError
 from depthup.models import DDFUpNet, DDFUpNetConfig
@@ -129,7 +130,7 @@ def test_nothing_is_unpickled(tmp_path, how):
     [
         (None, "no format at all"),
         ({"format": "pt"}, "names pt"),
-        ({"format": "depthup-checkpoint-5"}, "model.safetensors beside it"),
+        ({"format": depthup.checkpoint.FORMAT}, "model.safetensors beside it"),
     ],
 )
 def test_another_programs_file_is_refused(tmp_path, metadata, found):
