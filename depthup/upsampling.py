@@ -29,6 +29,12 @@ Model = str | Path | DDFUpNet | None
 FILLS = {"none": 0.0, "near": 2.0, "all": math.inf}
 """What is estimated where nothing was measured: how far, in low-resolution samples, the nearest valid one may be."""
 
+DEEP_IN_A_HOLE = 48.0
+"""How far from a valid sample one is given to a network as if it were valid, over the root of the network's scale.
+
+Networks learned holes that are smaller, and take the middle of a larger one for farther than all around it.
+"""
+
 LARGEST_RATIO = {1: 1.02, 2: 2.04, 4: 4.08, 8: 11.3}
 """Scale -> the largest ratio that its network is taken for by default.
 
@@ -197,11 +203,9 @@ class Upsampler:
         measured = known
         depth, known, side = self._gathered(depth, known, (H, W))
         filled, distance = _fill(depth, known)
-        if fill == "none":  # on the grid that was given
-            distance = np.where(measured, np.float32(0), np.float32(1))
         if (largest := np.abs(filled).max()) > torch.finfo(torch.float32).max:
             raise InputError(f"depth: got {largest:g}, expected what float32 holds")
-        ratio = mean_ratio((H, W), depth.shape)
+        ratio, deep = mean_ratio((H, W), depth.shape), math.inf
         if self._is_baseline():
             name, factor = str(self.model), max(1, round(ratio))
             image = _resize(rgb, [n * factor for n in depth.shape])
@@ -212,13 +216,17 @@ class Upsampler:
             if self.model is not None:
                 _warn_of_density(net.config.scale, name, known)
             bottom, span = float(filled.min()), float(np.ptp(filled))
-            result = _run_network(net, rgb, filled, known, self.precision == "bf16")
+            deep = DEEP_IN_A_HOLE / math.sqrt(net.config.scale)
+            result = _run_network(net, rgb, filled, known | (distance > deep), self.precision == "bf16")
         result = _to_grid(result, (H, W))
         for lines in result.split(_LINES, 2):
             lines[:, 0] = lines[:, 0].double() * span + bottom
         result[:, 1:].exp_().mul_(span or math.nan)
-        reach = F.interpolate(torch.from_numpy(distance)[None, None], size=(H, W), mode="nearest-exact")
-        return result.masked_fill_(reach.to(result.device) > FILLS[fill], torch.nan).to(rgb.device), name, side
+        reach = _nearest(distance, (H, W)).to(result.device)
+        result[:, 1:].masked_fill_(reach > deep, filled[known].std() or math.nan)  # of a measured one at random
+        if fill == "none":  # on the grid that was given
+            reach = _nearest(~measured, (H, W)).to(result.device)
+        return result.masked_fill_(reach > FILLS[fill], torch.nan).to(rgb.device), name, side
 
     def _gathered(
         self, depth: np.ndarray, known: np.ndarray, size: tuple[int, int]
@@ -518,6 +526,11 @@ def _resize(rgb: Tensor, size: list[int]) -> Tensor:
         return rgb
     image = F.interpolate(rgb.float(), size=size, mode="bilinear", antialias=True, align_corners=False)
     return image.round_().clamp_(0, 255).byte()
+
+
+def _nearest(plane: np.ndarray, size: tuple[int, int]) -> Tensor:
+    """`[h, w]` to float32 `[1, 1, H, W]`: of every pixel that of the sample whose cell it is in."""
+    return F.interpolate(torch.from_numpy(plane)[None, None].float(), size=size, mode="nearest-exact")
 
 
 def _to_grid(plane: Tensor, size: tuple[int, int]) -> Tensor:

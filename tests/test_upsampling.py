@@ -426,6 +426,27 @@ def sparse_pair(fraction: float = 0.1) -> tuple[np.ndarray, np.ndarray]:
     return rgb, np.where(seen, plane, np.nan)
 
 
+@pytest.mark.parametrize("scale", [1, 2, 4, 8])
+def test_a_hole_larger_than_networks_know_is_no_worse_than_its_filling(scale):
+    """They took its middle for farther than all around it, and that of a whole image with it."""
+    pair = motorcycle()
+    rgb, truth = pair.rgb[:480, :640], pair.depth[:480, :640].astype(np.float64)
+    depth = truth[scale // 2 :: scale, scale // 2 :: scale].copy()
+    depth[:, depth.shape[1] // 3 :] = np.nan
+    rows, columns = distance_transform_edt(np.isnan(depth), return_distances=False, return_indices=True)
+    filled = depth[rows, columns]
+    distance = distance_transform_edt(np.isnan(depth)).repeat(scale, 0).repeat(scale, 1)
+    run = Upsampler(f"sensor-x{scale}").run(rgb, depth, fill="all")
+    deep = distance > 1.5 * 48 / scale**0.5
+    assert deep.mean() > 0.3
+    # with less than 5 % of the range to what was nearest, beside the edges that it has
+    off = np.abs(run.depth - filled.repeat(scale, 0).repeat(scale, 1))[deep] / np.nanstd(depth)
+    assert np.median(off) < 0.05
+    np.testing.assert_allclose(run.expected_error[deep], np.nanstd(depth), rtol=1e-5)
+    assert np.median(run.expected_error[distance == 0]) < 0.1 * np.nanstd(depth)
+    assert np.isnan(Upsampler(f"sensor-x{scale}").run(rgb, depth, fill="near").depth[deep]).all()
+
+
 @pytest.mark.parametrize(("fraction", "model", "side"), [(0.9, "sensor-x1", 1), (0.1, "sensor-x4", 4)])
 def test_sparse_samples_are_gathered_for_the_network_of_their_distance(fraction, model, side):
     rgb, depth = sparse_pair(fraction)
