@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 
 from depthup.console import in_one_line
 from depthup.data import InputError, UsageError
+from depthup.data.real_path import real_path
 from depthup.journal import Journal, Settings, digest
 from depthup.locking import locked
 from depthup.stopping import stop_on_signal
@@ -188,7 +189,7 @@ def _check_outputs(jobs: Sequence[Job]) -> None:
 
 
 def _place(path: Path) -> str:
-    return os.path.normcase(os.path.realpath(path))
+    return os.path.normcase(real_path(path))
 
 
 def _read_if_needed(job: Job, journal: Journal, overwrite: bool, read: Callable[[Job], Data]) -> _Ready[Data] | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from depthup.atomic import write_beside
+from depthup.console import in_one_line
 from depthup.data import InputError
 from depthup.locking import locked
 
@@ -103,8 +104,7 @@ class RunLog:
             yield
         except Exception as error:
             self.board = None
-            reason = " ".join(str(error).split()) or type(error).__name__
-            log.warning("%s: TensorBoard fails (%s); the run goes on without it", self.path.parent, reason)
+            log.warning("%s: TensorBoard fails (%s); the run goes on without it", self.path.parent, in_one_line(error))
 
     def _failed_thread(self, failure: threading.ExceptHookArgs) -> None:
         """What a thread of TensorBoard's fails of, its next call says."""

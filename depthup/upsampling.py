@@ -205,7 +205,7 @@ class Upsampler:
         filled, distance = _fill(depth, known)
         if (largest := np.abs(filled).max()) > torch.finfo(torch.float32).max:
             raise InputError(f"depth: got {largest:g}, expected what float32 holds")
-        ratio, deep = mean_ratio((H, W), depth.shape), math.inf
+        ratio, deep = mean_ratio((H, W), depth.shape), np.zeros_like(known)
         if self._is_baseline():
             name, factor = str(self.model), max(1, round(ratio))
             image = _resize(rgb, [n * factor for n in depth.shape])
@@ -216,16 +216,17 @@ class Upsampler:
             if self.model is not None:
                 _warn_of_density(net.config.scale, name, known)
             bottom, span = float(filled.min()), float(np.ptp(filled))
-            deep = DEEP_IN_A_HOLE / math.sqrt(net.config.scale)
-            result = _run_network(net, rgb, filled, known | (distance > deep), self.precision == "bf16")
+            deep = distance > DEEP_IN_A_HOLE / math.sqrt(net.config.scale)
+            result = _run_network(net, rgb, filled, known | deep, self.precision == "bf16")
         result = _to_grid(result, (H, W))
         for lines in result.split(_LINES, 2):
             lines[:, 0] = lines[:, 0].double() * span + bottom
         result[:, 1:].exp_().mul_(span or math.nan)
-        reach = _nearest(distance, (H, W)).to(result.device)
-        result[:, 1:].masked_fill_(reach > deep, filled[known].std() or math.nan)  # of a measured one at random
-        if fill == "none":  # on the grid that was given
-            reach = _nearest(~measured, (H, W)).to(result.device)
+        if deep.any():  # as far off as a measured sample at random
+            there = _nearest(deep, (H, W)).to(result.device) > 0
+            result[:, 1:].masked_fill_(there, filled[known].std() or math.nan)
+        # none: on the grid that was given
+        reach = _nearest(~measured if fill == "none" else distance, (H, W)).to(result.device)
         return result.masked_fill_(reach > FILLS[fill], torch.nan).to(rgb.device), name, side
 
     def _gathered(
