@@ -19,24 +19,30 @@ from depthup import Upsampler
 from depthup.data import CachedPairs, SomePairs, open_dataset
 from depthup.upsampling import fill_from_nearest
 
-PATTERNS: dict[str, tuple[float, int]] = {
-    "50 % of the pixels": (0.5, 1),
-    "30 %": (0.3, 1),
-    "10 %": (0.1, 1),
-    "5 %": (0.05, 1),
-    "2 %": (0.02, 1),
-    "0.5 %": (0.005, 1),
-    "500 pixels": (500 / (640 * 480), 1),
-    "half of every 4th row": (0.5, 4),
-    "half of every 8th row": (0.5, 8),
-    "every 16th row": (1.0, 16),
+PATTERNS: dict[str, tuple[float, tuple[int, ...]]] = {
+    "50 % of the pixels": (0.5, ()),
+    "30 %": (0.3, ()),
+    "10 %": (0.1, ()),
+    "5 %": (0.05, ()),
+    "2 %": (0.02, ()),
+    "0.5 %": (0.005, ()),
+    "500 pixels": (500 / (640 * 480), ()),
+    "half of every 4th row": (0.5, (4,)),
+    "half of every 8th row": (0.5, (8,)),
+    "every 16th row": (1.0, (16,)),
+    "every 4th row and column": (1.0, (4, 4)),
+    "every 6th row and column": (1.0, (6, 6)),
+    "every 12th row and column": (1.0, (12, 12)),
 }
-"""Name -> how many of the pixels of a row are measured, and of how many rows one, the first anywhere among them."""
+"""Name -> how many of the pixels are measured, in one row (and column) of so many, the first anywhere among them."""
 
 
-def measured(shape: tuple[int, int], pattern: tuple[float, int], rng: np.random.Generator) -> np.ndarray:
-    fraction, step = pattern
-    return (rng.random(shape) < fraction) & ((np.arange(shape[0]) + rng.integers(step)) % step == 0)[:, None]
+def measured(shape: tuple[int, int], pattern: tuple[float, tuple[int, ...]], rng: np.random.Generator) -> np.ndarray:
+    fraction, steps = pattern
+    seen = rng.random(shape) < fraction
+    for place, step in zip(np.indices(shape), steps, strict=False):
+        seen &= (place + rng.integers(step)) % step == 0
+    return seen
 
 
 def linear(depth: np.ndarray, nearest: np.ndarray) -> np.ndarray:

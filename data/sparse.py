@@ -1,5 +1,7 @@
 """Sparse depth, such as LiDAR points projected into an image: gathered into the cells of a coarser grid."""
 
+import math
+
 import cv2
 import numpy as np
 
@@ -39,6 +41,37 @@ def least_density(ratio: float) -> float:
     return next((least for scale, least in DENSE.items() if ratio <= scale * TOLERANCE), DENSE_BEYOND)
 
 
+def margins(valid: np.ndarray, ratio: float, largest: float) -> list[tuple[int, int]]:
+    """How many lines of invalid samples belong before and after each axis, where samples lie on a regular grid.
+
+    In the cells of `gather_sparse` every sample then lies beside the middle. In a corner, where those of
+    `depth[::8, ::8]` are, they cost the result three quarters more error. All 0 for other samples.
+
+    Args:
+        valid, ratio, largest: as of `gather_sparse`.
+    """
+    first, around = _first_side(valid, ratio, largest), []
+    for axis, pitch in enumerate(_pitches(valid)):
+        side = first
+        while pitch % (2 * side) == 0 and 2 * side * ratio <= largest * TOLERANCE:
+            side *= 2
+        line = int(valid.any(1 - axis).argmax())
+        before = min((middle - line) % side for middle in ((side - 1) // 2, side // 2))
+        around.append((before, -(valid.shape[axis] + before) % side if pitch > 1 else 0))
+    return around
+
+
+def _pitches(valid: np.ndarray) -> list[int]:
+    """How many lines apart along each axis those with samples are: the greatest common divisor, 1 if it is only one."""
+    return [int(np.gcd.reduce(np.diff(np.flatnonzero(valid.any(1 - axis))), initial=0)) or 1 for axis in (0, 1)]
+
+
+def _first_side(valid: np.ndarray, ratio: float, largest: float) -> int:
+    """The largest cells, as many samples across as a grid allows, of which none has two samples; 1 without a grid."""
+    pitch, most = math.gcd(*_pitches(valid)), int(largest * TOLERANCE / ratio)
+    return max(side for side in range(1, max(most, 1) + 1) if pitch % side == 0)
+
+
 def gather_sparse(
     depth: np.ndarray, valid: np.ndarray, ratio: float, largest: float
 ) -> tuple[np.ndarray, np.ndarray, int]:
@@ -51,15 +84,23 @@ def gather_sparse(
         largest: pixels of the result across a cell, at most.
 
     Returns:
-        Depth and validity of the cells (see `gather`), and how many samples across one of them is, a power of two.
+        Depth and validity of the cells (see `gather`), and how many samples across one of them is: what lies between
+        the points of a regular grid (1 if they lie in none), times a power of two.
     """
-    cells, side = (depth, valid), 1
+    side = _first_side(valid, ratio, largest)
+    cells = _cells(depth, valid, side)
     while density(cells[1]) < least_density(side * ratio):
         if 2 * side * ratio > largest * TOLERANCE or 2 * side > min(depth.shape):
             break
         side *= 2
-        cells = gather(depth, valid, (-(-depth.shape[0] // side), -(-depth.shape[1] // side)))
+        cells = _cells(depth, valid, side)
     return (*cells, side)
+
+
+def _cells(depth: np.ndarray, valid: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
+    if side == 1:
+        return depth, valid
+    return gather(depth, valid, (-(-depth.shape[0] // side), -(-depth.shape[1] // side)))
 
 
 def gather(depth: np.ndarray, valid: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from depthup.baselines import BASELINES
 from depthup.data import InputError, UsageError
-from depthup.data.sparse import density, gather_sparse, least_density
+from depthup.data.sparse import density, gather_sparse, least_density, margins
 from depthup.models import PRECISIONS, SCALES, SCALES_OF_SENSORS, DDFUpNet, extrapolate, normalise
 from depthup.tiles import run_network
 from depthup.weights import check_device, load_model, shipped_names, weights_path
@@ -200,6 +200,9 @@ class Upsampler:
             known = known & _checked(valid, depth.shape)
         if not known.any():
             raise InputError(f"depth: none of its {depth.size} samples is valid; expected at least one measurement")
+        around = self._margins(known, rgb, (H, W))
+        if any(map(any, around)):
+            return self._run_within(around, rgb, depth, known, fill)
         measured = known
         depth, known, side = self._gathered(depth, known, (H, W))
         filled, distance = _fill(depth, known)
@@ -229,6 +232,27 @@ class Upsampler:
         reach = _nearest(~measured if fill == "none" else distance, (H, W)).to(result.device)
         return result.masked_fill_(reach > FILLS[fill], torch.nan).to(rgb.device), name, side
 
+    def _margins(self, known: np.ndarray, rgb: Tensor, size: tuple[int, int]) -> list[tuple[int, int]]:
+        """As `margins`, where a network is to run and pixels are whole parts of a sample."""
+        whole = all(n == N and n % m == 0 for n, N, m in zip(size, rgb.shape[2:], known.shape, strict=True))
+        if not whole or known.all() or self._is_baseline():
+            return []
+        ratio = mean_ratio(size, known.shape)
+        return margins(known, ratio, self._largest_cell(ratio))
+
+    def _run_within(
+        self, around: list[tuple[int, int]], rgb: Tensor, depth: np.ndarray, known: np.ndarray, fill: str
+    ) -> tuple[Tensor, str, int]:
+        """As `_run`, with lines around it where nothing is known and RGB goes on as at its border."""
+        inside = []
+        for dim, n, (before, after) in zip((2, 3), depth.shape, around, strict=True):
+            across, pixels = rgb.shape[dim] // n, rgb.shape[dim]
+            lines = torch.arange(-before * across, pixels + after * across, device=rgb.device)
+            rgb = rgb.index_select(dim, lines.clamp(0, pixels - 1))
+            inside.append(slice(before * across, before * across + pixels))
+        result, name, side = self._run(rgb, np.pad(depth, around), np.pad(known, around), None, fill)
+        return result[:, :, *inside], name, side
+
     def _gathered(
         self, depth: np.ndarray, known: np.ndarray, size: tuple[int, int]
     ) -> tuple[np.ndarray, np.ndarray, int]:
@@ -236,8 +260,11 @@ class Upsampler:
         if self._is_baseline() or known.all() or not known.any():
             return depth, known, 1
         ratio = mean_ratio(size, depth.shape)
-        most = SCALES[-1] if self.model is None else self._network(ratio)[0].config.scale
-        return gather_sparse(depth, known, ratio, most)
+        return gather_sparse(depth, known, ratio, self._largest_cell(ratio))
+
+    def _largest_cell(self, ratio: float) -> int:
+        """How many pixels across a cell of sparse samples may be."""
+        return SCALES[-1] if self.model is None else self._network(ratio)[0].config.scale
 
     def _is_baseline(self) -> bool:
         return isinstance(self.model, str) and self.model in BASELINES

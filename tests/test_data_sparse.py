@@ -5,11 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from depthup.data.sparse import density, gather, gather_sparse, least_density
+from depthup.data.sparse import density, gather, gather_sparse, least_density, margins
 
 
 def some(fraction: float, shape: tuple[int, int] = (96, 160)) -> np.ndarray:
     return np.random.default_rng(0).random(shape) < fraction
+
+
+def grid(rows: slice, columns: slice) -> np.ndarray:
+    valid = np.zeros((96, 160), bool)
+    valid[rows, columns] = True
+    return valid
 
 
 @pytest.mark.parametrize(
@@ -29,6 +35,35 @@ def test_networks_of_larger_ratios_need_fewer_samples():
         assert gather_sparse(np.ones(valid.shape), valid, ratio, 16)[2] == side
     assert gather_sparse(np.ones(valid.shape), some(0.03), 4.0, 16)[2] == 2
     assert gather_sparse(np.ones(valid.shape), some(0.03), 16.0, 16)[2] == 1  # there are no larger ones
+
+
+@pytest.mark.parametrize("pitch", [2, 3, 5, 7, 12, 16])
+@pytest.mark.parametrize("first", [0, 1, -1])
+def test_points_on_a_grid_lie_in_the_middle_of_cells_of_their_own(pitch, first):
+    valid = grid(slice(first % pitch, None, pitch), slice(-first % pitch, None, pitch)) & some(0.9)
+    around = margins(valid, 1.0, 16)
+    wider = np.pad(valid, around)
+    assert max(max(pair) for pair in around) < pitch and not any(np.array(wider.shape) % pitch)
+    for axis in (0, 1):
+        lines = np.flatnonzero(wider.any(1 - axis)) % pitch
+        assert (np.abs(lines + 0.5 - pitch / 2) <= 0.5).all()
+    assert margins(wider, 1.0, 16) == [(0, 0), (0, 0)]
+    cells, known, side = gather_sparse(np.where(wider, 3.0, np.nan), wider, 1.0, 16)
+    assert (side, known.sum()) == (pitch, valid.sum())
+    assert set(cells[known]) == {3.0}
+
+
+def test_grids_larger_than_cells_may_be():
+    assert gather_sparse(np.ones((96, 160)), grid(slice(0, None, 24), slice(0, None, 24)), 1.0, 16)[2] == 12
+    assert gather_sparse(np.ones((96, 160)), grid(slice(0, None, 6), slice(0, None, 6)), 1.0, 4)[2] == 3
+    assert gather_sparse(np.ones((96, 160)), grid(slice(0, None, 6), slice(0, None, 6)), 4.0, 16)[2] == 3
+
+
+def test_lines_of_points_have_margins_across_them_alone():
+    assert margins(grid(slice(0, None, 8), slice(None)), 1.0, 16) == [(3, 5), (0, 0)]
+    assert margins(grid(slice(0, None, 8), slice(None)), 1.0, 4) == [(1, 3), (0, 0)]
+    for valid in (some(0.1), some(0.9), grid(slice(5, 6), slice(None)), grid(slice(5, 6), slice(7, 8))):
+        assert margins(valid, 1.0, 16) == [(0, 0), (0, 0)]
 
 
 def test_cells_are_no_larger_than_asked():

@@ -468,6 +468,33 @@ def test_what_was_measured_is_known_of_gathered_depth():
     np.testing.assert_array_equal(np.isfinite(run.depth), np.isfinite(depth))
 
 
+@pytest.mark.parametrize(("pitch", "model"), [(3, "sensor-x4"), (4, "sensor-x4"), (6, "sensor-x8"), (8, "sensor-x8")])
+def test_points_on_a_grid_are_read_alike_wherever_it_begins(pitch, model):
+    """Cells began at the corner of the image, and points at their rim cost up to three quarters more error."""
+    pair = motorcycle()
+    rgb, truth = pair.rgb[120:360, 200:520], pair.depth[120:360, 200:520]
+    errors = []
+    for first in (0, pitch // 2, pitch - 1):
+        depth = np.full(truth.shape, np.nan)
+        depth[first::pitch, -1 - first :: -pitch] = truth[first::pitch, -1 - first :: -pitch]
+        run = Upsampler().run(rgb, depth, fill="all")
+        assert (run.gathered, run.model, run.depth.shape) == (pitch, model, truth.shape)
+        errors.append(np.nanmean(np.abs(run.depth - truth)))
+        measured = np.isfinite(Upsampler().run(rgb, depth, fill="none").depth)
+        np.testing.assert_array_equal(measured, np.isfinite(depth))
+    assert max(errors) < 1.15 * min(errors)
+
+
+def test_points_on_a_grid_where_pixels_are_no_whole_part_of_a_sample():
+    rgb = np.random.default_rng(0).integers(0, 256, (96, 160, 3), dtype=np.uint8)
+    low = np.full((96, 160), np.nan)
+    low[1::3, ::3] = plane(96, 160)[1::3, ::3]
+    for size in ((161, 96), (160, 97), (320, 192)):
+        run = Upsampler().run(rgb, low, size=size, fill="all")
+        assert run.gathered == 3
+        np.testing.assert_allclose(run.depth, plane(size[1], size[0]), rtol=0.01)
+
+
 def test_networks_that_need_more_samples_say_so(caplog):
     rgb, depth = sparse_pair(0.1)
     for model in (None, "sensor-x4", METHODS["base"]):
