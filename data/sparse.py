@@ -53,7 +53,7 @@ def margins(valid: np.ndarray, ratio: float, largest: float) -> list[tuple[int, 
     first, around = _first_side(valid, ratio, largest), []
     for axis, pitch in enumerate(_pitches(valid)):
         side = first
-        while pitch % (2 * side) == 0 and 2 * side * ratio <= largest * TOLERANCE:
+        while pitch % (2 * side) == 0 and _fits(2 * side, ratio, largest):
             side *= 2
         line = int(valid.any(1 - axis).argmax())
         before = min((middle - line) % side for middle in ((side - 1) // 2, side // 2))
@@ -68,8 +68,13 @@ def _pitches(valid: np.ndarray) -> list[int]:
 
 def _first_side(valid: np.ndarray, ratio: float, largest: float) -> int:
     """The largest cells, as many samples across as a grid allows, of which none has two samples; 1 without a grid."""
-    pitch, most = math.gcd(*_pitches(valid)), int(largest * TOLERANCE / ratio)
-    return max(side for side in range(1, max(most, 1) + 1) if pitch % side == 0)
+    pitch = math.gcd(*_pitches(valid))
+    return max((side for side in range(2, pitch + 1) if pitch % side == 0 and _fits(side, ratio, largest)), default=1)
+
+
+def _fits(side: int, ratio: float, largest: float) -> bool:
+    """Whether cells of so many samples across are no larger than asked."""
+    return side * ratio <= largest * TOLERANCE
 
 
 def gather_sparse(
@@ -90,7 +95,7 @@ def gather_sparse(
     side = _first_side(valid, ratio, largest)
     cells = _cells(depth, valid, side)
     while density(cells[1]) < least_density(side * ratio):
-        if 2 * side * ratio > largest * TOLERANCE or 2 * side > min(depth.shape):
+        if not _fits(2 * side, ratio, largest) or 2 * side > min(depth.shape):
             break
         side *= 2
         cells = _cells(depth, valid, side)

@@ -233,12 +233,10 @@ class Upsampler:
         return result.masked_fill_(reach > FILLS[fill], torch.nan).to(rgb.device), name, side
 
     def _margins(self, known: np.ndarray, rgb: Tensor, size: tuple[int, int]) -> list[tuple[int, int]]:
-        """As `margins`, where a network is to run and pixels are whole parts of a sample."""
+        """As `margins`, where samples may be gathered and every one is a whole number of pixels across."""
         whole = all(n == N and n % m == 0 for n, N, m in zip(size, rgb.shape[2:], known.shape, strict=True))
-        if not whole or known.all() or self._is_baseline():
-            return []
-        ratio = mean_ratio(size, known.shape)
-        return margins(known, ratio, self._largest_cell(ratio))
+        limits = self._limits_of_cells(known, size)
+        return margins(known, *limits) if whole and limits else []
 
     def _run_within(
         self, around: list[tuple[int, int]], rgb: Tensor, depth: np.ndarray, known: np.ndarray, fill: str
@@ -251,20 +249,21 @@ class Upsampler:
             rgb = rgb.index_select(dim, lines.clamp(0, pixels - 1))
             inside.append(slice(before * across, before * across + pixels))
         result, name, side = self._run(rgb, np.pad(depth, around), np.pad(known, around), None, fill)
-        return result[:, :, *inside], name, side
+        return result[:, :, *inside].contiguous(), name, side
 
     def _gathered(
         self, depth: np.ndarray, known: np.ndarray, size: tuple[int, int]
     ) -> tuple[np.ndarray, np.ndarray, int]:
         """As `gather_sparse`, where a network is to run: into cells no larger than it was made for."""
-        if self._is_baseline() or known.all() or not known.any():
-            return depth, known, 1
-        ratio = mean_ratio(size, depth.shape)
-        return gather_sparse(depth, known, ratio, self._largest_cell(ratio))
+        limits = self._limits_of_cells(known, size)
+        return gather_sparse(depth, known, *limits) if limits else (depth, known, 1)
 
-    def _largest_cell(self, ratio: float) -> int:
-        """How many pixels across a cell of sparse samples may be."""
-        return SCALES[-1] if self.model is None else self._network(ratio)[0].config.scale
+    def _limits_of_cells(self, known: np.ndarray, size: tuple[int, int]) -> tuple[float, int] | None:
+        """`ratio` and `largest` of `gather_sparse`; None where there is nothing to gather, or no network to run."""
+        if self._is_baseline() or known.all() or not known.any():
+            return None
+        ratio = mean_ratio(size, known.shape)
+        return ratio, SCALES[-1] if self.model is None else self._network(ratio)[0].config.scale
 
     def _is_baseline(self) -> bool:
         return isinstance(self.model, str) and self.model in BASELINES

@@ -479,6 +479,7 @@ def test_points_on_a_grid_are_read_alike_wherever_it_begins(pitch, model):
         depth[first::pitch, -1 - first :: -pitch] = truth[first::pitch, -1 - first :: -pitch]
         run = Upsampler().run(rgb, depth, fill="all")
         assert (run.gathered, run.model, run.depth.shape) == (pitch, model, truth.shape)
+        assert run.depth.flags.c_contiguous
         errors.append(np.nanmean(np.abs(run.depth - truth)))
         measured = np.isfinite(Upsampler().run(rgb, depth, fill="none").depth)
         np.testing.assert_array_equal(measured, np.isfinite(depth))
