@@ -26,11 +26,11 @@ def density(valid: np.ndarray) -> float:
 
     Holes that are larger than a sample hardly lower it, nor does a part of the image without any.
     """
-    there, inside = (_of_nine(cells)[valid].sum() - valid.sum() for cells in (valid, np.ones_like(valid)))
+    there, inside = (of_nine(cells)[valid].sum() - valid.sum() for cells in (valid, np.ones_like(valid)))
     return float(there / inside) if inside else 1.0
 
 
-def _of_nine(cells: np.ndarray) -> np.ndarray:
+def of_nine(cells: np.ndarray) -> np.ndarray:
     """How many are True of every cell and its neighbours, float32."""
     counted = cv2.boxFilter(cells.astype(np.float32), -1, (3, 3), normalize=False, borderType=cv2.BORDER_CONSTANT)
     return np.asarray(counted)

@@ -36,6 +36,7 @@ from depthup.options import (
     FocalOption,
     InvalidOption,
     JsonFlag,
+    KeepIsolatedFlag,
     Kind,
     KindOption,
     LimitOption,
@@ -118,6 +119,7 @@ def _pair_options(
     min_confidence: int | None,
     size: str | None,
     fill: Fill,
+    keep_isolated: bool,
 ) -> Any:
     """The options that `upsample` and `batch` share, as a `PairOptions`."""
     from depthup.data import UsageError
@@ -130,7 +132,9 @@ def _pair_options(
     wanted = (int(pixels[1]), int(pixels[2])) if pixels else None
     check_size(wanted)
     least = 1 if min_confidence is None else min_confidence
-    return PairOptions(model, device, encoding, least, wanted, fill.value, precision=precision.value)
+    return PairOptions(
+        *(model, device, encoding, least, wanted, fill.value), precision=precision.value, keep_isolated=keep_isolated
+    )
 
 
 def _cameras(
@@ -202,6 +206,7 @@ def upsample(
     min_confidence: MinConfidenceOption = None,
     size: SizeOption = None,
     fill: FillOption = Fill.near,
+    keep_isolated: KeepIsolatedFlag = False,
     out_unit: OutUnitOption = None,
     out_scale: OutScaleOption = None,
     preview: Annotated[
@@ -237,7 +242,7 @@ def upsample(
     from depthup.data import UsageError
 
     encoding = _encoding(depth_unit, depth_scale, depth_kind, focal, baseline, doffs, invalid)
-    options = _pair_options(model, device, precision, encoding, min_confidence, size, fill)
+    options = _pair_options(model, device, precision, encoding, min_confidence, size, fill, keep_isolated)
     camera, alignment = _cameras("upsample", intrinsics, bool(ply or normals), align, depth_intrinsics)
     options = replace(options, alignment=alignment)
     if min_confidence is not None and not confidence:
@@ -263,11 +268,12 @@ def upsample(
     x, y = result["ratio"]
     side = result["gathered"]
     cells = f" from means of {side}x{side} sparse samples" if side > 1 else ""
+    left_out = f", {result['isolated']} isolated samples left out" if result["isolated"] else ""
     known = math.floor(1000 * result["known"]) / 10  # 100 % means all of them
     say(
         f"{out}: {w}x{h}, x{x:g}{'' if x == y else f' by x{y:g}'}{cells} by {result['model']} "
         f"in {result['seconds']:.2f} s, "
-        f"{metres(result['depth_min'])} to {metres(result['depth_max'])} m, {known} % known"
+        f"{metres(result['depth_min'])} to {metres(result['depth_max'])} m, {known} % known{left_out}"
     )
     for path in list(result["files"].values())[1:]:
         say(f"wrote {path}")
@@ -305,6 +311,7 @@ def batch(
     min_confidence: MinConfidenceOption = None,
     size: SizeOption = None,
     fill: FillOption = Fill.near,
+    keep_isolated: KeepIsolatedFlag = False,
     out_unit: OutUnitOption = None,
     out_scale: OutScaleOption = None,
     out_format: Annotated[OutFormat, typer.Option("--format", help="Of the results.")] = OutFormat.png,
@@ -336,7 +343,7 @@ def batch(
     from depthup.data import UsageError
 
     encoding = _encoding(depth_unit, depth_scale, depth_kind, focal, baseline, doffs, invalid)
-    options = _pair_options(model, device, precision, encoding, min_confidence, size, fill)
+    options = _pair_options(model, device, precision, encoding, min_confidence, size, fill, keep_isolated)
     if mesh and not ply:
         raise UsageError("batch: --mesh is a kind of --ply; expected both")
     camera, alignment = _cameras("batch", intrinsics, ply or normals, align, depth_intrinsics)

@@ -293,7 +293,8 @@ def predict(pair: Pair, method: Method, protocol: str, sensor: Sensor | None = N
         if np.isnan(low).all():
             unmeasured = "its depth holds no measurement" if np.isnan(truth).all() else "no sample of it is measured"
             raise InputError(f"{unmeasured}; expected some to score")
-        return Prediction(rgb, truth, low, Upsampler(method.model, precision=method.precision)(rgb, low, fill="none"))
+        upsampler = Upsampler(method.model, precision=method.precision, keep_isolated=True)
+        return Prediction(rgb, truth, low, upsampler(rgb, low, fill="none"))
     except ValueError as error:  # an InputError, or smaller than one cell
         raise InputError(f"{pair.name}: {error}") from None
 

@@ -143,6 +143,9 @@ AlignOption = Annotated[
 DepthIntrinsicsOption = Annotated[
     str | None, typer.Option(help="Of DEPTH, for --align: fx,fy,cx,cy in pixels, or a file.")
 ]
+KeepIsolatedFlag = Annotated[
+    bool, typer.Option("--keep-isolated", help="Also use samples of DEPTH that are unlike all around them.")
+]
 OverwriteFlag = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
 DataOption = Annotated[str, typer.Option(help=DATA_HELP)]
 ScalesOption = Annotated[

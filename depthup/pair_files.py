@@ -46,7 +46,7 @@ class PairOptions:
     """How pairs are read and upsampled.
 
     Args:
-        model, device, precision: as of `Upsampler`.
+        model, device, precision, keep_isolated: as of `Upsampler`.
         encoding: what the values of depth files mean.
         min_confidence: samples of lower confidence (0 low, 1 medium, 2 high) are not trusted, where there is a
             confidence map.
@@ -62,6 +62,11 @@ class PairOptions:
     fill: str = "near"
     alignment: Alignment | None = None
     precision: str = "float32"
+    keep_isolated: bool = False
+
+    def upsampler(self) -> Upsampler:
+        """The one that they ask for."""
+        return Upsampler(self.model, self.device, self.precision, self.keep_isolated)
 
 
 @dataclass(frozen=True)

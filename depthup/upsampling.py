@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from depthup.baselines import BASELINES
 from depthup.data import InputError, UsageError
+from depthup.data.isolated import isolated
 from depthup.data.sparse import density, gather_sparse, least_density, margins
 from depthup.models import PRECISIONS, SCALES, SCALES_OF_SENSORS, DDFUpNet, extrapolate, normalise
 from depthup.tiles import run_network
@@ -64,6 +65,7 @@ class Upsampled:
         ratio: (vertical, horizontal) pixels of the result per sample of the input.
         model: name of what was run.
         gathered: sparse samples, as of a LiDAR, were gathered into cells of so many across; 1: they were not.
+        isolated: so many samples were left out as unlike all around them.
     """
 
     depth: np.ndarray
@@ -71,6 +73,16 @@ class Upsampled:
     ratio: tuple[float, float]
     model: str
     gathered: int = 1
+    isolated: int = 0
+
+
+class _Run(NamedTuple):
+    """float32 `[1, 1 or 2, H, W]`: depth, expected error; and what `Upsampled` says of them."""
+
+    planes: Tensor
+    model: str
+    gathered: int
+    isolated: int
 
 
 class Upsampler:
@@ -82,15 +94,21 @@ class Upsampler:
         device: where networks run, e.g. `"cuda"`; without it where a given network is, or the CPU.
         precision: of networks, `float32` or `bf16`, which is 1.5 to 1.9 times as fast on processors that have it and
             slower on others; its results differ by 0.03 % of the range of depth (RMS), by up to 1 % at depth edges.
+        keep_isolated: networks also get samples that are unlike all around them, see `data.isolated`; otherwise those
+            are taken as not valid.
 
     Raises:
         InputError: no such model or precision; a precision for a baseline.
     """
 
     def __init__(
-        self, model: Model = None, device: str | torch.device | None = None, precision: str = "float32"
+        self,
+        model: Model = None,
+        device: str | torch.device | None = None,
+        precision: str = "float32",
+        keep_isolated: bool = False,
     ) -> None:
-        self.model = model
+        self.model, self.keep_isolated = model, keep_isolated
         if precision not in PRECISIONS:
             raise UsageError(f"precision: got {precision!r}, expected one of {', '.join(PRECISIONS)}")
         self.precision = precision
@@ -106,15 +124,16 @@ class Upsampler:
         """Upsample one pair, or a batch of pairs.
 
         The result follows the input under any increasing affine change, `a*d + b` for a > 0, so disparity and relative
-        depth work as well as metres.
+        depth work as well as metres; but what is isolated, where all depth is > 0, is so by its ratio to the rest.
 
         Args:
             rgb: the view; uint8 array `[H, W, 3]`, PIL image, or tensor `[3, H, W]` (uint8, or floats in 0..1).
             depth: of the same view, `[h, w]` with h <= H and w <= W, in any ratio, also unequal ones; half-pixel
                 centres, so both cover the same area. Array or tensor of any real type in metres (or any unit), NaN or
                 infinite where there is no measurement; or PIL image of floats in metres, or of integers in
-                millimetres with 0 for no measurement. 0 is a value in floats; integer arrays that hold it are refused
-                without `valid`, as it nearly always means no measurement there. Where few samples are valid, as of a
+                millimetres with 0 for no measurement. 0 is a value in floats, with a warning if there are several, no
+                value is less and `valid` says nothing; integer arrays that hold it are refused without `valid`, as it
+                nearly always means no measurement there. Where few samples are valid, as of a
                 LiDAR whose points were projected into the image, networks get means over cells of them, see
                 `data.sparse`. With a further dimension in front: a batch, and so must `rgb` be; tensors also
                 `[B, 1, h, w]`.
@@ -155,10 +174,10 @@ class Upsampler:
         if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
             raise InputError(f"rgb: got {rgb.dtype} {list(rgb.shape)}, expected uint8 [H, W, 3]")
         image = torch.from_numpy(rgb.copy()).permute(2, 0, 1)[None]  # a copy, because torch refuses negative strides
-        result, name, side = self._run(image, depth, valid, size, fill)
-        both = result[0].cpu().numpy()
+        run = self._run(image, depth, valid, size, fill)
+        both = run.planes[0].cpu().numpy()
         ratio = both.shape[1] / depth.shape[0], both.shape[2] / depth.shape[1]
-        return Upsampled(both[0], both[1] if len(both) > 1 else None, ratio, name, side)
+        return Upsampled(both[0], both[1] if len(both) > 1 else None, ratio, run.model, run.gathered, run.isolated)
 
     def warm_up(self, rgb: np.ndarray, depth: np.ndarray, size: tuple[int, int] | None = None) -> None:
         """Load the network that this pair needs; the first run still loads or compiles its kernels."""
@@ -181,13 +200,8 @@ class Upsampler:
         if net is None or not net.config.sensor:
             raise UsageError(f"{name}: does not tell how far off it is; expected a network for sensors, sensor-x4 ...")
 
-    def _run(
-        self, rgb: Tensor, depth: np.ndarray, valid: Any, size: tuple[int, int] | None, fill: str
-    ) -> tuple[Tensor, str, int]:
-        """float32 `[1, 1 or 2, H, W]` where `rgb`, uint8 `[1, 3, H, W]`, is: depth, expected error.
-
-        With it the name of what was run, and `gathered` of `Upsampled`.
-        """
+    def _run(self, rgb: Tensor, depth: np.ndarray, valid: Any, size: tuple[int, int] | None, fill: str) -> _Run:
+        """As `run`, on the device of `rgb`, uint8 `[1, 3, H, W]`."""
         _check_depth(depth, valid)
         depth = depth.astype(np.float64)
         if not isinstance(fill, str) or fill not in FILLS:
@@ -205,6 +219,10 @@ class Upsampler:
             return self._run_within(around, rgb, depth, known, fill)
         measured = known
         depth, known, side = self._gathered(depth, known, (H, W))
+        apart = 0
+        if side == 1 and not self.keep_isolated and not self._is_baseline():
+            measured = known & ~isolated(depth, known)
+            apart, known = int((known & ~measured).sum()), measured
         filled, distance = _fill(depth, known)
         if (largest := np.abs(filled).max()) > torch.finfo(torch.float32).max:
             raise InputError(f"depth: got {largest:g}, expected what float32 holds")
@@ -230,7 +248,8 @@ class Upsampler:
             result[:, 1:].masked_fill_(there, filled[known].std() or math.nan)
         # none: on the grid that was given
         reach = _nearest(~measured if fill == "none" else distance, (H, W)).to(result.device)
-        return result.masked_fill_(reach > FILLS[fill], torch.nan).to(rgb.device), name, side
+        result = result.masked_fill_(reach > FILLS[fill], torch.nan).to(rgb.device)
+        return _Run(result, name, side, apart)
 
     def _margins(self, known: np.ndarray, rgb: Tensor, size: tuple[int, int]) -> list[tuple[int, int]]:
         """As `margins`, where samples may be gathered and every one is a whole number of pixels across."""
@@ -240,7 +259,7 @@ class Upsampler:
 
     def _run_within(
         self, around: list[tuple[int, int]], rgb: Tensor, depth: np.ndarray, known: np.ndarray, fill: str
-    ) -> tuple[Tensor, str, int]:
+    ) -> _Run:
         """As `_run`, with lines around it where nothing is known and RGB goes on as at its border."""
         inside = []
         for dim, n, (before, after) in zip((2, 3), depth.shape, around, strict=True):
@@ -248,8 +267,8 @@ class Upsampler:
             lines = torch.arange(-before * across, pixels + after * across, device=rgb.device)
             rgb = rgb.index_select(dim, lines.clamp(0, pixels - 1))
             inside.append(slice(before * across, before * across + pixels))
-        result, name, side = self._run(rgb, np.pad(depth, around), np.pad(known, around), None, fill)
-        return result[:, :, *inside].contiguous(), name, side
+        run = self._run(rgb, np.pad(depth, around), np.pad(known, around), None, fill)
+        return run._replace(planes=run.planes[:, :, *inside].contiguous())
 
     def _gathered(
         self, depth: np.ndarray, known: np.ndarray, size: tuple[int, int]
@@ -312,7 +331,7 @@ class Upsampler:
         mask = valid.cpu().numpy() if isinstance(valid, Tensor) else valid
         dtype = depth.dtype if depth.is_floating_point() else torch.float32
         values = depth.detach().double() if depth.is_floating_point() else depth  # NumPy has no bfloat16
-        result = self._run(rgb[None], values.cpu().numpy(), mask, size, fill)[0][0, 0]
+        result = self._run(rgb[None], values.cpu().numpy(), mask, size, fill).planes[0, 0]
         converted = result.to(depth.device, dtype)
         if converted.isinf().any():
             largest = float(result.nan_to_num().abs().max())
@@ -440,9 +459,16 @@ def _check_depth(depth: np.ndarray, valid: Any) -> None:
     """Check shape and type, and that integers say what their zeros mean."""
     if depth.ndim != 2 or depth.dtype.kind not in "fiu" or 0 in depth.shape:
         raise InputError(f"depth: got {depth.dtype} {list(depth.shape)}, expected real numbers [h, w]")
-    if depth.dtype.kind in "iu" and valid is None and (zeros := depth.size - np.count_nonzero(depth)):
+    zeros = depth.size - np.count_nonzero(depth)
+    if depth.dtype.kind in "iu" and valid is None and zeros:
         raise InputError(
             f"depth: {zeros} of its integers are 0; expected valid=depth > 0 if that is no measurement, else floats"
+        )
+    if depth.dtype.kind == "f" and valid is None and zeros > 1 and not (depth < 0).any():
+        log.warning(
+            "depth: %d of its %d samples are 0 and are taken as measured; expected NaN or valid=depth > 0 if that is no"
+            " measurement, else valid=np.isfinite(depth)",
+            *(zeros, depth.size),
         )
 
 

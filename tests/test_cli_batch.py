@@ -116,6 +116,24 @@ def test_batch(folders, depthup_, monkeypatch):
     assert depthup_(*command, "--model", "bicubic", "--overwrite", "--json").code == 0
 
 
+def test_batch_says_how_many_isolated_samples_were_left_out(place, depthup_):
+    rng = np.random.default_rng(0)
+    for name in ("rgbs", "depths"):
+        (place / name).mkdir()
+    for n in range(3):
+        depth = np.full((64, 96), 2000, np.uint16)
+        depth[20, 10 : 30 * n : 3] = 60000
+        cv2.imwrite(f"depths/{n}.png", depth)
+        cv2.imwrite(f"rgbs/{n}.png", rng.integers(0, 256, (64, 96, 3), dtype=np.uint8))
+    command = ("batch", "rgbs", "depths", "-o", "results")
+    said = depthup_(*command)
+    assert said.code == 0
+    assert said.err.splitlines()[1] == "24 isolated samples of 2 pairs were left out; --keep-isolated uses them"
+    other = depthup_(*command, "--keep-isolated")
+    assert other.code == 1 and "with --keep-isolated its default, and this run has yes" in other.err
+    assert "isolated" not in depthup_(*command, "--keep-isolated", "--overwrite").err
+
+
 def test_batch_lists_files_without_a_partner(folders, depthup_):
     for n in range(6):
         shutil.copy("rgb.png", f"rgbs/alone{n}.png")

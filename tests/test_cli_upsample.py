@@ -196,6 +196,7 @@ def test_upsample_prints_json_and_nothing_else(place, depthup_):
         "ratio": [4, 4],
         "model": "x4",
         "gathered": 1,
+        "isolated": 0,
         "precision": "float32",
     }
 
@@ -289,6 +290,23 @@ def test_sparse_depth_is_gathered_and_the_result_says_so(place, depthup_):
     facts = json.loads(depthup_("upsample", "view.png", "points.png", "-o", "again.png", "--json").out)
     assert (facts["gathered"], facts["ratio"]) == (4, [1.0, 1.0])
     assert json.loads(depthup_(*UPSAMPLE, "-o", "dense.png", "--json").out)["gathered"] == 1
+
+
+def test_isolated_samples_are_left_out_and_the_result_says_so(place, depthup_):
+    rng = np.random.default_rng(0)
+    depth = np.full((64, 96), 2000, np.uint16)
+    depth[20, 30] = depth[40, 50] = 60000
+    cv2.imwrite("wild.png", depth)
+    cv2.imwrite("view.png", rng.integers(0, 256, (64, 96, 3), dtype=np.uint8))
+    said = depthup_("upsample", "view.png", "wild.png", "-o", "out.npz")
+    assert said.code == 0 and "100.0 % known, 2 isolated samples left out" in said.err
+    with np.load("out.npz") as written:
+        assert str(written["isolated"]) == "2" and written["depth"].max() < 2.01
+    assert json.loads(depthup_("upsample", "view.png", "wild.png", "-o", "json.png", "--json").out)["isolated"] == 2
+    kept = depthup_("upsample", "view.png", "wild.png", "-o", "kept.npz", "--keep-isolated")
+    assert "isolated" not in kept.err
+    with np.load("kept.npz") as written:
+        assert "isolated" not in written and np.nanmax(written["depth"]) > 10
 
 
 @pytest.mark.parametrize("model", [(), ("--model", "x4"), ("--model", "nearest")])

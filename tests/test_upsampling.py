@@ -496,6 +496,44 @@ def test_points_on_a_grid_where_pixels_are_no_whole_part_of_a_sample():
         np.testing.assert_allclose(run.depth, plane(size[1], size[0]), rtol=0.01)
 
 
+@pytest.mark.parametrize("model", ["sensor-x1", "sensor-x4"])
+def test_an_isolated_sample_is_left_out_unless_it_is_to_be_kept(model):
+    scale = int(model[-1])
+    rgb = motorcycle().rgb[100:260, 200:420]
+    clean = plane(rgb.shape[0] // scale, rgb.shape[1] // scale)
+    depth, there = clean.copy(), np.zeros(clean.shape, bool)
+    depth[17, 30], there[17, 30] = 60, True
+    run, without = Upsampler(model).run(rgb, depth), Upsampler(model).run(rgb, np.where(there, np.nan, clean))
+    assert (run.isolated, without.isolated) == (1, 0)
+    np.testing.assert_array_equal(run.depth, without.depth)
+    unknown = np.isnan(Upsampler(model).run(rgb, depth, fill="none").depth)
+    np.testing.assert_array_equal(unknown, there.repeat(scale, 0).repeat(scale, 1))
+    kept = Upsampler(model, keep_isolated=True).run(rgb, depth)
+    assert kept.isolated == 0 and kept.depth.max() > 10
+    assert Upsampler("bicubic").run(rgb, depth).isolated == 0
+
+
+def test_floats_that_hold_zeros_are_doubted_once_nothing_says_what_they_mean(caplog):
+    rgb, depth, valid = pair_with_holes()
+    zeros = np.where(valid, depth, 0)
+    for quiet, mask in (
+        (depth, None),
+        (zeros, valid),
+        (zeros - 1, None),
+        (np.where(zeros == zeros.max(), 0, depth), None),
+    ):
+        upsample(rgb, quiet, "bicubic", valid=mask)
+    assert not caplog.messages
+    for doubted in (zeros, np.where(depth == depth[valid].max(), np.nan, zeros), torch.from_numpy(zeros)):
+        caplog.clear()
+        tensors = isinstance(doubted, torch.Tensor)
+        upsample(torch.from_numpy(rgb).permute(2, 0, 1) if tensors else rgb, doubted, "bicubic")
+        assert caplog.messages == [
+            f"depth: {(~valid).sum()} of its 88 samples are 0 and are taken as measured; expected NaN or"
+            " valid=depth > 0 if that is no measurement, else valid=np.isfinite(depth)"
+        ]
+
+
 def test_networks_that_need_more_samples_say_so(caplog):
     rgb, depth = sparse_pair(0.1)
     for model in (None, "sensor-x4", METHODS["base"]):

@@ -21,7 +21,7 @@ from depthup.data.planes import read_plane
 from depthup.depth_files import check_output_folder
 from depthup.journal import digest
 from depthup.pair_files import PairArrays, PairOptions, read_pair, upsample_pair, warn_of_depth, warn_of_shape
-from depthup.upsampling import Upsampled, Upsampler, default_models, warn_of_precision
+from depthup.upsampling import Upsampled, default_models, warn_of_precision
 from depthup.weights import weights_path
 
 log = logging.getLogger("depthup")
@@ -104,7 +104,7 @@ def batch_files(
             f"{source.rgb}: --align, --ply and --normals need the camera, and no intrinsics are here; expected"
             " --intrinsics"
         )
-    upsampler = Upsampler(options.model, options.device, options.precision)
+    upsampler = options.upsampler()
     warn_of_precision(options.precision, upsampler.device)
     if wanted.confidence and options.model:
         upsampler.check_tells_error()
@@ -118,7 +118,7 @@ def batch_files(
         report(f"... and {len(recording.unpaired) - 5} more files without a partner")
     frames = {frame.name: frame for frame in recording.frames}
     files = {frame.name: wanted.of(out, frame) for frame in recording.frames}
-    jobs, warned = [], False
+    jobs, warned, with_isolated = [], False, []
     for frame in recording.frames:
         inputs = tuple(path for path in (frame.rgb, frame.depth, frame.confidence, frame.mask) if path)
         facts = f"aligned to {files[frame.name].camera}" if options.alignment else ""
@@ -144,12 +144,18 @@ def batch_files(
         frame = frames[job.name]
         nonlocal warned
         warned = warned or warn_of_shape(pair, options, frame.rgb, frame.depth)  # of one pair: most are alike
-        return pair.rgb, upsample_pair(upsampler, pair, options, f"{frame.rgb}, {frame.depth}")
+        run = upsample_pair(upsampler, pair, options, f"{frame.rgb}, {frame.depth}")
+        if run.isolated:
+            with_isolated.append(run.isolated)
+        return pair.rgb, run
 
     def write(job: Job, path: Path, result: tuple[np.ndarray, Upsampled], replaces: bool) -> None:
         write_output(path, files[job.name], *result, options, replaces)
 
     result = run_batch(jobs, out, read, compute, write, _settings(options, wanted, source.maps), overwrite, progress)
+    if with_isolated:
+        n, pairs = sum(with_isolated), len(with_isolated)
+        report(f"{n} isolated samples of {pairs} pairs were left out; --keep-isolated uses them")
     return result, recording.unpaired
 
 
@@ -197,6 +203,7 @@ def _settings(options: PairOptions, wanted: BatchOutputs, maps: Mapping[str, Pat
         **{f"--{kind}": "a folder" if kind in maps else None for kind in ("mask", "confidence")},
         "--model": options.model,
         "--precision": options.precision,
+        "--keep-isolated": "yes" if options.keep_isolated else None,
         "depthup": __version__,
         "--format": wanted.suffix.removeprefix("."),
         "--out-unit": wanted.unit,

@@ -178,6 +178,8 @@ def write_output(
             facts["precision"] = options.precision
         if run.gathered > 1:
             facts["gathered"] = f"{run.gathered}x{run.gathered}"
+        if run.isolated:
+            facts["isolated"] = str(run.isolated)
         write_depth(path, run.depth, _out_unit(out.unit, options), overwrite, out.scale, facts)
     elif path == out.preview:
         write_image(path, colourise(run.depth), overwrite)

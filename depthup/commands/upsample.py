@@ -11,7 +11,7 @@ from depthup.commands.outputs import Outputs, check_outputs, check_pair, write_o
 from depthup.console import in_one_line
 from depthup.data import InputError, UsageError
 from depthup.pair_files import PairOptions, read_pair, upsample_pair, warn_of_depth, warn_of_shape
-from depthup.upsampling import Upsampler, warn_of_precision
+from depthup.upsampling import warn_of_precision
 
 
 def upsample_files(
@@ -26,8 +26,8 @@ def upsample_files(
     """Upsample one pair of files.
 
     Returns:
-        Facts of the result: files, size, ratio, model, samples across a cell (see `Upsampled`), precision, seconds of
-        upsampling, depth range in metres, and the fraction known.
+        Facts of the result: files, size, ratio, model, samples across a cell and isolated ones (see `Upsampled`), precision,
+        seconds of upsampling, depth range in metres, and the fraction known.
 
     Raises:
         InputError: a file is bad, or cannot be written.
@@ -37,7 +37,7 @@ def upsample_files(
         raise UsageError(
             "upsample: --align, --ply and --normals need the camera; expected --intrinsics fx,fy,cx,cy or a file"
         )
-    upsampler = Upsampler(options.model, options.device, options.precision)
+    upsampler = options.upsampler()
     warn_of_precision(options.precision, upsampler.device)
     if out.confidence and options.model:
         upsampler.check_tells_error()
@@ -68,6 +68,7 @@ def upsample_files(
         "ratio": [round(n, 4) for n in run.ratio[::-1]],
         "model": run.model,
         "gathered": run.gathered,
+        "isolated": run.isolated,
         "precision": options.precision,
         "seconds": seconds,
         "depth_min": float(result[known].min()),
