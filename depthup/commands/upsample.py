@@ -26,8 +26,8 @@ def upsample_files(
     """Upsample one pair of files.
 
     Returns:
-        Facts of the result: files, size, ratio, model, samples across a cell and isolated ones (see `Upsampled`), precision,
-        seconds of upsampling, depth range in metres, and the fraction known.
+        Facts of the result: files, size, ratio, model, samples across a cell and isolated ones (see `Upsampled`),
+        precision, seconds of upsampling, depth range in metres, and the fraction known.
 
     Raises:
         InputError: a file is bad, or cannot be written.
