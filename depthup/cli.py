@@ -536,10 +536,16 @@ def train(
         ),
     ] = Architecture.base,
     sensor: Annotated[
-        bool, typer.Option("--sensor", help="Learn from simulated sensors: holes, noise, flying pixels.")
+        bool, typer.Option("--sensor/--no-sensor", help="Learn from simulated sensors: holes, noise, flying pixels.")
     ] = False,
     invalid: DataInvalidOption = None,
-    init: Annotated[str | None, typer.Option(help="Weights to start from: a name or a file, of any scale.")] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(
+            help="Weights to start from: a name or a file. Architecture, scale, protocol and --sensor are theirs "
+            "unless you give others."
+        ),
+    ] = None,
     keep: Annotated[float, typer.Option(help="How much of the --init weights is in the result, 0 to below 1.")] = 0.0,
     synthetic: Annotated[int, typer.Option(help="Rendered rooms to train on beside the pairs of --data.", min=0)] = 0,
     batch_size: Annotated[int, typer.Option(help="Crops in a step.", min=1)] = 8,
@@ -576,6 +582,7 @@ def train(
         "protocol": protocol.value,
         "architecture": architecture.value,
         "sensor": sensor,
+        "network": {},
         "seed": seed,
         "init": init,
         "keep": keep,

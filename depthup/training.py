@@ -164,8 +164,9 @@ def _run(
         check_scorable(scored, config.scale, config.protocol, _sensor(config))
     held_out = SomePairs(scored, config.validation_images)
     parameters = state.model.parameter_count()
+    measured = "sensor" if config.sensor else config.protocol
     report(
-        f"{config.architecture} x{config.scale} {config.protocol}: {parameters / 1e6:.2f} M parameters; "
+        f"{config.architecture} x{config.scale} {measured}: {parameters / 1e6:.2f} M parameters; "
         f"{len(pairs)} pairs to train on, {len(validation)} held out; {config.precision} on {processes.device.type}"
         + (f", {processes.count} processes" if processes.count > 1 else "")
     )

@@ -18,9 +18,9 @@ from cli_helpers import command_line, snapshot, write_pairs
 from depthup import upsample
 from depthup.commands.train import RECIPE_LOCK
 from depthup.locking import locked
-from depthup.models import DDFUpNetConfig
+from depthup.models import DDFUpNet, DDFUpNetConfig
 from depthup.recipes import RECIPES
-from depthup.weights import read_metadata
+from depthup.weights import read_metadata, save_weights
 
 TRAIN = ("train", "--data", "pairs", "--out", "run")
 TINY = ("--scale", "2", "--epochs", "4", "--batch-size", "2", "--crop-size", "32", "--seed", "3")
@@ -240,6 +240,34 @@ def test_a_run_keeps_to_what_is_no_measurement(training, depthup_, monkeypatch):
     contradiction = depthup_(*TRAIN, "--resume", "--invalid", "0.5")
     assert contradiction.code == 2
     assert "was started with --invalid 65535, and --resume keeps to it; got --invalid 0.5" in contradiction.err
+
+
+@pytest.mark.parametrize(
+    ("options", "expected", "passes"),
+    [
+        ((), ("base", 4, "pac", True), 1),
+        (("--scale", "8"), ("base", 8, "pac", True), 2),
+        (("--no-sensor", "--protocol", "dkn"), ("base", 4, "dkn", False), 2),
+        (("--architecture", "fast"), ("fast", 4, "pac", True), 1),
+    ],
+)
+def test_a_run_that_starts_from_weights_goes_on_with_their_network(place, depthup_, options, expected, passes):
+    """`--init sensor-x4` made a network of two passes, without a validity channel, from one of one."""
+    write_pairs(place / "pairs")
+    config = DDFUpNetConfig(scale=4, width=16, trunk_blocks=1, sensor=True)
+    record = {"config": {"architecture": "base", "protocol": "pac"}}
+    save_weights("own.safetensors", DDFUpNet(config), record)
+    length = ("--epochs", "1", "--batch-size", "2", "--crop-size", "32")
+    result = depthup_(*TRAIN, *length, "--init", "own.safetensors", *options)
+    assert result.code == 0, result.err
+    made, record = read_metadata("run/model.safetensors")
+    started = record["config"]
+    assert tuple(started[name] for name in ("architecture", "scale", "protocol", "sensor")) == expected
+    assert (made.passes, made.width) == (passes, 16 if not options else 40 if "fast" in options else 64)
+    if not options:
+        assert made == config and re.search(r"own.safetensors: (\d+) of \1 tensors fit$", result.err, re.MULTILINE)
+        assert depthup_(*TRAIN, "--resume").code == 0
+        assert depthup_(*TRAIN, "--resume", "--scale", "2").code == 2
 
 
 def test_train_starts_from_given_weights(training, depthup_):

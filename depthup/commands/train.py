@@ -16,12 +16,14 @@ from depthup.data.real_path import real_path
 from depthup.data.sensor import check_metres
 from depthup.depth_files import check_output_folder
 from depthup.locking import locked
+from depthup.models import NAMED, DDFUpNetConfig
 from depthup.processes import Processes
 from depthup.recipes import RECIPES
 from depthup.run_folder import CHECKPOINT, RECIPE, WEIGHTS, check_free
 from depthup.tiles import is_out_of_memory
 from depthup.train_config import TrainConfig, config_of_run
 from depthup.training import TrainResult, train
+from depthup.weights import read_metadata
 
 RECIPE_LOCK = ".depthup-recipe.lock"
 """File in the folder of a recipe while one of its stages runs, each of which has its own lock."""
@@ -72,6 +74,8 @@ def plan_run(
             if name in given and not _same(started.get(name), value):
                 raise _contradiction(out, name, started.get(name), value)
         settings = settings | {name: started[name] for name in settings if name in started}
+    elif settings["init"]:
+        settings = _as_weights(settings, given)
     batch_size, rooms, invalid = settings["batch_size"], settings.get("synthetic", 0), settings.get("invalid", [])
     _check_sharing(batch_size, processes)
     if rooms and data == "synthetic":
@@ -90,6 +94,25 @@ def plan_run(
         )
     config = _config(settings, minutes, steps or 1)
     return Plan(training, validation, out, [(out, config, resume)], None, resume)
+
+
+def _as_weights(settings: dict, given: set[str]) -> dict:
+    """The settings where what the user did not give is as of the weights to start from, so that training goes on."""
+    config, record = read_metadata(settings["init"])
+    recorded = record.get("config", {})
+    architecture = recorded.get("architecture")
+    known = {
+        "architecture": architecture if architecture in NAMED else config.architecture,
+        "scale": config.scale,
+        "sensor": config.sensor,
+        "protocol": recorded.get("protocol", settings["protocol"]),
+    }
+    own = settings | {name: value for name, value in known.items() if name not in given}
+    if all(own[name] == known[name] for name in ("architecture", "scale", "sensor")):
+        usual = DDFUpNetConfig.named(known["architecture"], config.scale, config.sensor)
+        sizes = {name: value for name, value in config.to_dict().items() if value != getattr(usual, name)}
+        own["network"] = {name: value for name, value in sizes.items() if name != "back_projections"}
+    return own
 
 
 def _config(settings: dict, minutes: float | None = None, steps: int = 0) -> TrainConfig:
