@@ -18,6 +18,7 @@ from depthup.surface import check_depth, gradient, grazing_steps, inverse_depth,
 
 _LARGEST_STEP = 0.02  # relative; of a noisy sensor's surface, in which cracks would open
 _LARGEST_HOLE = 8  # samples, along a row or a column
+_ROUNDING = 2  # samples by which a shadow may be wider than it should: one at either end
 _compile = compiler(nogil=True, error_model="numpy")
 
 
@@ -85,6 +86,38 @@ def align(
         seen[hiding > (1 + _LARGEST_STEP) * seen] = 0
     with np.errstate(divide="ignore"):
         return np.where(seen > 0, 1 / seen, np.nan).astype(np.float32)
+
+
+def behind_shadows(depth: np.ndarray, rgb_camera: Camera, depth_to_rgb: np.ndarray) -> np.ndarray:
+    """What is likely to lie in the holes of aligned depth that only the RGB camera sees: the surface behind.
+
+    A near object hides from the sensor a strip of what is behind it. Its width and side follow from the distance of the
+    two cameras along rows, or along columns if that is larger; other holes are left.
+
+    Args:
+        depth: [h', w'], what `align` gave.
+        rgb_camera, depth_to_rgb: as of `align`.
+
+    Returns:
+        float32 [h', w'], the farther of the samples at the two ends of a strip; NaN outside of strips.
+    """
+    grid = rgb_camera.scaled_to(depth.shape[1], depth.shape[0])
+    parallax = np.array([grid.fx, grid.fy]) * depth_to_rgb[:2, 3]  # times inverse depth: pixels
+    along_y = bool(abs(parallax[1]) > abs(parallax[0]))
+    lines = depth.T if along_y else depth
+    shift = float(parallax[int(along_y)])
+    if shift < 0:  # so that the far end of every strip comes first
+        lines = lines[:, ::-1]
+    places = np.arange(lines.shape[1])
+    known = np.isfinite(lines)
+    before = np.maximum.accumulate(np.where(known, places, -1), axis=1)
+    after = np.minimum.accumulate(np.where(known, places, len(places))[:, ::-1], axis=1)[:, ::-1]
+    far, near = (np.take_along_axis(lines, np.clip(ends, 0, len(places) - 1), 1) for ends in (before, after))
+    between = ~known & (before >= 0) & (after < len(places))
+    width = abs(shift) * (1 / near - 1 / far)
+    found = np.where(between & (after - before - 1 <= width + _ROUNDING), far, np.nan)
+    found = found[:, ::-1] if shift < 0 else found
+    return np.ascontiguousarray(found.T if along_y else found)
 
 
 def _cells(inverse: np.ndarray, steps: list[float]) -> np.ndarray:

@@ -71,10 +71,14 @@ class PairOptions:
 
 @dataclass(frozen=True)
 class PairArrays:
-    """What was read: uint8 `[H, W, 3]`; float32 `[h, w]` in metres, NaN where not measured or not trusted."""
+    """What was read: uint8 `[H, W, 3]`; float32 `[h, w]` in metres, NaN where not measured or not trusted.
+
+    `guess`, of aligned depth, is as of `Upsampler.run`.
+    """
 
     rgb: np.ndarray
     depth: np.ndarray
+    guess: np.ndarray | None = None
 
 
 def read_pair(
@@ -104,15 +108,17 @@ def read_pair(
         raise InputError(f"{depth}: {reason} {leaves} none of its samples; expected at least one")
     values = np.where(valid, values, np.float32(np.nan))
     if options.alignment:
-        from depthup.alignment import align  # compiles
+        from depthup.alignment import align, behind_shadows  # compiles
 
         assert camera is not None
         sensor = camera_of(options.alignment.depth_camera, values, depth)
-        values = align(values, sensor, camera_of(camera, image, rgb), options.alignment.depth_to_rgb)
+        view, pose = camera_of(camera, image, rgb), options.alignment.depth_to_rgb
+        values = align(values, sensor, view, pose)
         if not np.isfinite(values).any():
             raise InputError(
                 f"{depth}: none of its samples is seen by the RGB camera; expected cameras that look alike"
             )
+        return PairArrays(image, values, behind_shadows(values, view, pose))
     return PairArrays(image, values)
 
 
@@ -168,7 +174,7 @@ def upsample_pair(upsampler: Upsampler, pair: PairArrays, options: PairOptions, 
         MemoryError: the result does not fit into memory.
     """
     try:
-        run = upsampler.run(pair.rgb, pair.depth, None, options.size, options.fill)
+        run = upsampler.run(pair.rgb, pair.depth, None, options.size, options.fill, pair.guess)
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
     except (MemoryError, RuntimeError) as error:

@@ -167,14 +167,20 @@ class Upsampler:
         valid: np.ndarray | None = None,
         size: tuple[int, int] | None = None,
         fill: str = "near",
+        guess: np.ndarray | None = None,
     ) -> Upsampled:
-        """As a call with arrays, but also the expected error and what was run."""
+        """As a call with arrays, but also the expected error and what was run.
+
+        `guess`, floats as large as `depth`, is what samples that are not valid start from, where it is not NaN, in
+        place of the nearest valid one, such as `depthup.alignment.behind_shadows`. It is no measurement: what is known
+        stays so. Where samples are gathered, there is none.
+        """
         depth, valid = _unmasked(depth, valid)
         rgb = _upright(rgb) if hasattr(rgb, "getbands") else np.asarray(rgb)
         if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
             raise InputError(f"rgb: got {rgb.dtype} {list(rgb.shape)}, expected uint8 [H, W, 3]")
         image = torch.from_numpy(rgb.copy()).permute(2, 0, 1)[None]  # a copy, because torch refuses negative strides
-        run = self._run(image, depth, valid, size, fill)
+        run = self._run(image, depth, valid, size, fill, guess)
         both = run.planes[0].cpu().numpy()
         ratio = both.shape[1] / depth.shape[0], both.shape[2] / depth.shape[1]
         return Upsampled(both[0], both[1] if len(both) > 1 else None, ratio, run.model, run.gathered, run.isolated)
@@ -200,7 +206,15 @@ class Upsampler:
         if net is None or not net.config.sensor:
             raise UsageError(f"{name}: does not tell how far off it is; expected a network for sensors, sensor-x4 ...")
 
-    def _run(self, rgb: Tensor, depth: np.ndarray, valid: Any, size: tuple[int, int] | None, fill: str) -> _Run:
+    def _run(
+        self,
+        rgb: Tensor,
+        depth: np.ndarray,
+        valid: Any,
+        size: tuple[int, int] | None,
+        fill: str,
+        guess: np.ndarray | None = None,
+    ) -> _Run:
         """As `run`, on the device of `rgb`, uint8 `[1, 3, H, W]`."""
         _check_depth(depth, valid)
         depth = depth.astype(np.float64)
@@ -212,6 +226,8 @@ class Upsampler:
         known = np.isfinite(depth)
         if valid is not None:
             known = known & _checked(valid, depth.shape)
+        if guess is not None and guess.shape != depth.shape:
+            raise InputError(f"guess: got {list(guess.shape)}, expected {list(depth.shape)}, as depth")
         if not known.any():
             raise InputError(f"depth: none of its {depth.size} samples is valid; expected at least one measurement")
         around = self._margins(known, rgb, (H, W))
@@ -224,6 +240,8 @@ class Upsampler:
             measured = known & ~isolated(depth, known)
             apart, known = int((known & ~measured).sum()), measured
         filled, distance = _fill(depth, known)
+        if guess is not None and side == 1:
+            filled = np.where(known | np.isnan(guess), filled, guess)
         if (largest := np.abs(filled).max()) > torch.finfo(torch.float32).max:
             raise InputError(f"depth: got {largest:g}, expected what float32 holds")
         ratio, deep = mean_ratio((H, W), depth.shape), np.zeros_like(known)

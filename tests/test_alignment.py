@@ -4,9 +4,11 @@ import cv2
 import numpy as np
 import pytest
 
-from depthup.alignment import _cells, align, aligned_size
+from depthup.alignment import _cells, align, aligned_size, behind_shadows
 from depthup.data import Camera, InputError
+from depthup.pair_files import Alignment, PairOptions, read_pair, upsample_pair
 from depthup.surface import inverse_depth, joined
+from depthup.upsampling import Upsampler
 
 SENSOR = Camera(100.0, 100.0, 79.5, 59.5, 160, 120)
 RGB = Camera(300.0, 300.0, 319.5, 239.5, 640, 480)
@@ -221,3 +223,57 @@ def test_sizes_that_do_not_fit():
     for arguments in [(depth, SENSOR, RGB, identity, (0, 12))]:
         with pytest.raises(ValueError, match="expected"):
             align(*arguments)
+
+
+@pytest.mark.parametrize("shift", [(0.2, 0.03, 0.0), (-0.2, 0.03, 0.1), (0.02, 0.15, 0.0), (-0.02, -0.15, 0.0)])
+def test_what_a_box_hides_from_the_sensor_alone_is_guessed_to_be_behind_it(shift):
+    """A wall at 3 m, a box at 1 m: of the shadow beside it, as the RGB camera sees it, one end is near and one far."""
+    sensor = np.full((120, 160), 3.0)
+    sensor[40:80, 60:100] = 1.0
+    depth_to_rgb = pose(translation=shift)
+    seen = align(sensor, SENSOR, RGB, depth_to_rgb)
+    guess = behind_shadows(seen, RGB, depth_to_rgb)
+    found, wall = np.isfinite(guess), 3.0 + shift[2]
+    assert np.isnan(seen[found]).all()
+    np.testing.assert_allclose(guess[found], wall, rtol=1e-5)
+    along = max(abs(n) for n in shift[:2])
+    expected = SENSOR.fx * along * (1 / (1 + shift[2]) - 1 / wall)
+    lines = found.any(1).sum() if abs(shift[0]) == along else found.any(0).sum()
+    assert found.sum() / lines == pytest.approx(expected, abs=1.5) and lines == pytest.approx(40, abs=5)
+    assert np.isnan(behind_shadows(seen, RGB, pose(translation=-np.array(shift)))).all()  # the wrong side
+    wide = seen.copy()
+    wide[:, :70] = wide[:70] = np.nan  # more than a shadow
+    assert not np.isfinite(behind_shadows(wide, RGB, depth_to_rgb))[:69, :69].any()
+
+
+def test_a_shadow_starts_from_what_is_behind_it_and_stays_unknown():
+    sensor = np.full((120, 160), 3.0)
+    sensor[40:80, 60:100] = 1.0
+    depth_to_rgb = pose(translation=(0.2, 0.0, 0.0))
+    low = align(sensor, SENSOR, RGB, depth_to_rgb, (160, 120))
+    guess = behind_shadows(low, RGB, depth_to_rgb)
+    rgb = np.full((480, 640, 3), 128, np.uint8)
+    runs = [Upsampler("sensor-x4").run(rgb, low, None, (160 * 4, 120 * 4), "all", g).depth for g in (None, guess)]
+    shadow = np.isfinite(guess).repeat(4, 0).repeat(4, 1)
+    near = [(run[shadow] < 2).mean() for run in runs]
+    assert near[1] < 0.5 * near[0]
+    unknown = np.isnan(Upsampler("sensor-x4").run(rgb, low, None, (160 * 4, 120 * 4), "none", guess).depth)
+    np.testing.assert_array_equal(unknown, np.isnan(low).repeat(4, 0).repeat(4, 1))
+    np.testing.assert_array_equal(
+        Upsampler("sensor-x4").run(rgb, low, guess=np.full_like(low, np.nan)).depth,
+        Upsampler("sensor-x4").run(rgb, low).depth,
+    )
+    with pytest.raises(InputError, match=r"guess: got \[2, 2\], expected \[120, 160\], as depth"):
+        Upsampler("sensor-x4").run(rgb, low, guess=np.ones((2, 2)))
+
+
+def test_commands_take_the_guess(tmp_path):
+    sensor = np.full((120, 160), 3000, np.uint16)
+    sensor[40:80, 60:100] = 1000
+    cv2.imwrite(str(tmp_path / "depth.png"), sensor)
+    cv2.imwrite(str(tmp_path / "rgb.png"), np.full((480, 640, 3), 128, np.uint8))
+    options = PairOptions("sensor-x4", alignment=Alignment(SENSOR, pose(translation=(0.2, 0.0, 0.0))))
+    pair = read_pair(tmp_path / "rgb.png", tmp_path / "depth.png", options, camera=RGB)
+    assert pair.guess is not None and np.isfinite(pair.guess).sum() > 300
+    result = upsample_pair(options.upsampler(), pair, options, "pair").depth
+    assert np.nanmax(np.abs(result - options.upsampler().run(pair.rgb, pair.depth).depth)) > 1
