@@ -108,7 +108,8 @@ def pair_folders(
         swapped = bool(pictures and find_images(rgb_folder, DEPTH_SUFFIXES, out, depth_folder))
         raise InputError(
             f"{rgb_folder}, {depth_folder}: no pair among {_some(rgb)} and {_some(depth)}; expected equal names (but"
-            f" for parts such as rgb and depth), or time stamps at most {maximal_difference:g} s apart"
+            " for parts such as rgb and depth) in equal subfolders, or time stamps at most"
+            f" {maximal_difference:g} s apart"
             + (f"; {_some(pictures)} are where depth should be: are the two folders swapped?" if swapped else "")
         )
     return make_recording(f"folders {rgb_folder} and {depth_folder}", rgb, depth, pairs)
@@ -375,4 +376,4 @@ def _common(names: list[list[str]]) -> int:
 
 
 def _some(images: list[Image]) -> str:
-    return f"{len(images)} images" + (f" ({images[0].path.name}, …)" if images else "")
+    return f"{len(images)} images" + (f" ({PurePosixPath(images[0].folder, images[0].path.name)}, …)" if images else "")

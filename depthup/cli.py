@@ -378,7 +378,9 @@ def batch(
         print(json.dumps(counts | {"failures": result.failed, "unpaired": alone, "stopped": result.stopped}))
     else:
         summary = ", ".join(f"{n} {what}" for what, n in counts.items())
-        summary += f", {len(unpaired)} files without a partner" if unpaired else ""
+        summary += (
+            f", {len(unpaired)} {'file' if len(unpaired) == 1 else 'files'} without a partner" if unpaired else ""
+        )
         say(f"{out}: {summary} in {time.monotonic() - began:.1f} s")
         if result.stopped:
             say("depthup: stopped; the same command goes on")

@@ -19,6 +19,9 @@ HALF_CONFIDENCE = 0.01
 FAR_BEYOND = 100.0
 """How many times the median depth a sample may be before it is doubted."""
 
+SUSPICIOUS_CENTRE = 0.2
+"""How far from the middle of an image, as a part of its side, a principal point may be before its size is doubted."""
+
 SUSPICIOUS_ASPECT = 1.15
 """How much more often than in one direction depth may be enlarged in the other before its view is doubted."""
 
@@ -107,13 +110,19 @@ def read_pair(
         leaves = "leave" if mask and confidence else "leaves"
         raise InputError(f"{depth}: {reason} {leaves} none of its samples; expected at least one")
     values = np.where(valid, values, np.float32(np.nan))
+    if camera:
+        view = camera_of(camera, image, rgb)
+        _warn_of_centre(camera, image, rgb)
     if options.alignment:
-        from depthup.alignment import align, behind_shadows  # compiles
+        from depthup.alignment import align, aligned_size, behind_shadows  # compiles
 
         assert camera is not None
-        sensor = camera_of(options.alignment.depth_camera, values, depth)
-        view, pose = camera_of(camera, image, rgb), options.alignment.depth_to_rgb
-        values = align(values, sensor, view, pose)
+        sensor, pose = camera_of(options.alignment.depth_camera, values, depth), options.alignment.depth_to_rgb
+        _warn_of_centre(options.alignment.depth_camera, values, depth)
+        width, height = aligned_size(sensor, view)
+        if options.size:
+            width, height = min(width, options.size[0]), min(height, options.size[1])
+        values = align(values, sensor, view, pose, (width, height))
         if not np.isfinite(values).any():
             raise InputError(
                 f"{depth}: none of its samples is seen by the RGB camera; expected cameras that look alike"
@@ -153,6 +162,18 @@ def warn_of_shape(pair: PairArrays, options: PairOptions, rgb: Path, depth: Path
     else:
         log.warning("%s: %s: if it is not of the whole view of %s, the result is wrong", depth, ratio, rgb)
     return True
+
+
+def _warn_of_centre(camera: Camera, image: np.ndarray, path: Path) -> None:
+    """Warn of a camera that may be that of another image, where nothing else says of which it is."""
+    height, width = image.shape[:2]
+    off = max(abs((camera.cx + 0.5) / width - 0.5), abs((camera.cy + 0.5) / height - 0.5))
+    if camera.width is None and off > SUSPICIOUS_CENTRE:
+        log.warning(
+            "%s: is %dx%d, and the principal point %g,%g is far from its middle; are fx,fy,cx,cy those of an image of"
+            " this size?",
+            *(path, width, height, camera.cx, camera.cy),
+        )
 
 
 def camera_of(camera: Camera, image: np.ndarray, path: Path) -> Camera:

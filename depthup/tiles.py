@@ -56,7 +56,8 @@ REACH_OF_BACK_PROJECTION = 8
 COARSE_BYTES = 2500
 """Memory that coarse levels of a whole image take for every pixel of the finest of them, if they are done at once."""
 
-_OUT_OF_MEMORY = ("allocate memory", "not enough memory", "ALLOC_FAILED")  # on Linux, on Windows, cuDNN and cuBLAS
+# on Linux, on Windows, cuDNN and cuBLAS, oneDNN
+_OUT_OF_MEMORY = ("allocate memory", "not enough memory", "ALLOC_FAILED", "could not create a primitive")
 
 _End = Literal["finer", "features", "result"]
 """What a run over all tiles collects: features of the next finer level, means of any features, or depth."""

@@ -176,6 +176,7 @@ class Upsampler:
         stays so. Where samples are gathered, there is none.
         """
         depth, valid = _unmasked(depth, valid)
+        _check_no_path("rgb", rgb)
         rgb = _upright(rgb) if hasattr(rgb, "getbands") else np.asarray(rgb)
         if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
             raise InputError(f"rgb: got {rgb.dtype} {list(rgb.shape)}, expected uint8 [H, W, 3]")
@@ -447,6 +448,7 @@ def resolve_model(model: str | Path | DDFUpNet, factor: int) -> DDFUpNet:
 
 def _unmasked(depth: Any, valid: Any) -> tuple[np.ndarray, Any]:
     """An array, and what is valid of it, by the mask of a masked array too."""
+    _check_no_path("depth", depth)
     if np.ma.getmask(depth) is np.ma.nomask:
         try:
             return np.asarray(depth), valid
@@ -454,6 +456,11 @@ def _unmasked(depth: Any, valid: Any) -> tuple[np.ndarray, Any]:
             raise InputError(f"depth: got a {type(depth).__name__} that is no array, expected [h, w]") from None
     seen = ~np.ma.getmaskarray(depth)
     return depth.data, seen if valid is None else seen & _checked(valid, depth.shape)
+
+
+def _check_no_path(name: str, image: Any) -> None:
+    if isinstance(image, str | Path):
+        raise InputError(f"{name}: got a path, expected an array; depthup.data.read_{name}({str(image)!r}) gives one")
 
 
 def _checked(valid: Any, shape: tuple[int, ...]) -> np.ndarray:

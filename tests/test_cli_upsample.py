@@ -549,6 +549,28 @@ def test_a_camera_of_another_image_names_the_image(place, depthup_):
         assert result.err.startswith(f"depthup: {name}: its camera is for an image of 640x480 and this one has")
 
 
+def test_a_camera_that_seems_of_another_image_is_doubted(place, depthup_):
+    for numbers, doubted in (("40,40,23.5,15.5", False), ("40,40,15,15", False), ("20,20,11.5,7.5", True)):
+        result = depthup_(*GOOD, "--overwrite", "--intrinsics", numbers, "--normals", "n.png")
+        assert result.code == 0
+        doubts = [line for line in result.err.splitlines() if "far from its middle" in line]
+        assert len(doubts) == doubted and all("rgb.png: is 48x32" in line for line in doubts)
+    Path("calibration.json").write_text(json.dumps({"fx": 20, "fy": 20, "cx": 5, "cy": 7.5, "width": 48, "height": 32}))
+    sure = depthup_(*GOOD, "--overwrite", "--intrinsics", "calibration.json", "--normals", "n.png")
+    assert sure.code == 0 and "far from" not in sure.err
+
+
+def test_an_aligned_result_may_be_smaller_than_the_sensor(place, depthup_):
+    (place / "pose.txt").write_text("1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\n")
+    cv2.imwrite("flat.png", np.full((8, 12), 2000, np.uint16))
+    cameras = ("--intrinsics", "40,40,23.5,15.5", "--depth-intrinsics", "10,10,5.5,3.5")
+    command = ("upsample", "rgb.png", "flat.png", "-o", "out.png", "--align", "pose.txt", *cameras)
+    result = depthup_(*command, "--size", "9x6")
+    assert result.code == 0, result.err
+    small = cv2.imread("out.png", cv2.IMREAD_UNCHANGED)
+    assert small.shape == (6, 9) and (small == 2000).all()
+
+
 def test_upsample_overwrites_when_told(place, depthup_):
     result = depthup_("upsample", "rgb.png", "depth.png", "-o", "existing.png", "--overwrite", "--model", "nearest")
     assert result.code == 0

@@ -197,6 +197,7 @@ def test_a_phone_is_done_whole_where_memory_is_free_and_12_megapixels_never(samp
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), True),
         (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."), True),  # on Windows
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"), True),
+        (RuntimeError("could not create a primitive"), True),
         (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
         (ValueError("not enough memory"), False),
     ],

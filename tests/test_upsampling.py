@@ -197,6 +197,8 @@ def test_rgb_must_not_be_smaller_than_depth(rgb, depth):
 @pytest.mark.parametrize(
     ("rgb", "depth", "message"),
     [
+        ("a/rgb.png", np.ones((4, 4)), r"rgb: got a path, .*read_rgb\(.a/rgb.png.\) gives one"),
+        (np.zeros((8, 8, 3), np.uint8), Path("d.png"), r"depth: got a path, .*read_depth\(.d.png.\) gives one"),
         (np.zeros((8, 8, 3), np.float32), np.ones((4, 4)), r"rgb: got float32 \[8, 8, 3\], expected uint8"),
         (np.zeros((8, 8, 3), np.uint16), np.ones((4, 4)), "rgb: got uint16"),
         (np.zeros((8, 8), np.uint8), np.ones((4, 4)), r"rgb: got uint8 \[8, 8\]"),
