@@ -138,7 +138,7 @@ def check_crop_size(name: str, size: tuple[int, int], crop_size: int, scale: int
     if min(height, width) // scale * scale < crop_size:
         raise InputError(
             f"pair {name}: is {width}x{height} pixels, expected at least {crop_size}x{crop_size} for crops of"
-            f" {crop_size}; use a smaller --crop-size"
+            f" {crop_size} (--crop-size)"
         )
 
 
@@ -223,7 +223,8 @@ class CropSampler:
         depth = crop_to_multiple(self.pairs.depth(index), self.scale)
         low = make_low_resolution(depth, self.scale, self.protocol)
         if np.isnan(low).all():
-            raise InputError(f"{self.pairs.names[index]}: depth has no measurement to train on, expected some")
+            name = f"{self.pairs.title}: {self.pairs.names[index]}"
+            raise InputError(f"{name}: depth has no measurement to train on, expected some")
         ranges = self._low_ranges(depth, low)
         if self.scale < LEAST_HARD_SCALE:
             depth = crop_to_multiple(depth, LEAST_HARD_SCALE)

@@ -7,6 +7,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from depthup.data.depth_encoding import warn_of_unit
 from depthup.data.errors import InputError
 from depthup.data.pairs import NYUV2_BORDER, Pair, check_split, select_nyuv2
 
@@ -40,6 +41,7 @@ class NYUv2Mat:
         check_split(split)
         self.path = Path(path)
         self._files: dict[int, h5py.File] = {}
+        self._warned = False
         with _open(self.path) as file:
             count = _check_layout(self.path, file)
             indices = _indices(self.path, file, count)
@@ -66,6 +68,8 @@ class NYUv2Mat:
         if (depth < 0).any():
             raise InputError(f"{self.path}: depth of frame {frame} is negative, expected metres > 0")
         depth[~np.isfinite(depth) | (depth == 0)] = np.nan
+        if not self._warned and (known := depth[np.isfinite(depth)]).size:
+            self._warned = warn_of_unit(self.path, float(np.median(known)), f"frame {frame}; expected metres")
         return Pair(self.names[index], self.scenes[index], rgb, depth, self.unit)
 
     def __getstate__(self) -> dict[str, Any]:

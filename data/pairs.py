@@ -258,6 +258,8 @@ def _manifest_entries(folder: Path) -> tuple[str, list[_Entry]] | None:
     """Set name and pairs that a manifest lists for this folder, or None if there is none that does."""
     own, above = folder / "manifest.csv", real_path(folder).parent / "manifest.csv"
     rows = _manifest_rows(own) if own.is_file() else []
+    if own.is_file() and not rows:
+        raise InputError(f"{own}: lists no pair, expected a line for each")
     manifest = own if rows else above
     if not rows and above.is_file():
         places = {real_path(folder), real_path(folder) / "rgb"}
@@ -269,10 +271,14 @@ def _manifest_entries(folder: Path) -> tuple[str, list[_Entry]] | None:
     if len(sets) > 1:
         raise InputError(f"{manifest}: lists sets {', '.join(sets)}, expected one set in a folder")
     seen: set[str] = set()
+    names: set[str] = set()
     for row in rows:
         if row["rgb"] in seen:
             raise InputError(f"{manifest}: lists {row['rgb']} twice, expected every pair once")
+        if row["name"] in names:
+            raise InputError(f"{manifest}: lists the name {row['name']} twice, expected every pair to have its own")
         seen.add(row["rgb"])
+        names.add(row["name"])
     return sets[0], [_manifest_entry(manifest, row) for row in rows]
 
 

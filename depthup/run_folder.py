@@ -10,13 +10,16 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from depthup.atomic import write_beside
+from depthup.atomic import left_behind, write_beside
 from depthup.console import in_one_line
 from depthup.data import InputError
 from depthup.locking import locked
 
 CHECKPOINT, WEIGHTS, METRICS, RECIPE = "checkpoint.safetensors", "model.safetensors", "metrics.csv", "recipe.json"
 """Files that a run writes; the last only if it is one of a recipe."""
+
+BOARD = "tensorboard"
+"""Folder in that of a run."""
 
 log = logging.getLogger("depthup")
 
@@ -58,6 +61,9 @@ def held_folder(out: Path, resume: bool) -> Iterator[None]:
             raise InputError(f"{out}: cannot be written ({error.strerror}); expected a folder for the run") from None
         if not resume:
             check_free(out, recipe=False)  # another run may have come and gone
+        with suppress(OSError):  # it is read-only, say
+            for temporary in (path for name in (CHECKPOINT, WEIGHTS, METRICS) for path in left_behind(out / name)):
+                temporary.unlink()
         yield
 
 
@@ -94,7 +100,7 @@ class RunLog:
         with self._as_far_as_it_can(), suppress(ImportError):
             from torch.utils.tensorboard import SummaryWriter
 
-            self.board = SummaryWriter(str(out / "tensorboard"), purge_step=step + 1 if step else None)
+            self.board = SummaryWriter(str(out / BOARD), purge_step=step + 1 if step else None)
             threading.excepthook = self._failed_thread
 
     @contextmanager

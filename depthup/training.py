@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import shutil
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -37,7 +38,7 @@ from depthup.models import DDFUpNet
 from depthup.muon import Muon
 from depthup.objective import CENTIMETRES, fill, objective
 from depthup.processes import ALONE, Processes
-from depthup.run_folder import CHECKPOINT, METRICS, WEIGHTS, RunLog, held_folder
+from depthup.run_folder import BOARD, CHECKPOINT, METRICS, WEIGHTS, RunLog, held_folder
 from depthup.stopping import stop_on_signal
 from depthup.train_config import TrainConfig, config_of_run
 from depthup.weights import copy_fitting, load_model, read_metadata, save_weights
@@ -201,7 +202,7 @@ def _run(
                         f"{_minutes(state)}"
                     )
                 if regular or state.seconds - saved > SECONDS_BETWEEN_CHECKPOINTS:
-                    _mean_loss(config, state)  # a network that is lost is not saved
+                    _check_not_lost(config, state)
                     # after what a run from it will not do again
                     save_checkpoint(checkpoint, state, asdict(config), data)
                     saved = state.seconds
@@ -213,7 +214,7 @@ def _run(
         if log:
             if finished and state.losses:
                 _log_loss(log, report, config, state, training.unit)
-            _mean_loss(config, state)
+            _check_not_lost(config, state)
             save_checkpoint(checkpoint, state, asdict(config), data)
             record |= {"steps": state.step, "minutes": round(state.seconds / 60, 1), "validation": None}
             result = result_weights(state, config)
@@ -231,6 +232,7 @@ def _run(
 @contextmanager
 def _begun(out: Path, state: TrainState, config: TrainConfig, data: dict, resume: bool) -> Iterator[RunLog]:
     """The log of a run that can be resumed from now on; a new one that fails before its first step leaves none."""
+    board_is_new = not (out / BOARD).exists()
     try:
         try:
             if not resume:
@@ -245,6 +247,8 @@ def _begun(out: Path, state: TrainState, config: TrainConfig, data: dict, resume
         if not resume and not state.step:
             for name in (CHECKPOINT, METRICS):
                 (out / name).unlink(missing_ok=True)
+            if board_is_new:
+                shutil.rmtree(out / BOARD, ignore_errors=True)
         raise
 
 
@@ -298,6 +302,13 @@ def _mean_loss(config: TrainConfig, state: TrainState) -> float:
     return _finite(float(torch.stack(state.losses).double().mean()), config, state) if state.losses else 0.0
 
 
+def _check_not_lost(config: TrainConfig, state: TrainState) -> None:
+    """InputError where losses or weights are no numbers any more, so that they are not saved."""
+    _mean_loss(config, state)
+    for t in state.model.parameters():
+        _finite(float(t.detach().abs().max()), config, state)
+
+
 def _in_words(loss: float, unit: str) -> str:
     """A loss, which is a hundred times an error in the unit of the data."""
     return f"{loss:.2f} cm" if unit == "m" else f"{loss / CENTIMETRES:.2f} levels"
@@ -319,8 +330,8 @@ def _finite(mean_loss: float, config: TrainConfig, state: TrainState) -> float:
     """The loss, if it is a number; else the network is lost, and its checkpoint is not written over."""
     if not math.isfinite(mean_loss):
         raise InputError(
-            f"step {state.step}: the loss is {mean_loss}, so this training has diverged; expected a --learning-rate "
-            f"below {config.learning_rate:g}, in another folder"
+            f"step {state.step}: a loss or weight is {mean_loss}, so this training has diverged; expected a "
+            f"--learning-rate below {config.learning_rate:g}, in another folder"
         )
     return mean_loss
 

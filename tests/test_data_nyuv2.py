@@ -188,3 +188,14 @@ def test_wrong_layout(tmp_path):
         del file["scenes"]
         file.create_dataset("scenes", data=references, dtype=h5py.ref_dtype)
     refused(path, "a reference for each of 3 frames")
+
+
+def test_depth_in_another_unit_is_doubted_once(tmp_path, caplog):
+    path = write(tmp_path / "nyu.mat")
+    list(NYUv2Mat(path))
+    assert not caplog.messages
+    with h5py.File(path, "a") as file:
+        file["depths"][...] = file["depths"][()] * 1000
+    list(NYUv2Mat(path))
+    assert len(caplog.messages) == 1 and caplog.messages[0].startswith(f"{path}: its median is 4.88e+03 m")
+    assert caplog.messages[0].endswith("m; frame 0; expected metres")

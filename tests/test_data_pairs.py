@@ -291,6 +291,12 @@ def test_bad_manifests(tmp_path):
     refused(folder, "lists sets own, second")
     listing.write_text(text + text.splitlines()[1] + "\n")
     refused(folder, "lists own/a_rgb.png twice")
+    other_rgb = text.splitlines()[1].replace("own/a_rgb.png", "own/b_rgb.png")
+    listing.write_text(text + other_rgb + "\n")
+    refused(folder, "lists the name a twice")
+    (folder / "manifest.csv").write_text(text.splitlines()[0] + "\n")
+    refused(folder, "manifest.csv: lists no pair")
+    (folder / "manifest.csv").unlink()
     listing.write_bytes(b"\xff\xfe\x00")
     refused(folder, "manifest.csv: cannot be read")
 

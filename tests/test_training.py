@@ -318,7 +318,9 @@ def test_the_log_is_closed_when_a_training_fails(folder, tmp_path, monkeypatch):
 
 
 def test_a_training_that_diverges_says_so(folder, tmp_path):
-    with pytest.raises(InputError, match=r"the loss is (nan|inf), so this training has diverged; .*below 1e\+30"):
+    with pytest.raises(
+        InputError, match=r"a loss or weight is (nan|inf), so this training has diverged; .*below 1e\+30"
+    ):
         run(folder, tmp_path, replace(CONFIG, learning_rate=1e30, steps=100))
     assert load_checkpoint(tmp_path / "checkpoint.safetensors")[1]["step"] == 0
     assert not (tmp_path / "model.safetensors").exists()
@@ -689,6 +691,54 @@ def test_a_run_that_fails_before_its_first_step_leaves_none(folder, tmp_path, mo
             run(folder, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     assert run(folder, tmp_path / "run").finished
+
+
+def test_a_run_that_fails_before_its_first_step_leaves_no_board(folder, tmp_path, monkeypatch):
+    class Board(RunLog):
+        def __init__(self, out: Path, step: int) -> None:
+            super().__init__(out, step)
+            (out / "tensorboard").mkdir(exist_ok=True)
+            (out / "tensorboard" / "events").touch()
+
+    def full(*arguments):
+        raise MemoryError
+
+    monkeypatch.setattr(depthup.training, "RunLog", Board)
+    monkeypatch.setattr(depthup.training, "train_step", full)
+    with pytest.raises(MemoryError):
+        run(folder, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "own" / "tensorboard").mkdir(parents=True)
+    with pytest.raises(MemoryError):
+        run(folder, tmp_path / "own")
+    assert [path.name for path in (tmp_path / "own").iterdir()] == ["tensorboard"]
+
+
+def test_what_a_killed_run_left_half_written_is_removed(folder, tmp_path):
+    run(folder, tmp_path)
+    left = [tmp_path / name for name in (".checkpoint.12-3.safetensors", ".model.12-0.safetensors", ".metrics.9-1.csv")]
+    for path in left:
+        path.touch()
+    other = tmp_path / ".own.12-3.safetensors"
+    other.touch()
+    run(folder, tmp_path, resume=True)
+    assert other.exists() and not any(path.exists() for path in left)
+
+
+def test_weights_that_became_no_numbers_are_not_saved(folder, tmp_path, monkeypatch):
+    """The loss of a step is that of the weights before it: the last step's own are looked at, too."""
+    stepped = depthup.training.train_step
+
+    def last(config, state, *arguments):
+        loss = stepped(config, state, *arguments)
+        if state.step == config.steps:
+            next(state.model.parameters()).data.fill_(math.nan)
+        return loss
+
+    monkeypatch.setattr(depthup.training, "train_step", last)
+    with pytest.raises(InputError, match="a loss or weight is nan, so this training has diverged"):
+        run(folder, tmp_path)
+    assert not (tmp_path / "model.safetensors").exists()
 
 
 def test_a_log_that_cannot_be_written_is_named(folder, tmp_path, monkeypatch):
