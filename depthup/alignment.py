@@ -18,6 +18,7 @@ from depthup.surface import check_depth, gradient, grazing_steps, inverse_depth,
 
 _LARGEST_STEP = 0.02  # relative; of a noisy sensor's surface, in which cracks would open
 _LARGEST_HOLE = 8  # samples, along a row or a column
+_LEAST_SHADOW = 0.5  # samples
 _ROUNDING = 2  # samples by which a shadow may be wider than it should: one at either end
 _compile = compiler(nogil=True, error_model="numpy")
 
@@ -89,10 +90,11 @@ def align(
 
 
 def behind_shadows(depth: np.ndarray, rgb_camera: Camera, depth_to_rgb: np.ndarray) -> np.ndarray:
-    """What is likely to lie in the holes of aligned depth that only the RGB camera sees: the surface behind.
+    """What is likely to lie in strips of aligned depth that only the RGB camera sees: the surface behind.
 
     A near object hides from the sensor a strip of what is behind it. Its width and side follow from the distance of the
-    two cameras along rows, or along columns if that is larger; other holes are left.
+    two cameras along rows, or along columns if that is larger. Other holes are left, as is most of what comes of a
+    motion forwards or aslant.
 
     Args:
         depth: [h', w'], what `align` gave.
@@ -115,7 +117,8 @@ def behind_shadows(depth: np.ndarray, rgb_camera: Camera, depth_to_rgb: np.ndarr
     far, near = (np.take_along_axis(lines, np.clip(ends, 0, len(places) - 1), 1) for ends in (before, after))
     between = ~known & (before >= 0) & (after < len(places))
     width = abs(shift) * (1 / near - 1 / far)
-    found = np.where(between & (after - before - 1 <= width + _ROUNDING), far, np.nan)
+    shadow = between & (width > _LEAST_SHADOW) & (after - before - 1 <= width + _ROUNDING)
+    found = np.where(shadow, far, np.nan)
     found = found[:, ::-1] if shift < 0 else found
     return np.ascontiguousarray(found.T if along_y else found)
 

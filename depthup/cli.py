@@ -268,7 +268,7 @@ def upsample(
     x, y = result["ratio"]
     side = result["gathered"]
     cells = f" from means of {side}x{side} sparse samples" if side > 1 else ""
-    left_out = f", {result['isolated']} isolated samples left out" if result["isolated"] else ""
+    left_out = f", isolated samples left out: {result['isolated']}" if result["isolated"] else ""
     known = math.floor(1000 * result["known"]) / 10  # 100 % means all of them
     say(
         f"{out}: {w}x{h}, x{x:g}{'' if x == y else f' by x{y:g}'}{cells} by {result['model']} "

@@ -203,7 +203,7 @@ def upsample_pair(upsampler: Upsampler, pair: PairArrays, options: PairOptions, 
             raise
         W, H = options.size or pair.rgb.shape[1::-1]
         raise MemoryError(f"{name}: not enough memory for {W}x{H} pixels; expected a smaller size") from None
-    overshoots = run.depth < np.nanmin(pair.depth) / 2
+    overshoots = run.depth < run.smallest / 2
     if not overshoots.any():
         return run
     for plane in (run.depth, run.expected_error):

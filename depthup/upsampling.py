@@ -66,6 +66,7 @@ class Upsampled:
         model: name of what was run.
         gathered: sparse samples, as of a LiDAR, were gathered into cells of so many across; 1: they were not.
         isolated: so many samples were left out as unlike all around them.
+        smallest: value of a sample that was not left out.
     """
 
     depth: np.ndarray
@@ -74,6 +75,7 @@ class Upsampled:
     model: str
     gathered: int = 1
     isolated: int = 0
+    smallest: float = math.nan
 
 
 class _Run(NamedTuple):
@@ -83,6 +85,7 @@ class _Run(NamedTuple):
     model: str
     gathered: int
     isolated: int
+    smallest: float
 
 
 class Upsampler:
@@ -177,6 +180,7 @@ class Upsampler:
         """
         depth, valid = _unmasked(depth, valid)
         _check_no_path("rgb", rgb)
+        guess = None if guess is None else np.asarray(guess)
         rgb = _upright(rgb) if hasattr(rgb, "getbands") else np.asarray(rgb)
         if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
             raise InputError(f"rgb: got {rgb.dtype} {list(rgb.shape)}, expected uint8 [H, W, 3]")
@@ -184,7 +188,7 @@ class Upsampler:
         run = self._run(image, depth, valid, size, fill, guess)
         both = run.planes[0].cpu().numpy()
         ratio = both.shape[1] / depth.shape[0], both.shape[2] / depth.shape[1]
-        return Upsampled(both[0], both[1] if len(both) > 1 else None, ratio, run.model, run.gathered, run.isolated)
+        return Upsampled(both[0], both[1] if len(both) > 1 else None, ratio, *run[1:])
 
     def warm_up(self, rgb: np.ndarray, depth: np.ndarray, size: tuple[int, int] | None = None) -> None:
         """Load the network that this pair needs; the first run still loads or compiles its kernels."""
@@ -234,7 +238,7 @@ class Upsampler:
         around = self._margins(known, rgb, (H, W))
         if any(map(any, around)):
             return self._run_within(around, rgb, depth, known, fill)
-        measured = known
+        given, measured = depth, known
         depth, known, side = self._gathered(depth, known, (H, W))
         apart = 0
         if side == 1 and not self.keep_isolated and not self._is_baseline():
@@ -242,7 +246,7 @@ class Upsampler:
             apart, known = int((known & ~measured).sum()), measured
         filled, distance = _fill(depth, known)
         if guess is not None and side == 1:
-            filled = np.where(known | np.isnan(guess), filled, guess)
+            filled = np.where(known | ~np.isfinite(guess), filled, guess)
         if (largest := np.abs(filled).max()) > torch.finfo(torch.float32).max:
             raise InputError(f"depth: got {largest:g}, expected what float32 holds")
         ratio, deep = mean_ratio((H, W), depth.shape), np.zeros_like(known)
@@ -268,7 +272,7 @@ class Upsampler:
         # none: on the grid that was given
         reach = _nearest(~measured if fill == "none" else distance, (H, W)).to(result.device)
         result = result.masked_fill_(reach > FILLS[fill], torch.nan).to(rgb.device)
-        return _Run(result, name, side, apart)
+        return _Run(result, name, side, apart, float(given[measured].min()))
 
     def _margins(self, known: np.ndarray, rgb: Tensor, size: tuple[int, int]) -> list[tuple[int, int]]:
         """As `margins`, where samples may be gathered and every one is a whole number of pixels across."""

@@ -241,6 +241,7 @@ def test_what_a_box_hides_from_the_sensor_alone_is_guessed_to_be_behind_it(shift
     lines = found.any(1).sum() if abs(shift[0]) == along else found.any(0).sum()
     assert found.sum() / lines == pytest.approx(expected, abs=1.5) and lines == pytest.approx(40, abs=5)
     assert np.isnan(behind_shadows(seen, RGB, pose(translation=-np.array(shift)))).all()  # the wrong side
+    assert np.isnan(behind_shadows(seen, RGB, pose())).all()
     wide = seen.copy()
     wide[:, :70] = wide[:70] = np.nan  # more than a shadow
     assert not np.isfinite(behind_shadows(wide, RGB, depth_to_rgb))[:69, :69].any()
@@ -263,6 +264,8 @@ def test_a_shadow_starts_from_what_is_behind_it_and_stays_unknown():
         Upsampler("sensor-x4").run(rgb, low, guess=np.full_like(low, np.nan)).depth,
         Upsampler("sensor-x4").run(rgb, low).depth,
     )
+    alike = Upsampler("sensor-x4").run(rgb, low, guess=np.where(np.isnan(guess), np.inf, guess).tolist())
+    np.testing.assert_array_equal(alike.depth, Upsampler("sensor-x4").run(rgb, low, guess=guess).depth)
     with pytest.raises(InputError, match=r"guess: got \[2, 2\], expected \[120, 160\], as depth"):
         Upsampler("sensor-x4").run(rgb, low, guess=np.ones((2, 2)))
 

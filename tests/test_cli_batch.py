@@ -128,7 +128,7 @@ def test_batch_says_how_many_isolated_samples_were_left_out(place, depthup_):
     command = ("batch", "rgbs", "depths", "-o", "results")
     said = depthup_(*command)
     assert said.code == 0
-    assert said.err.splitlines()[1] == "24 isolated samples of 2 pairs were left out; --keep-isolated uses them"
+    assert said.err.splitlines()[1] == "isolated samples left out: 24, in pairs: 2; --keep-isolated uses them"
     other = depthup_(*command, "--keep-isolated")
     assert other.code == 1 and "with --keep-isolated its default, and this run has yes" in other.err
     assert "isolated" not in depthup_(*command, "--keep-isolated", "--overwrite").err

@@ -155,7 +155,7 @@ def batch_files(
     result = run_batch(jobs, out, read, compute, write, _settings(options, wanted, source.maps), overwrite, progress)
     if with_isolated:
         n, pairs = sum(with_isolated), len(with_isolated)
-        report(f"{n} isolated samples of {pairs} pairs were left out; --keep-isolated uses them")
+        report(f"isolated samples left out: {n}, in pairs: {pairs}; --keep-isolated uses them")
     return result, recording.unpaired
 
 
