@@ -75,6 +75,7 @@ class CachedPairs:
 
         def decode(index: int) -> tuple[np.ndarray, np.ndarray]:
             pair = dataset[index]
+            _check_arrays(f"{self.title}: {pair.name}", pair.rgb, pair.depth)
             return pair.rgb, _compact(pair.depth) if pair.unit == "m" else pair.depth
 
         with ThreadPoolExecutor(workers) as pool:
@@ -114,6 +115,16 @@ class CachedPairs:
         values /= _MM
         values[part == 0] = np.nan
         return values
+
+
+def _check_arrays(name: str, rgb: np.ndarray, depth: np.ndarray) -> None:
+    """Raise InputError where a data set of somebody's own gives other arrays than `Pair` says."""
+    if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
+        raise InputError(f"{name}: rgb is {rgb.dtype} {list(rgb.shape)}, expected uint8 [H, W, 3]")
+    if depth.dtype != np.float32 or depth.shape != rgb.shape[:2]:
+        raise InputError(f"{name}: depth is {depth.dtype} {list(depth.shape)}, expected float32 {list(rgb.shape[:2])}")
+    if not ((depth > 0) & (depth < np.inf) | np.isnan(depth)).all():
+        raise InputError(f"{name}: depth holds what is not above 0 or not finite, expected NaN for no measurement")
 
 
 def _compact(depth: np.ndarray) -> np.ndarray:

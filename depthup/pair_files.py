@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
+from depthup.baselines import BASELINES
 from depthup.data import Camera, DepthEncoding, InputError, read_confidence, read_depth, read_mask, read_rgb
 from depthup.data.depth_encoding import warn_of_unit
+from depthup.data.isolated import isolated
 from depthup.tiles import is_out_of_memory
 from depthup.upsampling import Upsampled, Upsampler, fill_from_nearest, mean_ratio
 
@@ -68,20 +70,21 @@ class PairOptions:
     keep_isolated: bool = False
 
     def upsampler(self) -> Upsampler:
-        """The one that they ask for."""
-        return Upsampler(self.model, self.device, self.precision, self.keep_isolated)
+        """The one that they ask for; isolated samples are told before depth is aligned, which draws each as a cell."""
+        return Upsampler(self.model, self.device, self.precision, self.keep_isolated or self.alignment is not None)
 
 
 @dataclass(frozen=True)
 class PairArrays:
     """What was read: uint8 `[H, W, 3]`; float32 `[h, w]` in metres, NaN where not measured or not trusted.
 
-    `guess`, of aligned depth, is as of `Upsampler.run`.
+    Of aligned depth: `guess` is as of `Upsampler.run`, and so many samples were left out as `isolated`.
     """
 
     rgb: np.ndarray
     depth: np.ndarray
     guess: np.ndarray | None = None
+    isolated: int = 0
 
 
 def read_pair(
@@ -119,6 +122,10 @@ def read_pair(
         assert camera is not None
         sensor, pose = camera_of(options.alignment.depth_camera, values, depth), options.alignment.depth_to_rgb
         _warn_of_centre(options.alignment.depth_camera, values, depth)
+        apart = np.zeros_like(valid)
+        if not options.keep_isolated and options.model not in BASELINES:
+            apart = isolated(values.astype(np.float64), valid)
+            values[apart] = np.nan
         width, height = aligned_size(sensor, view)
         if options.size:
             width, height = min(width, options.size[0]), min(height, options.size[1])
@@ -127,7 +134,7 @@ def read_pair(
             raise InputError(
                 f"{depth}: none of its samples is seen by the RGB camera; expected cameras that look alike"
             )
-        return PairArrays(image, values, behind_shadows(values, view, pose))
+        return PairArrays(image, values, behind_shadows(values, view, pose), int(apart.sum()))
     return PairArrays(image, values)
 
 
@@ -203,6 +210,7 @@ def upsample_pair(upsampler: Upsampler, pair: PairArrays, options: PairOptions, 
             raise
         W, H = options.size or pair.rgb.shape[1::-1]
         raise MemoryError(f"{name}: not enough memory for {W}x{H} pixels; expected a smaller size") from None
+    run = replace(run, isolated=run.isolated + pair.isolated)
     overshoots = run.depth < run.smallest / 2
     if not overshoots.any():
         return run

@@ -106,9 +106,14 @@ class TrainConfig:
         for name in NUMBERS:
             if not isinstance(value := getattr(self, name), int | float) or isinstance(value, bool):
                 raise ValueError(f"{name}: got {value!r}, expected a number")
-        for name, kind in (("sensor", bool), ("network", dict), ("invalid", list)):
-            if not isinstance(value := getattr(self, name), kind):
+        for name, kind in (("sensor", bool), ("network", dict), ("invalid", list), ("init", str)):
+            value = getattr(self, name)
+            if not isinstance(value, kind) and not (name == "init" and value is None):
                 raise ValueError(f"{name}: got {value!r}, expected a {kind.__name__}")
+        if not all(isinstance(value, int | float) for value in self.invalid):
+            raise ValueError(f"invalid: got {self.invalid!r}, expected numbers")
+        if own := sorted({"architecture", "scale", "sensor"} & set(self.network)):
+            raise ValueError(f"network: got {own[0]!r}, which is a setting of its own")
         if (self.minutes > 0) == (self.steps > 0):
             raise ValueError("minutes, steps: expected exactly one of them above 0")
         for name, most in MOST.items():

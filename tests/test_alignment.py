@@ -280,3 +280,22 @@ def test_commands_take_the_guess(tmp_path):
     assert pair.guess is not None and np.isfinite(pair.guess).sum() > 300
     result = upsample_pair(options.upsampler(), pair, options, "pair").depth
     assert np.nanmax(np.abs(result - options.upsampler().run(pair.rgb, pair.depth).depth)) > 1
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_isolated_samples_are_left_out_before_they_become_cells(tmp_path, keep):
+    sensor = np.full((120, 160), 3000, np.uint16)
+    wild = [(20, 30), (20, 33), (60, 100)]
+    for place in wild:
+        sensor[place] = 500
+    cv2.imwrite(str(tmp_path / "depth.png"), sensor)
+    cv2.imwrite(str(tmp_path / "rgb.png"), np.full((480, 640, 3), 128, np.uint8))
+    alignment = Alignment(SENSOR, pose(translation=(0.05, 0.0, 0.0)))
+    results = []
+    for model in ("sensor-x4", "bicubic"):
+        options = PairOptions(model, alignment=alignment, keep_isolated=keep)
+        pair = read_pair(tmp_path / "rgb.png", tmp_path / "depth.png", options, camera=RGB)
+        results.append(upsample_pair(options.upsampler(), pair, options, "pair"))
+    assert [run.isolated for run in results] == [0 if keep else 3, 0]
+    assert ((results[0].depth < 2.9).sum() > 20) == keep
+    assert (results[1].depth < 1).any()

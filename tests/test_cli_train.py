@@ -270,6 +270,23 @@ def test_a_run_that_starts_from_weights_goes_on_with_their_network(place, depthu
         assert depthup_(*TRAIN, "--resume", "--scale", "2").code == 2
 
 
+@pytest.mark.parametrize("recorded", [{}, {"architecture": ["base"], "protocol": None}, {"architecture": "new"}])
+def test_weights_with_a_record_of_their_own_are_started_from(training, depthup_, recorded):
+    config = DDFUpNetConfig(scale=2, width=16, trunk_blocks=1, back_projections=1)
+    save_weights("own.safetensors", DDFUpNet(config), {"config": recorded})
+    result = depthup_(*TRAIN, *TINY[2:], "--init", "own.safetensors")
+    assert result.code == 0, result.err
+    made, record = read_metadata("run/model.safetensors")
+    assert (record["config"]["architecture"], record["config"]["protocol"], made.scale) == ("base", "dkn", 2)
+
+
+def test_weights_keep_how_often_they_back_project(training, depthup_):
+    config = DDFUpNetConfig(scale=2, width=16, trunk_blocks=1, back_projections=1)
+    save_weights("own.safetensors", DDFUpNet(config), {"config": {"architecture": "base", "protocol": "dkn"}})
+    assert depthup_(*TRAIN, *TINY[2:], "--init", "own.safetensors").code == 0
+    assert read_metadata("run/model.safetensors")[0].back_projections == 1
+
+
 def test_train_starts_from_given_weights(training, depthup_):
     started = depthup_(*TRAIN, *TINY, "--init", "x4")
     assert started.code == 0

@@ -321,6 +321,18 @@ def test_compile(layer, shapes):
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a compiler")
+def test_compile_with_a_stride_for_sizes_that_vary():
+    """Inductor failed at the second size."""
+    layer = DDF(3, stride=2)
+    compiled = torch.compile(layer)
+    for shape in ((2, 3, 16, 16), (1, 3, 17, 9)):
+        x, same = (torch.randn(shape, generator=torch.Generator().manual_seed(0)).requires_grad_() for _ in range(2))
+        compiled(x).square().sum().backward()
+        layer(same).square().sum().backward()
+        torch.testing.assert_close(x.grad, same.grad, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a compiler")
 def test_compile_for_sizes_that_vary():
     torch._dynamo.reset()
     layer = fresh(DDFUp(4, 3))

@@ -24,7 +24,7 @@ from depthup.data import (
     motorcycle,
 )
 from depthup.models import PRECISIONS, SCALES_OF_SENSORS, DDFUpNet, DDFUpNetConfig
-from depthup.pair_files import confidence_of
+from depthup.pair_files import PairArrays, PairOptions, confidence_of, upsample_pair
 from depthup.upsampling import Upsampler, _to_grid, default_model
 from depthup.weights import load_model, save_weights
 
@@ -513,6 +513,21 @@ def test_an_isolated_sample_is_left_out_unless_it_is_to_be_kept(model):
     kept = Upsampler(model, keep_isolated=True).run(rgb, depth)
     assert kept.isolated == 0 and kept.depth.max() > 10
     assert Upsampler("bicubic").run(rgb, depth).isolated == 0
+
+
+def test_an_isolated_sample_hides_no_overshoot():
+    """The limit below which results are unknown was half of the sample that was left out."""
+    rng = np.random.default_rng(0)
+    rgb = rng.integers(0, 256, (240, 320, 3), dtype=np.uint8)
+    rows, columns = np.mgrid[:60, :80]
+    depth = np.where((rows - 30) ** 2 + (columns - 40) ** 2 < 15**2, 1.0, 10.0).astype(np.float32)
+    wild = depth.copy()
+    wild[5, 5] = 0.05
+    options = PairOptions("x4")
+    clean, run = (upsample_pair(options.upsampler(), PairArrays(rgb, pair), options, "pair") for pair in (depth, wild))
+    assert (clean.isolated, run.isolated) == (0, 1) and run.smallest == clean.smallest == 1
+    assert np.isnan(clean.depth).any()
+    np.testing.assert_array_equal(np.isnan(run.depth), np.isnan(clean.depth))
 
 
 def test_floats_that_hold_zeros_are_doubted_once_nothing_says_what_they_mean(caplog):

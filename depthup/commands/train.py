@@ -12,6 +12,7 @@ from depthup.atomic import write_beside
 from depthup.checkpoint import read_facts
 from depthup.data import InputError, PairDataset, UsageError, open_dataset
 from depthup.data.crops import check_crop_size
+from depthup.data.low_resolution import PROTOCOLS
 from depthup.data.real_path import real_path
 from depthup.data.sensor import check_metres
 from depthup.depth_files import check_output_folder
@@ -100,18 +101,22 @@ def _as_weights(settings: dict, given: set[str]) -> dict:
     """The settings where what the user did not give is as of the weights to start from, so that training goes on."""
     config, record = read_metadata(settings["init"])
     recorded = record.get("config", {})
-    architecture = recorded.get("architecture")
+    architecture, protocol = recorded.get("architecture"), recorded.get("protocol")
     known = {
-        "architecture": architecture if architecture in NAMED else config.architecture,
+        "architecture": architecture
+        if isinstance(architecture, str) and architecture in NAMED
+        else config.architecture,
         "scale": config.scale,
         "sensor": config.sensor,
-        "protocol": recorded.get("protocol", settings["protocol"]),
+        "protocol": protocol if isinstance(protocol, str) and protocol in PROTOCOLS else settings["protocol"],
     }
     own = settings | {name: value for name, value in known.items() if name not in given}
     if all(own[name] == known[name] for name in ("architecture", "scale", "sensor")):
         usual = DDFUpNetConfig.named(known["architecture"], config.scale, config.sensor)
-        sizes = {name: value for name, value in config.to_dict().items() if value != getattr(usual, name)}
-        own["network"] = {name: value for name, value in sizes.items() if name != "back_projections"}
+        own["network"] = {name: value for name, value in config.to_dict().items() if value != getattr(usual, name)}
+        own["network"].pop("back_projections", None)
+        if own["protocol"] == known["protocol"]:  # which decides how often it back-projects
+            own["network"]["back_projections"] = config.back_projections
     return own
 
 
