@@ -415,6 +415,7 @@ def evaluate(
     noise: NoiseOption = None,
     invalid: DataInvalidOption = None,
     limit: LimitOption = None,
+    device: DeviceOption = None,
     precision: PrecisionOption = Precision.float32,
     as_json: JsonFlag = False,
     table: CsvOption = None,
@@ -435,6 +436,7 @@ def evaluate(
             invalid=invalid,
             limit=limit,
             precision=precision.value,
+            device=device,
             progress=progress,
             table=table,
             overwrite=overwrite,
@@ -463,6 +465,7 @@ def compare(
     noise: NoiseOption = None,
     invalid: DataInvalidOption = None,
     limit: LimitOption = None,
+    device: DeviceOption = None,
     as_json: JsonFlag = False,
     table: CsvOption = None,
     figure: Annotated[
@@ -493,6 +496,7 @@ def compare(
             invalid=invalid,
             limit=limit,
             precision=Precision.float32.value,
+            device=device,
             progress=progress,
             table=table,
             figure=figure,
@@ -579,7 +583,7 @@ def train(
     from depthup.commands.train import carry_out, is_recipe, plan_recipe, plan_run
     from depthup.processes import count_processes, joined_processes
 
-    settings = {
+    settings: dict[str, Any] = {
         "scale": scale,
         "protocol": protocol.value,
         "architecture": architecture.value,

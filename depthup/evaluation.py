@@ -71,13 +71,14 @@ class Method:
         name: what to call it in a report.
         scale: up-sampling factor.
         model: a name in the box, a weights file, a network or a baseline.
-        precision: as of `Upsampler`.
+        precision, device: as of `Upsampler`; baselines have none.
     """
 
     name: str
     scale: int
     model: str | Path | DDFUpNet
     precision: str = "float32"
+    device: str | None = None
 
 
 @dataclass(frozen=True)
@@ -271,7 +272,9 @@ def resolve_method(method: Method) -> Method:
     """
     method = replace(method, scale=int(method.scale))  # NumPy's integers are no JSON
     Upsampler(method.model, precision=method.precision)
-    return method if method.model in BASELINES else replace(method, model=resolve_model(method.model, method.scale))
+    if method.model in BASELINES:
+        return method
+    return replace(method, model=resolve_model(method.model, method.scale, method.device))
 
 
 def predict(pair: Pair, method: Method, protocol: str, sensor: Sensor | None = None) -> Prediction:

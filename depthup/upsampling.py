@@ -437,13 +437,13 @@ def warn_of_precision(precision: str, device: torch.device | None = None) -> Non
         log.warning("this processor has no bf16, which is several times slower here than float32")
 
 
-def resolve_model(model: str | Path | DDFUpNet, factor: int) -> DDFUpNet:
-    """The network that `model` means where exactly this factor is asked for, as in an evaluation.
+def resolve_model(model: str | Path | DDFUpNet, factor: int, device: str | None = None) -> DDFUpNet:
+    """The network that `model` means where exactly this factor is asked for, as in an evaluation; `device` as above.
 
     Raises:
         InputError: no such model, or one of another factor.
     """
-    net, name = Upsampler(model)._network(factor)
+    net, name = Upsampler(model, device)._network(factor)
     if net.config.scale != factor:
         name = "the model" if isinstance(model, DDFUpNet) else name
         raise UsageError(f"{name}: upsamples by {net.config.scale}, expected a model for the scale {factor}")

@@ -23,6 +23,8 @@ COMPARE = ("compare", "--data", "pairs", "--scale", "2,4")
         (("eval", "--data", "missing", "--scale", "4", "--model", "bicubic"), 1, ["missing", "no such file or folder"]),
         (("eval", "--data", "box", "--scale", "4", "--model", "bicubic"), 1, ["box", "holds no pairs"]),
         ((*EVAL, "--model", "x2"), 2, ["x2: upsamples by 2"]),
+        ((*EVAL, "--device", "tpu"), 2, ["device", "tpu", "expected cpu"]),
+        ((*COMPARE, "--device", "cuda:99"), 1, ["device: cuda:99 is not here", "expected cpu"]),
         ((*EVAL, "--model", "cubic"), 2, ["cubic: no such model"]),
         ((*EVAL, "--protocol", "pac"), 2, ["no weights in the box for scale 4 under protocol pac", "a model by name"]),
         ((*EVAL, "--model", "bicubic", "--split", "train"), 2, ["motorcycle", "no split train"]),

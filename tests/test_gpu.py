@@ -13,6 +13,7 @@ import depthup
 from cli_helpers import SCALE, sensor_net, small_net, write_pairs
 from depthup import tiles
 from depthup.data import CachedPairs, open_dataset
+from depthup.evaluation import Method, evaluate_methods, resolve_method
 from depthup.models import DDFUpNet, DDFUpNetConfig
 from depthup.processes import Processes
 from depthup.train_config import TrainConfig
@@ -105,3 +106,10 @@ def test_tensors_stay_on_the_gpu():
     result = depthup.Upsampler(net)(*views)
     assert result.device.type == "cuda"
     np.testing.assert_allclose(result.cpu().numpy(), expected, atol=1e-5)
+
+
+def test_eval_on_the_gpu_scores_as_on_the_cpu():
+    methods = [Method(device, 8, "x8", device=device) for device in ("cuda", "cpu")] + [Method("b", 8, "bicubic")]
+    on_gpu, on_cpu, _ = evaluate_methods(open_dataset("motorcycle", "test"), methods, "dkn")
+    assert next(resolve_method(methods[0]).model.parameters()).device.type == "cuda"
+    assert on_gpu.rmse == pytest.approx(on_cpu.rmse, rel=2e-3)

@@ -33,7 +33,7 @@ from depthup.evaluation import (
 )
 from depthup.upsampling import warn_of_precision
 from depthup.visualize import ScaleRow, methods_figure
-from depthup.weights import read_metadata
+from depthup.weights import check_device, read_metadata
 
 MOST_NOISE = 1_000_000
 """Of a simulated sensor, in millimetres and in millimetres for a square metre."""
@@ -42,7 +42,12 @@ log = logging.getLogger("depthup")
 
 
 def named_methods(
-    names: list[str], scales: list[int], protocol: str, sensor: bool, precision: str = "float32"
+    names: list[str],
+    scales: list[int],
+    protocol: str,
+    sensor: bool,
+    precision: str = "float32",
+    device: str | None = None,
 ) -> list[Method]:
     """Every method at every scale, scale by scale.
 
@@ -52,10 +57,10 @@ def named_methods(
         scales: up-sampling factors.
         protocol: decides what `default` is.
         sensor: so does it.
-        precision: as of `Upsampler`.
+        precision, device: as of `Method`.
 
     Raises:
-        InputError: no such file.
+        InputError: no such file or device.
         UsageError: no such model, or none for one of the scales; the same method twice.
     """
     methods: list[Method] = []
@@ -66,7 +71,7 @@ def named_methods(
                 model = default_network(scale, protocol, sensor)
             if any((model, scale) == (other.name, other.scale) for other in methods):
                 raise UsageError(f"{model}: is named twice for scale {scale}; expected each method once")
-            methods.append(resolve_method(Method(model, scale, model, precision)))
+            methods.append(resolve_method(Method(model, scale, model, precision, device)))
             _warn_of_protocol(model, protocol)
     return methods
 
@@ -130,6 +135,7 @@ def evaluate_data(
     invalid: Sequence[float] | None,
     limit: int | None,
     precision: str,
+    device: str | None,
     progress: Callable[[str, float], None],
     table: Path | None = None,
     figure: Path | None = None,
@@ -140,7 +146,7 @@ def evaluate_data(
 
     Args:
         data, split, invalid: as of `open_dataset`.
-        names, scales, protocol, precision: as of `named_methods`.
+        names, scales, protocol, precision, device: as of `named_methods`.
         sensor: what measures the low-resolution depth, instead of the protocol alone.
         limit: score at most so many pairs, evenly spread.
         progress: takes what is being done and the fraction that is done.
@@ -156,8 +162,9 @@ def evaluate_data(
         check_output(figure, overwrite, (".png",))
     elif image:
         raise UsageError("compare: --image is for the figure; expected --figure")
-    methods = named_methods(names, scales, protocol, sensor is not None, precision)
-    warn_of_precision(precision)
+    where = check_device(device) if device is not None else None
+    methods = named_methods(names, scales, protocol, sensor is not None, precision, device)
+    warn_of_precision(precision, where)
     invalid = invalid or ()
     dataset: PairDataset = open_dataset(data, split, invalid)
     inputs = input_files(dataset)

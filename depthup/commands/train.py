@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from depthup.atomic import write_beside
 from depthup.checkpoint import read_facts
@@ -102,7 +103,7 @@ def _as_weights(settings: dict, given: set[str]) -> dict:
     config, record = read_metadata(settings["init"])
     recorded = record.get("config", {})
     architecture, protocol = recorded.get("architecture"), recorded.get("protocol")
-    known = {
+    known: dict[str, Any] = {
         "architecture": architecture
         if isinstance(architecture, str) and architecture in NAMED
         else config.architecture,
