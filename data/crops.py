@@ -48,6 +48,9 @@ LARGEST_RESIZE = 2.5
 PLANE_PROBABILITY = 0.05
 """How often the depth under a crop for sensor training is a plane that has nothing to do with the RGB image."""
 
+LARGEST_DEPTH = 1e10
+"""In any unit: squares of more overflow."""
+
 _MM = np.float32(1000)
 
 
@@ -123,8 +126,10 @@ def _check_arrays(name: str, rgb: np.ndarray, depth: np.ndarray) -> None:
         raise InputError(f"{name}: rgb is {rgb.dtype} {list(rgb.shape)}, expected uint8 [H, W, 3]")
     if depth.dtype != np.float32 or depth.shape != rgb.shape[:2]:
         raise InputError(f"{name}: depth is {depth.dtype} {list(depth.shape)}, expected float32 {list(rgb.shape[:2])}")
-    if not ((depth > 0) & (depth < np.inf) | np.isnan(depth)).all():
-        raise InputError(f"{name}: depth holds what is not above 0 or not finite, expected NaN for no measurement")
+    if not ((depth > 0) & (depth < LARGEST_DEPTH) | np.isnan(depth)).all():
+        raise InputError(
+            f"{name}: depth holds what is not above 0, or not below {LARGEST_DEPTH:g}; expected NaN for no measurement"
+        )
 
 
 def _compact(depth: np.ndarray) -> np.ndarray:

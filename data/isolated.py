@@ -29,11 +29,11 @@ def isolated(depth: np.ndarray, valid: np.ndarray) -> np.ndarray:
         valid: bool `[h, w]`.
 
     Returns:
-        bool `[h, w]`; all False where a valid sample is not > 0, as of relative depth, or the map is small, or too many
+        bool `[h, w]`; all False where a valid sample is below 0, as of relative depth, or the map is small, or too many
         would be.
     """
     nowhere = np.zeros_like(valid)
-    if min(depth.shape) < LEAST_SIDE or not (depth[valid] > 0).all():
+    if min(depth.shape) < LEAST_SIDE or (depth[valid] < 0).any():
         return nowhere
     around = np.ones((3, 3), np.uint8)
     around[1, 1] = 0

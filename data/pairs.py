@@ -273,11 +273,14 @@ def _manifest_entries(folder: Path) -> tuple[str, list[_Entry]] | None:
     seen: set[str] = set()
     names: set[str] = set()
     for row in rows:
-        if row["rgb"] in seen:
+        place = os.path.normpath(row["rgb"])
+        if place in seen:
             raise InputError(f"{manifest}: lists {row['rgb']} twice, expected every pair once")
+        seen.add(place)
+        if not row["scene"]:
+            raise InputError(f"{manifest}: the line of {row['name']!r} has no scene, expected a name of its room")
         if row["name"] in names:
             raise InputError(f"{manifest}: lists the name {row['name']} twice, expected every pair to have its own")
-        seen.add(row["rgb"])
         names.add(row["name"])
     return sets[0], [_manifest_entry(manifest, row) for row in rows]
 

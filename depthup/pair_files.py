@@ -122,10 +122,8 @@ def read_pair(
         assert camera is not None
         sensor, pose = camera_of(options.alignment.depth_camera, values, depth), options.alignment.depth_to_rgb
         _warn_of_centre(options.alignment.depth_camera, values, depth)
-        apart = np.zeros_like(valid)
-        if not options.keep_isolated and options.model not in BASELINES:
-            apart = isolated(values.astype(np.float64), valid)
-            values[apart] = np.nan
+        apart = _left_out(values, options)
+        values[apart] = np.nan
         width, height = aligned_size(sensor, view)
         if options.size:
             width, height = min(width, options.size[0]), min(height, options.size[1])
@@ -138,12 +136,20 @@ def read_pair(
     return PairArrays(image, values)
 
 
-def warn_of_depth(pair: PairArrays, path: Path) -> None:
+def _left_out(depth: np.ndarray, options: PairOptions) -> np.ndarray:
+    """Where dense depth is isolated and so is not used."""
+    known = np.isfinite(depth)
+    kept = options.keep_isolated or options.model in BASELINES
+    return np.zeros_like(known) if kept else isolated(depth.astype(np.float64), known)
+
+
+def warn_of_depth(pair: PairArrays, options: PairOptions, path: Path) -> None:
     """Warn of a median depth that no sensor measures, as comes of a wrong unit, and of a sample that is far beyond it.
 
     `path` is the depth file's. One absurd sample spoils the range of the whole map.
     """
-    median, largest = float(np.nanmedian(pair.depth)), float(np.nanmax(pair.depth))
+    used = np.where(_left_out(pair.depth, options), np.float32(np.nan), pair.depth)
+    median, largest = float(np.nanmedian(used)), float(np.nanmax(used))
     warn_of_unit(path, median, "are --depth-unit and --depth-scale right?")
     if largest > FAR_BEYOND * median:
         log.warning(

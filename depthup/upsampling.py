@@ -127,7 +127,7 @@ class Upsampler:
         """Upsample one pair, or a batch of pairs.
 
         The result follows the input under any increasing affine change, `a*d + b` for a > 0, so disparity and relative
-        depth work as well as metres; but what is isolated, where all depth is > 0, is so by its ratio to the rest.
+        depth work as well as metres; but what is isolated, where no depth is below 0, is so by its ratio to the rest.
 
         Args:
             rgb: the view; uint8 array `[H, W, 3]`, PIL image, or tensor `[3, H, W]` (uint8, or floats in 0..1).
@@ -493,7 +493,7 @@ def _check_depth(depth: np.ndarray, valid: Any) -> None:
         raise InputError(
             f"depth: {zeros} of its integers are 0; expected valid=depth > 0 if that is no measurement, else floats"
         )
-    if depth.dtype.kind == "f" and valid is None and zeros > 1 and not (depth < 0).any():
+    if depth.dtype.kind == "f" and valid is None and zeros > 1 and not (depth[np.isfinite(depth)] < 0).any():
         log.warning(
             "depth: %d of its %d samples are 0 and are taken as measured; expected NaN or valid=depth > 0 if that is no"
             " measurement, else valid=np.isfinite(depth)",

@@ -215,6 +215,13 @@ def test_a_signal_before_the_first_step_is_an_interruption(training, depthup_, m
     assert not Path("run").exists()
 
 
+def test_a_run_for_sensors_stays_one(training, depthup_):
+    assert depthup_(*TRAIN, *TINY, "--sensor").code == 0
+    refused = depthup_(*TRAIN, "--resume", "--no-sensor")
+    assert refused.code == 2
+    assert refused.err.endswith("was started with --sensor, and --resume keeps to it; got none, --no-sensor\n")
+
+
 def test_settings_of_a_run_may_be_given_again(training, depthup_):
     """Also such as another command line would not fit: a crop size of another scale, a mean without weights."""
     assert depthup_(*TRAIN, *TINY[:-2], "--epochs", "1", "--init", "x4", "--keep", "0.5").code == 0

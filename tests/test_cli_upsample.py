@@ -303,6 +303,10 @@ def test_isolated_samples_are_left_out_and_the_result_says_so(place, depthup_):
     with np.load("out.npz") as written:
         assert str(written["isolated"]) == "2" and written["depth"].max() < 2.01
     assert json.loads(depthup_("upsample", "view.png", "wild.png", "-o", "json.png", "--json").out)["isolated"] == 2
+    far = np.where(depth > 2000, 65000, 200).astype(np.uint16)
+    cv2.imwrite("far.png", far)
+    assert "farthest" not in depthup_("upsample", "view.png", "far.png", "-o", "far.npz").err
+    assert "farthest" in depthup_("upsample", "view.png", "far.png", "-o", "far2.npz", "--keep-isolated").err
     kept = depthup_("upsample", "view.png", "wild.png", "-o", "kept.npz", "--keep-isolated")
     assert "isolated" not in kept.err
     with np.load("kept.npz") as written:

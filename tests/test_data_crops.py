@@ -390,3 +390,30 @@ def test_image_without_measurement():
     dataset._pairs[0].depth[:] = np.nan
     with pytest.raises(InputError, match="pair 0: depth has no measurement"):
         sampler(CachedPairs(dataset))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rgb": np.zeros((48, 48, 3), np.float32)}, r"own: a: rgb is float32 \[48, 48, 3\], expected uint8"),
+        ({"rgb": np.zeros((3, 48, 48), np.uint8)}, r"rgb is uint8 \[3, 48, 48\], expected uint8 \[H, W, 3\]"),
+        ({"depth": np.ones((24, 24), np.float32)}, r"depth is float32 \[24, 24\], expected float32 \[48, 48\]"),
+        ({"depth": np.ones((48, 48), np.uint16)}, "depth is uint16"),
+        ({"depth": np.full((48, 48), np.inf, np.float32)}, "not above 0, or not below 1e"),
+        ({"depth": np.full((48, 48), -1, np.float32)}, "not above 0"),
+        ({"depth": np.full((48, 48), 1e30, np.float32)}, "not below 1e"),
+    ],
+)
+def test_a_data_set_of_ones_own_that_gives_something_else(changes, message):
+    class Own:
+        title, names, scenes, unit, border = "own", ["a"], ["s"], "m", 0
+
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, index):
+            arrays = {"rgb": np.zeros((48, 48, 3), np.uint8), "depth": np.ones((48, 48), np.float32)} | changes
+            return Pair("a", "s", **arrays, unit="m")
+
+    with pytest.raises(InputError, match=message):
+        CachedPairs(Own())

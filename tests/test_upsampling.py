@@ -541,7 +541,7 @@ def test_floats_that_hold_zeros_are_doubted_once_nothing_says_what_they_mean(cap
     ):
         upsample(rgb, quiet, "bicubic", valid=mask)
     assert not caplog.messages
-    for doubted in (zeros, np.where(depth == depth[valid].max(), np.nan, zeros), torch.from_numpy(zeros)):
+    for doubted in (zeros, np.where(depth == depth[valid].max(), -np.inf, zeros), torch.from_numpy(zeros)):
         caplog.clear()
         tensors = isinstance(doubted, torch.Tensor)
         upsample(torch.from_numpy(rgb).permute(2, 0, 1) if tensors else rgb, doubted, "bicubic")

@@ -137,7 +137,7 @@ def batch_files(
         camera = files[job.name].camera
         pair = read_pair(frame.rgb, frame.depth, options, frame.mask, frame.confidence, camera)
         check_pair(files[job.name], upsampler, pair, options, frame.rgb)
-        warn_of_depth(pair, frame.depth)
+        warn_of_depth(pair, options, frame.depth)
         return pair
 
     def compute(job: Job, pair: PairArrays) -> tuple[np.ndarray, Upsampled]:

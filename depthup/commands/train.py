@@ -158,7 +158,8 @@ def plan_recipe(
         raise UsageError(f"--recipe: got {recipe!r}, expected one of {', '.join(RECIPES)}")
     own = sorted(given & ({"minutes", "epochs"} | set(settings) - set(_FREE)))
     if own:
-        raise UsageError(f"train: --{own[0].replace('_', '-')} is part of a recipe; expected it without --recipe")
+        option = "no-sensor" if own[0] == "sensor" and not settings["sensor"] else own[0].replace("_", "-")
+        raise UsageError(f"train: --{option} is part of a recipe; expected it without --recipe")
     free = {name: remembered[name] for name in _FREE}
     for stage in RECIPES[recipe]:
         _check_sharing(stage.get("batch_size", TrainConfig.batch_size), processes)
@@ -238,7 +239,8 @@ def _same(started: object, value: object) -> bool:
 def _contradiction(out: Path, name: str, started: object, value: object) -> UsageError:
     option = f"--{name.replace('_', '-')}"
     before = f"with {typed}" if (typed := _as_typed(option, started)) else f"without {option}"
-    return UsageError(f"{out}: was started {before}, and --resume keeps to it; got {_as_typed(option, value)}")
+    now = _as_typed(option, value) or f"none, --no-{option.removeprefix('--')}"
+    return UsageError(f"{out}: was started {before}, and --resume keeps to it; got {now}")
 
 
 def _as_typed(option: str, value: object) -> str:
