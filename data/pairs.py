@@ -349,6 +349,8 @@ def _stems(folder: Path, ending: str, suffixes: tuple[str, ...]) -> dict[str, Pa
         name = path.stem.removesuffix(ending)
         fits = path.suffix.lower() in suffixes and path.stem.endswith(ending)
         if fits and name and not path.name.startswith("."):  # macOS leaves ._ beside every file
+            if not path.is_file():  # a pipe has no end, maybe
+                raise InputError(f"{path}: is no file, expected one")
             if name in found:
                 raise InputError(f"{path}: has the same name as {found[name].name}, expected one file for {name!r}")
             found[name] = path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import io
 import json
@@ -749,7 +750,8 @@ def _tell(error: BaseException) -> int:
         return 1
     if not isinstance(error, InputError | BackendError | OSError) and not is_out_of_memory(error):
         raise error
-    say(f"depthup: {in_one_line(error)}")
+    printed = isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None
+    say(f"depthup: {'stdout: cannot be written: ' if printed else ''}{in_one_line(error)}")
     return 2 if isinstance(error, UsageError) else 1
 
 

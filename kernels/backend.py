@@ -18,6 +18,7 @@ class BackendError(RuntimeError):
     """The named backend cannot run here, or `DEPTHUP_BACKEND` names none that there is; it says why."""
 
 
+_NO_COMPILER = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
 _named: str | None = os.environ.get("DEPTHUP_BACKEND") or None
 
 
@@ -45,6 +46,8 @@ def why_not(backend: str, device: torch.device) -> str | None:
     if device.type != backend:
         return f"backend {backend!r} works on {backend} tensors, and these are on {device}"
     if backend == "cpu":
+        if _NO_COMPILER:
+            return "backend 'cpu' needs Numba's compiler, which NUMBA_DISABLE_JIT turns off"
         return None if importlib.util.find_spec("numba") else "backend 'cpu' needs Numba: pip install numba"
     from depthup.kernels import cuda
 

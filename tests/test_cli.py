@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import typer
@@ -258,6 +259,22 @@ def test_without_a_stream(place, closed):
     assert (result.returncode, result.stdout) == (0, "")
     assert "Error" not in result.stderr
     assert (place / "out.png").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a full disk")
+def test_what_cannot_be_printed_is_told(place):
+    command = f"{sys.executable} -m depthup models --json >/dev/full"
+    result = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert result.stderr == "depthup: stdout: cannot be written: [Errno 28] No space left on device\n"
+
+
+def test_without_the_compiler_of_numba_the_reference_runs(place):
+    command = [sys.executable, "-m", "depthup", "upsample", "rgb.png", "depth.png", "-o"]
+    for name, environment in (("compiled.npy", {}), ("plain.npy", {"NUMBA_DISABLE_JIT": "1"})):
+        result = subprocess.run([*command, name], capture_output=True, text=True, env=os.environ | environment)
+        assert result.returncode == 0, result.stderr
+    np.testing.assert_allclose(np.load("plain.npy"), np.load("compiled.npy"), atol=1e-4)
 
 
 def test_from_a_checkout():

@@ -272,6 +272,15 @@ def test_a_scale_that_makes_no_metres_is_doubted_once(tmp_path, caplog):
     assert record.getMessage().endswith(" m; is the scale of manifest.csv right?")
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_a_pipe_among_the_pairs_is_refused(tmp_path):
+    folder = manifest(tmp_path, "own", ["a", "b"], ["s", "t"])
+    (tmp_path / "manifest.csv").unlink()
+    (folder / "b_rgb.png").unlink()
+    os.mkfifo(folder / "b_rgb.png")
+    refused(folder, "b_rgb.png: is no file, expected one")
+
+
 def test_bad_manifests(tmp_path):
     for changes, word in (
         ({"kind": "depth"}, "of kind 'depth', expected depth_mm or disparity"),
