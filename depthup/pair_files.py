@@ -140,7 +140,7 @@ def _left_out(depth: np.ndarray, options: PairOptions) -> np.ndarray:
     """Where dense depth is isolated and so is not used."""
     known = np.isfinite(depth)
     kept = options.keep_isolated or options.model in BASELINES
-    return np.zeros_like(known) if kept else isolated(depth.astype(np.float64), known)
+    return np.zeros_like(known) if kept else isolated(depth, known)
 
 
 def warn_of_depth(pair: PairArrays, options: PairOptions, path: Path) -> None:

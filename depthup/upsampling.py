@@ -66,7 +66,7 @@ class Upsampled:
         model: name of what was run.
         gathered: sparse samples, as of a LiDAR, were gathered into cells of so many across; 1: they were not.
         isolated: so many samples were left out as unlike all around them.
-        smallest: value of a sample that was not left out.
+        smallest: the least of the samples that were not left out.
     """
 
     depth: np.ndarray

@@ -104,12 +104,10 @@ def _as_weights(settings: dict, given: set[str]) -> dict:
     recorded = record.get("config", {})
     architecture, protocol = recorded.get("architecture"), recorded.get("protocol")
     known: dict[str, Any] = {
-        "architecture": architecture
-        if isinstance(architecture, str) and architecture in NAMED
-        else config.architecture,
+        "architecture": architecture if architecture in tuple(NAMED) else config.architecture,
         "scale": config.scale,
         "sensor": config.sensor,
-        "protocol": protocol if isinstance(protocol, str) and protocol in PROTOCOLS else settings["protocol"],
+        "protocol": protocol if protocol in PROTOCOLS else settings["protocol"],
     }
     own = settings | {name: value for name, value in known.items() if name not in given}
     if all(own[name] == known[name] for name in ("architecture", "scale", "sensor")):
