@@ -370,13 +370,14 @@ def batch(
             bar(counts, handled / state.total)
 
         source = Source(rgb, depth, maps, min_confidence is not None, max_difference)
-        result, unpaired = batch_files(source, out, wanted, options, overwrite, say, progress)
+        result, unpaired, isolated = batch_files(source, out, wanted, options, overwrite, say, progress)
     for name, reason in result.failed.items():
         say(f"depthup: {name}: {reason}")
     counts = {"done": len(result.done), "skipped": len(result.skipped), "failed": len(result.failed)}
     if as_json:
         alone = [str(path) for path in unpaired]
-        print(json.dumps(counts | {"failures": result.failed, "unpaired": alone, "stopped": result.stopped}))
+        facts = {"failures": result.failed, "unpaired": alone, "isolated": isolated, "stopped": result.stopped}
+        print(json.dumps(counts | facts))
     else:
         summary = ", ".join(f"{n} {what}" for what, n in counts.items())
         summary += (

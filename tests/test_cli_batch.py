@@ -103,6 +103,7 @@ def test_batch(folders, depthup_, monkeypatch):
         "failed": 0,
         "failures": {},
         "unpaired": [],
+        "isolated": 0,
         "stopped": False,
     }
     with monkeypatch.context() as patch:

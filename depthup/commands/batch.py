@@ -80,11 +80,11 @@ def batch_files(
     overwrite: bool,
     report: Callable[[str], None],
     progress: Callable[[BatchProgress], None],
-) -> tuple[BatchResult, tuple[Path, ...]]:
+) -> tuple[BatchResult, tuple[Path, ...], int]:
     """Upsample every pair of `source` to files in the folder `out`.
 
     Returns:
-        What became of the pairs, and the files without a partner.
+        What became of the pairs, the files without a partner, and how many isolated samples were left out.
 
     Raises:
         InputError: see `Source.open`; nothing may be written to `out`; or point clouds, normals or an alignment are
@@ -154,9 +154,9 @@ def batch_files(
 
     result = run_batch(jobs, out, read, compute, write, _settings(options, wanted, source.maps), overwrite, progress)
     if with_isolated:
-        n, pairs = sum(with_isolated), len(with_isolated)
-        report(f"isolated samples left out: {n}, in pairs: {pairs}; --keep-isolated uses them")
-    return result, recording.unpaired
+        number, pairs = sum(with_isolated), len(with_isolated)
+        report(f"isolated samples left out: {number}, in pairs: {pairs}; --keep-isolated uses them")
+    return result, recording.unpaired, sum(with_isolated)
 
 
 def _kinds(recording: Recording) -> list[str]:
