@@ -153,7 +153,7 @@ def check_crop_size(name: str, size: tuple[int, int], crop_size: int, scale: int
     height, width = size
     if min(height, width) // scale * scale < crop_size:
         raise InputError(
-            f"pair {name}: is {width}x{height} pixels, expected at least {crop_size}x{crop_size} for crops of"
+            f"{name}: is {width}x{height} pixels, expected at least {crop_size}x{crop_size} for crops of"
             f" {crop_size} (--crop-size)"
         )
 
@@ -235,7 +235,9 @@ class CropSampler:
         return height // self.scale * self.scale, width // self.scale * self.scale
 
     def _measure(self, index: int) -> _ImageFacts:
-        check_crop_size(self.pairs.names[index], self.pairs.size(index), self.crop_size, self.scale)
+        check_crop_size(
+            f"{self.pairs.title}: {self.pairs.names[index]}", self.pairs.size(index), self.crop_size, self.scale
+        )
         depth = crop_to_multiple(self.pairs.depth(index), self.scale)
         low = make_low_resolution(depth, self.scale, self.protocol)
         if np.isnan(low).all():

@@ -118,7 +118,7 @@ def warn_of_largest(path: Path, image: np.ndarray, invalid: tuple[float, ...] = 
     largest = np.iinfo(image.dtype).max
     if count := np.count_nonzero(measured(image, invalid) & (image == largest)):
         log.warning(
-            "%s: %d of its %d samples are %d, the largest value of %s, and are taken as measured; expected"
+            "%s: %d of its %d samples are %d, the largest value of %s, which counts as a measurement; expected"
             " --invalid %d (invalid=(%d,) in Python) if they are not",
             *(path, count, image.size, largest, image.dtype, largest, largest),
         )

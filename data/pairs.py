@@ -91,12 +91,24 @@ class JoinedPairs:
         return first[index] if index < len(first) else second[index - len(first)]
 
 
-def check_dataset(dataset: PairDataset) -> None:
-    """Raise TypeError for what is no data set, such as a path, and InputError for one without a pair."""
-    if not hasattr(dataset, "unit"):
-        raise TypeError(f"data: got {dataset!r}, expected a data set, such as open_dataset(...) gives")
+def check_dataset(dataset: PairDataset, to_train: bool = False) -> None:
+    """Raise TypeError for what is no data set, such as a path, and InputError for one that contradicts itself.
+
+    `to_train`: names and scenes are needed, too, by which pairs are held out.
+    """
+    needed = ("title", "unit", "border", *(("names", "scenes") if to_train else ()))
+    if missing := [name for name in needed if not hasattr(dataset, name)]:
+        lacks = f"it lacks {', '.join(missing)}"
+        raise TypeError(f"data: got {dataset!r}, expected a data set, such as open_dataset(...) gives; {lacks}")
     if not len(dataset):
         raise InputError(f"{dataset.title}: holds no pair, expected at least one")
+    if dataset.unit not in ("m", "disparity"):
+        raise InputError(f"{dataset.title}: its unit is {dataset.unit!r}, expected 'm' or 'disparity'")
+    if to_train and not len(dataset) == len(dataset.names) == len(dataset.scenes):
+        raise InputError(
+            f"{dataset.title}: has {len(dataset)} pairs, {len(dataset.names)} names and {len(dataset.scenes)} scenes;"
+            " expected one of each for every pair"
+        )
 
 
 def check_split(split: str) -> None:
@@ -277,7 +289,7 @@ def _manifest_entries(folder: Path) -> tuple[str, list[_Entry]] | None:
         if place in seen:
             raise InputError(f"{manifest}: lists {row['rgb']} twice, expected every pair once")
         seen.add(place)
-        if not row["scene"]:
+        if not row["scene"].strip():
             raise InputError(f"{manifest}: the line of {row['name']!r} has no scene, expected a name of its room")
         if row["name"] in names:
             raise InputError(f"{manifest}: lists the name {row['name']} twice, expected every pair to have its own")

@@ -112,7 +112,7 @@ def train(
     """
     out = Path(out)
     for dataset in (training, validation):
-        check_dataset(dataset)
+        check_dataset(dataset, to_train=True)
     if not isinstance(config, TrainConfig):
         raise TypeError(f"config: got {type(config).__name__}, expected a TrainConfig")
     if training.unit != validation.unit:

@@ -20,6 +20,7 @@ from depthup.data import (
     motorcycle,
     open_dataset,
 )
+from depthup.data.pairs import check_dataset
 from depthup.evaluation import evaluate, write_csv
 
 H, W = 16, 24
@@ -426,3 +427,33 @@ def test_names_that_are_no_unicode(tmp_path):
     scores = evaluate(val, 2, "dkn", "nearest", sensor=STANDARD_SENSOR)
     write_csv(tmp_path / "scores.csv", [scores])
     assert os.fsencode(val.names[0]) in (tmp_path / "scores.csv").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"unit": "mm"}, "own: its unit is 'mm', expected 'm' or 'disparity'"),
+        ({"scenes": ["s"]}, "own: has 2 pairs, 2 names and 1 scenes; expected one of each for every pair"),
+    ],
+)
+def test_data_sets_of_ones_own_are_checked(changes, message):
+    class Own:
+        title, names, scenes, unit, border = "own", ["a", "b"], ["s", "t"], "m", 0
+
+        def __len__(self):
+            return 2
+
+    own = Own()
+    check_dataset(own, to_train=True)
+    for name, value in changes.items():
+        setattr(own, name, value)
+    with pytest.raises(InputError, match=message):
+        check_dataset(own, to_train=True)
+
+
+def test_what_lacks_facts_of_a_data_set_is_refused():
+    class Own:
+        title, unit = "own", "m"
+
+    with pytest.raises(TypeError, match=r"expected a data set, .*; it lacks border, names, scenes"):
+        check_dataset(Own(), to_train=True)

@@ -174,7 +174,7 @@ def plan_recipe(
     for _, config, _ in stages:  # the last may begin after days
         if config.sensor:
             check_metres(training)
-        check_crop_size(first.name, first.depth.shape, config.crop_size, config.scale)
+        check_crop_size(f"{training.title}: {first.name}", first.depth.shape, config.crop_size, config.scale)
     return Plan(training, validation, out, stages, remembered, resume)
 
 
