@@ -235,13 +235,11 @@ class CropSampler:
         return height // self.scale * self.scale, width // self.scale * self.scale
 
     def _measure(self, index: int) -> _ImageFacts:
-        check_crop_size(
-            f"{self.pairs.title}: {self.pairs.names[index]}", self.pairs.size(index), self.crop_size, self.scale
-        )
+        name = f"{self.pairs.title}: {self.pairs.names[index]}"
+        check_crop_size(name, self.pairs.size(index), self.crop_size, self.scale)
         depth = crop_to_multiple(self.pairs.depth(index), self.scale)
         low = make_low_resolution(depth, self.scale, self.protocol)
         if np.isnan(low).all():
-            name = f"{self.pairs.title}: {self.pairs.names[index]}"
             raise InputError(f"{name}: depth has no measurement to train on, expected some")
         ranges = self._low_ranges(depth, low)
         if self.scale < LEAST_HARD_SCALE:

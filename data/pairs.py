@@ -269,11 +269,12 @@ def _select(folder: Path, set_name: str, entries: list[_Entry], split: str) -> l
 def _manifest_entries(folder: Path) -> tuple[str, list[_Entry]] | None:
     """Set name and pairs that a manifest lists for this folder, or None if there is none that does."""
     own, above = folder / "manifest.csv", real_path(folder).parent / "manifest.csv"
-    rows = _manifest_rows(own) if own.is_file() else []
-    if own.is_file() and not rows:
-        raise InputError(f"{own}: lists no pair, expected a line for each")
-    manifest = own if rows else above
-    if not rows and above.is_file():
+    rows, manifest = [], above
+    if own.is_file():
+        rows, manifest = _manifest_rows(own), own
+        if not rows:
+            raise InputError(f"{own}: lists no pair, expected a line for each")
+    elif above.is_file():
         places = {real_path(folder), real_path(folder) / "rgb"}
         rows = _manifest_rows(above, anything=True)
         rows = [row for row in rows if real_path((above.parent / row["rgb"]).parent) in places]

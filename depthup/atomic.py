@@ -50,3 +50,9 @@ def left_behind(path: str | Path) -> list[Path]:
     path = Path(path)
     named = re.compile(rf"\.{re.escape(_short(path.stem))}\.\d+-\d+{re.escape(path.suffix)}")
     return [entry for entry in path.parent.iterdir() if named.fullmatch(entry.name)] if path.parent.is_dir() else []
+
+
+def remove_left_behind(path: str | Path) -> None:
+    """Remove these files, where no other process writes `path` now."""
+    for temporary in left_behind(path):
+        temporary.unlink(missing_ok=True)

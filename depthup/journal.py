@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from depthup.atomic import left_behind, write_beside
+from depthup.atomic import remove_left_behind, write_beside
 from depthup.data import InputError
 from depthup.data.pairing import OUTPUT_MARK
 
@@ -60,8 +60,7 @@ class Journal:
         self.unfinished: set[str] = set()
         before = self._read()
         for path in [self._path, *(folder / name for name in self.unfinished)]:
-            for temporary in left_behind(path):
-                temporary.unlink(missing_ok=True)
+            remove_left_behind(path)
         if before != self._settings and (self.records or self.unfinished):
             if not overwrite:
                 raise InputError(f"{folder}: {_difference(before, self._settings)}; use another folder or --overwrite")

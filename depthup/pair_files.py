@@ -122,8 +122,10 @@ def read_pair(
         assert camera is not None
         sensor, pose = camera_of(options.alignment.depth_camera, values, depth), options.alignment.depth_to_rgb
         _warn_of_centre(options.alignment.depth_camera, values, depth)
-        apart = _left_out(values, options)
-        values[apart] = np.nan
+        apart = np.zeros_like(valid)
+        if not options.keep_isolated and options.model not in BASELINES:
+            apart = isolated(values, valid)
+            values[apart] = np.nan
         width, height = aligned_size(sensor, view)
         if options.size:
             width, height = min(width, options.size[0]), min(height, options.size[1])
@@ -136,26 +138,18 @@ def read_pair(
     return PairArrays(image, values)
 
 
-def _left_out(depth: np.ndarray, options: PairOptions) -> np.ndarray:
-    """Where dense depth is isolated and so is not used."""
-    known = np.isfinite(depth)
-    kept = options.keep_isolated or options.model in BASELINES
-    return np.zeros_like(known) if kept else isolated(depth, known)
-
-
-def warn_of_depth(pair: PairArrays, options: PairOptions, path: Path) -> None:
+def warn_of_depth(pair: PairArrays, run: Upsampled, path: Path) -> None:
     """Warn of a median depth that no sensor measures, as comes of a wrong unit, and of a sample that is far beyond it.
 
-    `path` is the depth file's. One absurd sample spoils the range of the whole map.
+    `run` is what was made of the pair, `path` the depth file's. One absurd sample spoils the range of the whole map.
     """
-    used = np.where(_left_out(pair.depth, options), np.float32(np.nan), pair.depth)
-    median, largest = float(np.nanmedian(used)), float(np.nanmax(used))
+    median = float(np.nanmedian(pair.depth))
     warn_of_unit(path, median, "are --depth-unit and --depth-scale right?")
-    if largest > FAR_BEYOND * median:
+    if run.largest > FAR_BEYOND * median:
         log.warning(
             "%s: its farthest sample is %.4g m and its median %.3g m; if that means no measurement, name the file's"
             " value with --invalid",
-            *(path, largest, median),
+            *(path, run.largest, median),
         )
 
 

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from depthup.atomic import left_behind, write_beside
+from depthup.atomic import remove_left_behind, write_beside
 from depthup.console import in_one_line
 from depthup.data import InputError
 from depthup.locking import locked
@@ -62,8 +62,8 @@ def held_folder(out: Path, resume: bool) -> Iterator[None]:
         if not resume:
             check_free(out, recipe=False)  # another run may have come and gone
         with suppress(OSError):  # it is read-only, say
-            for temporary in (path for name in (CHECKPOINT, WEIGHTS, METRICS) for path in left_behind(out / name)):
-                temporary.unlink()
+            for name in (CHECKPOINT, WEIGHTS, METRICS):
+                remove_left_behind(out / name)
         yield
 
 

@@ -66,7 +66,7 @@ class Upsampled:
         model: name of what was run.
         gathered: sparse samples, as of a LiDAR, were gathered into cells of so many across; 1: they were not.
         isolated: so many samples were left out as unlike all around them.
-        smallest: the least of the samples that were not left out.
+        smallest, largest: of the samples that were not left out.
     """
 
     depth: np.ndarray
@@ -76,6 +76,7 @@ class Upsampled:
     gathered: int = 1
     isolated: int = 0
     smallest: float = math.nan
+    largest: float = math.nan
 
 
 class _Run(NamedTuple):
@@ -86,6 +87,7 @@ class _Run(NamedTuple):
     gathered: int
     isolated: int
     smallest: float
+    largest: float
 
 
 class Upsampler:
@@ -240,10 +242,10 @@ class Upsampler:
             return self._run_within(around, rgb, depth, known, fill)
         given, measured = depth, known
         depth, known, side = self._gathered(depth, known, (H, W))
-        apart = 0
+        apart = np.zeros_like(known)
         if side == 1 and not self.keep_isolated and not self._is_baseline():
-            measured = known & ~isolated(depth, known)
-            apart, known = int((known & ~measured).sum()), measured
+            apart = isolated(depth, known)
+            known = measured = known & ~apart
         filled, distance = _fill(depth, known)
         if guess is not None and side == 1:
             filled = np.where(known | ~np.isfinite(guess), filled, guess)
@@ -272,7 +274,8 @@ class Upsampler:
         # none: on the grid that was given
         reach = _nearest(~measured if fill == "none" else distance, (H, W)).to(result.device)
         result = result.masked_fill_(reach > FILLS[fill], torch.nan).to(rgb.device)
-        return _Run(result, name, side, apart, float(given[measured].min()))
+        used = given[measured]
+        return _Run(result, name, side, int(apart.sum()), float(used.min()), float(used.max()))
 
     def _margins(self, known: np.ndarray, rgb: Tensor, size: tuple[int, int]) -> list[tuple[int, int]]:
         """As `margins`, where samples may be gathered and every one is a whole number of pixels across."""

@@ -137,7 +137,6 @@ def batch_files(
         camera = files[job.name].camera
         pair = read_pair(frame.rgb, frame.depth, options, frame.mask, frame.confidence, camera)
         check_pair(files[job.name], upsampler, pair, options, frame.rgb)
-        warn_of_depth(pair, options, frame.depth)
         return pair
 
     def compute(job: Job, pair: PairArrays) -> tuple[np.ndarray, Upsampled]:
@@ -145,6 +144,7 @@ def batch_files(
         nonlocal warned
         warned = warned or warn_of_shape(pair, options, frame.rgb, frame.depth)  # of one pair: most are alike
         run = upsample_pair(upsampler, pair, options, f"{frame.rgb}, {frame.depth}")
+        warn_of_depth(pair, run, frame.depth)
         if run.isolated:
             with_isolated.append(run.isolated)
         return pair.rgb, run

@@ -156,8 +156,8 @@ def plan_recipe(
         raise UsageError(f"--recipe: got {recipe!r}, expected one of {', '.join(RECIPES)}")
     own = sorted(given & ({"minutes", "epochs"} | set(settings) - set(_FREE)))
     if own:
-        option = "no-sensor" if own[0] == "sensor" and not settings["sensor"] else own[0].replace("_", "-")
-        raise UsageError(f"train: --{option} is part of a recipe; expected it without --recipe")
+        option = _option(own[0], settings.get(own[0]))
+        raise UsageError(f"train: {option} is part of a recipe; expected it without --recipe")
     free = {name: remembered[name] for name in _FREE}
     for stage in RECIPES[recipe]:
         _check_sharing(stage.get("batch_size", TrainConfig.batch_size), processes)
@@ -235,10 +235,15 @@ def _same(started: object, value: object) -> bool:
 
 
 def _contradiction(out: Path, name: str, started: object, value: object) -> UsageError:
-    option = f"--{name.replace('_', '-')}"
+    option = _option(name)
     before = f"with {typed}" if (typed := _as_typed(option, started)) else f"without {option}"
-    now = _as_typed(option, value) or f"none, --no-{option.removeprefix('--')}"
+    now = _as_typed(option, value) or f"none, {_option(name, value)}"
     return UsageError(f"{out}: was started {before}, and --resume keeps to it; got {now}")
+
+
+def _option(name: str, value: object = None) -> str:
+    """What is typed for a setting; of a flag that is False its opposite."""
+    return f"--{'no-' if value is False else ''}{name.replace('_', '-')}"
 
 
 def _as_typed(option: str, value: object) -> str:

@@ -58,7 +58,7 @@ def upsample_files(
                 raise
             raise InputError(f"{in_one_line(error)}; before it were written: {', '.join(written)}") from None
         written.append(str(path))
-    warn_of_depth(pair, options, depth)
+    warn_of_depth(pair, run, depth)
     warn_of_shape(pair, options, rgb, depth)
     known = np.isfinite(result)
     return {
