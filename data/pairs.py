@@ -311,7 +311,10 @@ def _manifest_rows(manifest: Path, anything: bool = False) -> list[dict[str, str
     if anything and not found & {"rgb", "depth"}:
         return []
     if missing := needed - found:
-        raise InputError(f"{manifest}: lacks column {', '.join(sorted(missing))}, expected {', '.join(sorted(needed))}")
+        commas = "" if len(found) > 1 else " with commas between them"
+        raise InputError(
+            f"{manifest}: lacks column {', '.join(sorted(missing))}, expected {', '.join(sorted(needed))}{commas}"
+        )
     for row in rows:
         if any(row[column] is None for column in needed):
             raise InputError(f"{manifest}: the line of {row['name']!r} lacks cells, expected one per column")

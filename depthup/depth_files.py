@@ -182,28 +182,30 @@ def _to_integers(path: Path, depth: np.ndarray, number: float, unit: str) -> np.
     known = ~np.isnan(depth)
     metres = depth[known].astype(np.float64)
     values = np.rint(metres * number)
-    for wrong, extreme in ((values > _LARGEST, np.max), (values < 1, np.min)):
+    for wrong, extreme in ((values > _LARGEST, np.nanargmax), (values < 1, np.nanargmin)):
         if wrong.any():
-            fault = _range_fault(metres, float(extreme(metres)), int(wrong.sum()), number, unit)
-            raise InputError(f"{path}: {fault}")
+            place = np.unravel_index(extreme(depth), depth.shape)
+            raise InputError(f"{path}: {_range_fault(depth, place, int(wrong.sum()), number, unit)}")
     integers = np.zeros(depth.shape, np.uint16)
     integers[known] = values
     return integers
 
 
-def _range_fault(metres: np.ndarray, extreme: float, count: int, number: float, unit: str) -> str:
+def _range_fault(depth: np.ndarray, place: tuple[np.intp, ...], count: int, number: float, unit: str) -> str:
+    """`place` is the row and column of the worst of so many pixels that do not fit."""
+    nearest, farthest, worst = float(np.nanmin(depth)), float(np.nanmax(depth)), depth[place]
     fitting = [
         name
         for name, other in DEPTH_UNITS.items()
         # whole metres would fit, and lose what was computed
-        if name != "m" and np.rint(metres.min() * other) >= 1 and np.rint(metres.max() * other) <= _LARGEST
+        if name != "m" and np.rint(nearest * other) >= 1 and np.rint(farthest * other) <= _LARGEST
     ]
     units = f"the unit {' or '.join(fitting)}, or " if fitting else ""
     return (
-        f"depth {extreme:.6g} m does not fit ({count} such pixels): a 16-bit PNG in"
+        f"depth {worst:.6g} m in column {place[1]}, row {place[0]} does not fit ({count} such pixels): a 16-bit PNG in"
         f" {f'unit {unit}' if unit else f'scale {number:g}'} holds {1 / number:.6g} to {_LARGEST / number:.6g} m; use"
         f" {units}a .tiff, .exr, .pfm, .npy or .npz file, or another scale"
-        f"{'; was the depth given in mm, which --depth-unit mm says?' if extreme > 1000 else ''}"
+        f"{'; was the depth given in mm, which --depth-unit mm says?' if worst > 1000 else ''}"
     )
 
 

@@ -310,6 +310,8 @@ def test_bad_manifests(tmp_path):
     refused(folder, "lists the name a twice")
     (folder / "manifest.csv").write_text(text.splitlines()[0] + "\n")
     refused(folder, "manifest.csv: lists no pair")
+    (folder / "manifest.csv").write_text(text.replace(",", ";"))
+    refused(folder, "expected depth, kind, name, rgb, scale, scene, set with commas between them")
     (folder / "manifest.csv").unlink()
     listing.write_bytes(b"\xff\xfe\x00")
     refused(folder, "manifest.csv: cannot be read")

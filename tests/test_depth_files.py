@@ -68,8 +68,8 @@ def test_a_scale_that_does_not_fit_names_alternatives(tmp_path):
     with pytest.raises(InputError) as caught:
         write_depth(tmp_path / "depth.png", np.full((4, 5), 70, np.float32), scale=1000)
     assert str(caught.value) == (
-        f"{tmp_path / 'depth.png'}: depth 70 m does not fit (20 such pixels): a 16-bit PNG in scale 1000 holds 0.001 to"
-        " 65.535 m; use the unit kitti, or a .tiff, .exr, .pfm, .npy or .npz file, or another scale"
+        f"{tmp_path / 'depth.png'}: depth 70 m in column 0, row 0 does not fit (20 such pixels): a 16-bit PNG in"
+        " scale 1000 holds 0.001 to 65.535 m; use the unit kitti, or a .tiff, .exr, .pfm, .npy or .npz file, or another scale"
     )
     with pytest.raises(InputError, match="holds float metres, expected no scale"):
         write_depth(tmp_path / "depth.tiff", some_depth(), scale=1000)
@@ -129,7 +129,7 @@ def test_depth_out_of_range_is_refused(tmp_path, wrong, unit, expected):
         write_depth(tmp_path / "depth.png", depth, unit)
     message = str(caught.value)
     assert message.startswith(f"{tmp_path / 'depth.png'}: ")
-    assert "\n" not in message and "(1 such pixels)" in message
+    assert "\n" not in message and " in column 2, row 1 does not fit (1 such pixels)" in message
     for part in expected:
         assert part in message
     assert not list(tmp_path.iterdir())
