@@ -362,8 +362,8 @@ def start(
             )
         if config.keep and fitting < number:
             raise InputError(
-                f"{config.init}: {fitting} of {number} tensors fit, so that there is no mean with it, of which {config.keep:g}"
-                " is to be kept; expected weights of the same network"
+                f"{config.init}: {fitting} of {number} tensors fit, so that there is no mean with it, of which"
+                f" {config.keep:g} is to be kept; expected weights of the same network"
             )
         report(f"starts from {config.init}: {fitting} of {number} tensors fit")
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]

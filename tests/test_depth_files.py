@@ -69,7 +69,8 @@ def test_a_scale_that_does_not_fit_names_alternatives(tmp_path):
         write_depth(tmp_path / "depth.png", np.full((4, 5), 70, np.float32), scale=1000)
     assert str(caught.value) == (
         f"{tmp_path / 'depth.png'}: depth 70 m in column 0, row 0 does not fit (20 such pixels): a 16-bit PNG in"
-        " scale 1000 holds 0.001 to 65.535 m; use the unit kitti, or a .tiff, .exr, .pfm, .npy or .npz file, or another scale"
+        " scale 1000 holds 0.001 to 65.535 m; use the unit kitti, or a .tiff, .exr, .pfm, .npy or .npz file, or another"
+        " scale"
     )
     with pytest.raises(InputError, match="holds float metres, expected no scale"):
         write_depth(tmp_path / "depth.tiff", some_depth(), scale=1000)
