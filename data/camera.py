@@ -66,14 +66,17 @@ class Camera:
         Raises:
             InputError: its image has another size.
         """
-        if self.width is None:
+        if self.width is None or self.height is None:
             return replace(self, width=width, height=height)
         if (self.width, self.height) != (width, height):
             scaled = self.scaled_to(width, height)
             numbers = ",".join(f"{n:.8g}" for n in (scaled.fx, scaled.fy, scaled.cx, scaled.cy))
+            hint = f"where both show the same view, fx,fy,cx,cy of this one are {numbers}"
+            if (self.width - self.height) * (width - height) < 0:
+                hint = "is this one turned by 90 degrees, as EXIF may say?"
             raise InputError(
                 f"camera is for an image of {self.width}x{self.height} and this one has {width}x{height}, expected the "
-                f"same; where both show the same view, fx,fy,cx,cy of this one are {numbers}"
+                f"same; {hint}"
             )
         return self
 

@@ -4,6 +4,7 @@ import logging
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +38,7 @@ class DepthEncoding:
 
     Args:
         unit: of kind `depth`: one of `DEPTH_UNITS`: mm, m, tum (5000 per metre), kitti (256 per metre); or `auto`: what
-            depthup recorded in the file; else millimetres for integers, metres for floating-point numbers.
+            depthup recorded in the file; else `integers` for integers, metres for floating-point numbers.
         scale: the number that divides a file's value, in place of a unit; 1 for inverse depth and disparity by default.
         kind: one of `DEPTH_KINDS`.
         focal: focal length [px] of the image that the disparity belongs to.
@@ -45,6 +46,7 @@ class DepthEncoding:
         doffs: difference of the principal points [px], x of the right image minus x of the left, as in Middlebury's
             calib.txt.
         invalid: further values of the file that mean no measurement, such as 65535 or -1.
+        integers: one of `DEPTH_UNITS`, that of integers where nothing else says it.
 
     Raises:
         UsageError: a value is out of its range, a scale comes with a unit, a unit is named for another kind than depth,
@@ -58,10 +60,13 @@ class DepthEncoding:
     baseline: float | None = None
     doffs: float = 0.0
     invalid: tuple[float, ...] = ()
+    integers: str = "mm"
 
     def __post_init__(self) -> None:
         if self.unit != "auto" and self.unit not in DEPTH_UNITS:
             raise UsageError(f"depth unit {self.unit!r} is unknown, expected auto or one of {', '.join(DEPTH_UNITS)}")
+        if self.integers not in DEPTH_UNITS:
+            raise UsageError(f"integers in the unit {self.integers!r}, expected one of {', '.join(DEPTH_UNITS)}")
         if self.kind not in DEPTH_KINDS:
             raise UsageError(f"depth kind {self.kind!r} is unknown, expected one of {', '.join(DEPTH_KINDS)}")
         for name in ("scale", "focal", "baseline"):
@@ -84,9 +89,9 @@ class DepthEncoding:
             raise UsageError(f"focal length, baseline and doffs do not go with kind {self.kind}, expected disparity")
 
     def with_default(self, unit: str) -> "DepthEncoding":
-        """This encoding, or with a unit where it is of depth and says nothing of unit or scale."""
+        """This encoding, or with a unit of integers where it is of depth and says nothing of unit or scale."""
         silent = self.kind == "depth" and self.unit == "auto" and self.scale is None
-        return replace(self, unit=unit) if silent else self
+        return replace(self, integers=unit) if silent else self
 
     def file_scale(self, floats: bool, recorded: float | None) -> float:
         """The number that divides a file's value, for a file of floats or integers and with what it records itself."""
@@ -96,7 +101,7 @@ class DepthEncoding:
             return 1.0
         if self.unit != "auto":
             return DEPTH_UNITS[self.unit]
-        return recorded or DEPTH_UNITS["m" if floats else "mm"]
+        return recorded or DEPTH_UNITS["m" if floats else self.integers]
 
 
 def measured(image: np.ndarray, invalid: tuple[float, ...] = ()) -> np.ndarray:
@@ -122,6 +127,12 @@ def warn_of_largest(path: Path, image: np.ndarray, invalid: tuple[float, ...] = 
             " --invalid %d (invalid=(%d,) in Python) if they are not",
             *(path, count, image.size, largest, image.dtype, largest, largest),
         )
+
+
+def without_mask(depth: Any) -> np.ndarray:
+    """An array; what a masked array masks is NaN in it, or 0 in integers."""
+    kind = np.asanyarray(depth).dtype.kind
+    return np.ma.filled(depth, np.nan if kind == "f" else 0) if kind in "fiu" else np.asarray(depth)
 
 
 def warn_of_unit(path: Path, median: float, question: str) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 
 _NAMES = (
     *("distortion_coefficients", "distortion_coeffs", "distortion", "distCoeffs", "dist_coeffs", "dist", "D", "coeffs"),
+    *("distortion_parameters", "distortionCoefficients", "radial_distortion", "tangential_distortion", "d"),
     *("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2"),
 )
 

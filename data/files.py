@@ -8,7 +8,7 @@ import numpy as np
 from depthup.data.depth_encoding import DepthEncoding, check_positive, measured, spread, to_metres, warn_of_largest
 from depthup.data.errors import InputError
 from depthup.data.images import TIFF_SIGNATURES, decode_heic, decode_image, is_heic, read_bytes
-from depthup.data.planes import first_page, read_plane
+from depthup.data.planes import EIGHT_BITS, read_plane, tiff_of_rgb
 from depthup.data.record import recorded_scale
 
 RGB_SUFFIXES = (".png", ".jpg", ".jpeg", ".jp2", ".tif", ".tiff", ".bmp", ".webp", ".heic", ".heif")
@@ -39,12 +39,12 @@ def read_rgb(path: str | Path) -> np.ndarray:
         image = decode_heic(path, content)
     else:
         if content.startswith(TIFF_SIGNATURES):
-            first_page(path, content)  # several images, or a thumbnail first, are refused
+            content = tiff_of_rgb(path, content)
         formats = "PNG, JPEG, JPEG 2000, TIFF, BMP, WebP, HEIC"
         image = decode_image(path, content, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH, formats)
         image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if image.dtype == np.uint8 else image
     if image.dtype != np.uint8:
-        raise InputError(f"{path}: RGB holds {image.dtype} values, expected 8 bits per channel; is this the depth map?")
+        raise InputError(f"{path}: RGB holds {image.dtype} values, {EIGHT_BITS}")
     return image
 
 

@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,6 +21,8 @@ _JP2_SIGNATURE = b"\x00\x00\x00\x0cjP  "
 _CODESTREAM_SIGNATURE = b"\xff\x4f\xff\x51"
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
+_opencv_log: Any = getattr(cv2.utils, "logging", cv2)  # where its level is set, from 4.13 on and before
+_SILENT = 0
 _log_lock = threading.Lock()
 _log_users = 0
 _log_level = 0
@@ -29,11 +32,10 @@ _log_level = 0
 def _silent_opencv() -> Iterator[None]:
     """Silence OpenCV's log while any thread decodes: what it would print is raised as InputError instead."""
     global _log_users, _log_level
-    logging = cv2.utils.logging
     with _log_lock:
         if _log_users == 0:
-            _log_level = logging.getLogLevel()
-            logging.setLogLevel(logging.LOG_LEVEL_SILENT)
+            _log_level = _opencv_log.getLogLevel()
+            _opencv_log.setLogLevel(_SILENT)
         _log_users += 1
     try:
         yield
@@ -41,7 +43,7 @@ def _silent_opencv() -> Iterator[None]:
         with _log_lock:
             _log_users -= 1
             if _log_users == 0:
-                logging.setLogLevel(_log_level)
+                _opencv_log.setLogLevel(_log_level)
 
 
 def read_bytes(path: Path, what: str) -> bytes:

@@ -71,7 +71,8 @@ def make_low_resolution(depth: Array, scale: int, protocol: str) -> Array:
         raise ValueError(f"size {width}x{height} is no multiple of scale {scale}: cut it with crop_to_multiple first")
     if isinstance(depth, np.ndarray):
         # a copy: to NumPy a side of one pixel is contiguous whatever its stride, and torch refuses negative ones
-        return _low_resolution(torch.from_numpy(depth.copy()), scale, protocol).numpy()
+        native = depth.astype(depth.dtype.newbyteorder("="))
+        return _low_resolution(torch.from_numpy(native), scale, protocol).numpy()
     return _low_resolution(depth, scale, protocol)
 
 

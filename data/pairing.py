@@ -156,6 +156,8 @@ def with_maps(
     folder = Path(folder)
     _check_folder(folder)
     maps = find_images(folder, DEPTH_SUFFIXES + (RAW_SUFFIXES if kind == "confidence" else ()), out)
+    used = {real_path(path) for frame in recording.frames for path in (frame.rgb, frame.depth)}
+    maps = [image for image in maps if real_path(image.path) not in used]  # all may be in one folder
     places = {frame.depth: PurePosixPath(frame.name).parent.as_posix() for frame in recording.frames}
     depth = [Image(path, place, path.stem) for path, place in places.items()]
     partners = {a.path: b.path for a, b in pair_images(depth, maps, maximal_difference)}

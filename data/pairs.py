@@ -88,6 +88,7 @@ class JoinedPairs:
 
     def __getitem__(self, index: int) -> Pair:
         first, second = self._parts
+        index = range(len(self))[index]
         return first[index] if index < len(first) else second[index - len(first)]
 
 

@@ -19,8 +19,11 @@ from depthup.data.record import RECORDED, Record, parse_record
 
 log = logging.getLogger("depthup")
 
+EIGHT_BITS = "expected 8 bits per channel; is this the depth map?"
 _FORMATS = "PNG, TIFF, JPEG 2000, PGM, EXR, PFM, .npy, .npz"
 _ORIENTATION = 0x0112
+_EXTRA_SAMPLES = 0x0152
+_LOSSY = (b"\xff\xd8\xff", b"RIFF")
 _PFM_HEADER = re.compile(rb"P([fF])\s+(\d{1,9})\s+(\d{1,9})\s+([-+.\deE]{1,40})(?:\r?\n|[ \t])")
 
 
@@ -48,6 +51,8 @@ def read_plane(path: Path, what: str, kinds: str = "uif") -> tuple[np.ndarray, R
         raise InputError(f"{path}: {what} has {image.shape[2]} channels, expected one (a colour picture is no {what})")
     if image.ndim != 2 or image.size == 0:
         raise InputError(f"{path}: {what} has shape {list(image.shape)}, expected [height, width]")
+    if content.startswith(_LOSSY):
+        raise InputError(f"{path}: is a JPEG or WebP file, which alters values; expected {what} in {_FORMATS}")
     if image.dtype.kind not in kinds:
         raise InputError(f"{path}: {what} holds {image.dtype} values, expected integers or floats")
     return image, record
@@ -66,7 +71,7 @@ def _decode(path: Path, content: bytes, what: str) -> tuple[np.ndarray, Record]:
     orientation = 1
     if content.startswith(TIFF_SIGNATURES):
         page = first_page(path, content)
-        record = _tiff_record(path, page)
+        record = _tiff_record(path, page, what)
         content, orientation = _not_to_be_turned(content, page)
     elif content.startswith(PNG_SIGNATURE):
         record, orientation = _png_facts(content)
@@ -113,15 +118,46 @@ def _silent_tifffile() -> Iterator[None]:
         remarks.removeFilter(nothing)
 
 
-def _tiff_record(path: Path, first: Any) -> Record:
+def _tiff_record(path: Path, first: Any, what: str) -> Record:
     """depthup's record; raises InputError where OpenCV's first page, as stored, is not what the file means."""
     import tifffile
 
     if first.dtype == np.float16:
         raise InputError(f"{path}: holds float16, expected float32 or 16-bit integers")
+    if first.samplesperpixel != 1:  # OpenCV makes grey of some
+        raise InputError(f"{path}: {what} has {first.samplesperpixel} channels, expected one")
     if first.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
         raise InputError(f"{path}: is a TIFF whose 0 is white (photometric MinIsWhite), expected MinIsBlack")
     return parse_record(first.description)
+
+
+def tiff_of_rgb(path: Path, content: bytes) -> bytes:
+    """A TIFF that OpenCV decodes as the RGB it holds, without multiplying it by its alpha.
+
+    Raises:
+        InputError: more than one image, more than 8 bits, or bands that are no RGB.
+    """
+    import tifffile
+
+    page = first_page(path, content)
+    if page.dtype.itemsize > 1:
+        raise InputError(f"{path}: RGB holds {page.dtype} values, {EIGHT_BITS}")
+    if page.photometric == tifffile.PHOTOMETRIC.MINISBLACK and page.samplesperpixel > 2:
+        raise InputError(
+            f"{path}: has {page.samplesperpixel} bands that are not RGB (photometric MinIsBlack), expected RGB"
+        )
+    tag = page.tags.get(_EXTRA_SAMPLES)
+    for i, kind in enumerate(page.extrasamples if tag else ()):
+        if kind == tifffile.EXTRASAMPLE.UNASSALPHA:
+            content = _with_short(content, page, tag.valueoffset + 2 * i, tifffile.EXTRASAMPLE.UNSPECIFIED)
+    return content
+
+
+def _with_short(content: bytes, page: Any, place: int, value: int) -> bytes:
+    """A TIFF with another number of 16 bits at a place."""
+    return (
+        content[:place] + value.to_bytes(2, "little" if page.parent.byteorder == "<" else "big") + content[place + 2 :]
+    )
 
 
 def _not_to_be_turned(content: bytes, page: Any) -> tuple[bytes, Any]:
@@ -129,8 +165,7 @@ def _not_to_be_turned(content: bytes, page: Any) -> tuple[bytes, Any]:
     tag = page.tags.get(_ORIENTATION)
     if tag is None or tag.value == 1:
         return content, 1
-    one = (1).to_bytes(2, "little" if page.parent.byteorder == "<" else "big")
-    return content[: tag.valueoffset] + one + content[tag.valueoffset + 2 :], tag.value
+    return _with_short(content, page, tag.valueoffset, 1), tag.value
 
 
 def first_page(path: Path, content: bytes) -> Any:

@@ -1,6 +1,7 @@
 """Recordings of RGB-D cameras, phones and data sets: which layout a folder has, and its frames."""
 
 import json
+import logging
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -36,6 +37,8 @@ LAYOUTS = (
     " (EXR_RGBD/), or <name>_rgb.* beside <name>_depth.*"
 )
 """What `open_recording` knows, for messages."""
+
+log = logging.getLogger("depthup")
 
 _ASSOCIATIONS = ("associations.txt", "association.txt", "associated.txt", "associates.txt", "associate.txt")
 _RGB_FOLDERS = ("rgb", "color", "colour", "images", "image")
@@ -99,6 +102,13 @@ def open_recording(
 
 def _tum(folder: Path, out: str | Path | None, maximal_difference: float) -> Recording | None:
     """https://cvg.cit.tum.de/data/datasets/rgbd-dataset/file_formats"""
+    recording = _tum_lists(folder, maximal_difference)
+    for place in {path.parent for frame in recording.frames for path in (frame.rgb, frame.depth)} if recording else ():
+        _refuse_same(place, out)
+    return recording
+
+
+def _tum_lists(folder: Path, maximal_difference: float) -> Recording | None:
     title = f"TUM RGB-D recording {folder}"
     lists = [folder / name for name in _ASSOCIATIONS if (folder / name).is_file()]
     if lists:
@@ -307,8 +317,17 @@ def _two_folders(folder: Path, out: str | Path | None, maximal_difference: float
         camera = _camera_or_fault(partial(_open3d_camera, place))
     elif any("_Depth_" in frame.depth.stem for frame in recording.frames):  # rs-convert
         title, unit = f"RealSense recording {folder}", "mm"
+    elif (place := folder / "camera_matrix.csv").is_file():  # Stray Scanner, of the images in its video
+        title, unit = f"Stray Scanner recording {folder}", "mm"
+        camera = _camera_or_fault(lambda: camera_of(_numbers(place), place))
     frames = tuple(replace(frame, **camera) for frame in recording.frames)
-    return Recording(title, frames, recording.unpaired, unit)
+    recording = Recording(title, frames, recording.unpaired, unit)
+    confidence = folder / "confidence"
+    if title.startswith("Stray"):
+        return _with_confidence(recording, confidence, out)
+    if confidence.is_dir():
+        log.warning("%s: is not used; expected --confidence %s if these are confidence maps", confidence, confidence)
+    return recording
 
 
 def _rgb_and_depth(folder: Path) -> tuple[Path, Path] | None:
@@ -472,7 +491,7 @@ def _text(place: Path) -> str:
 def _numbers(place: Path) -> list[float]:
     text = _text(place)
     try:
-        return [float(word) for word in text.split()]
+        return [float(word) for word in text.replace(",", " ").split()]
     except ValueError as error:
         raise InputError(f"{place}: {error}, expected numbers") from None
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from scipy.ndimage import binary_dilation, gaussian_filter, maximum_filter, minimum_filter, shift
 
-from depthup.data.errors import InputError
+from depthup.data.errors import InputError, UsageError
 from depthup.data.low_resolution import make_low_resolution
 from depthup.data.pairs import PairDataset
 from depthup.data.sparse import gather
@@ -55,6 +55,9 @@ class Sensor:
         blobs: fraction of the samples that is missing in connected blobs.
         shadow: samples missing beside a depth edge, on its far side, as in the shadow of a projector.
         near, far: range [m]; outside it nothing is measured, where that leaves `MIN_VALID` of the samples.
+
+    Raises:
+        UsageError: no such sampling, a strength below 0, a part above 1.
     """
 
     sampling: str = "dkn"
@@ -72,6 +75,16 @@ class Sensor:
     shadow: int = 0
     near: float = 0.0
     far: float = np.inf
+
+    def __post_init__(self) -> None:
+        if self.sampling not in SAMPLINGS:
+            raise UsageError(f"sampling: got {self.sampling!r}, expected one of {', '.join(SAMPLINGS)}")
+        if not isinstance(self.shift, tuple) or len(self.shift) != 2 or not np.isfinite(self.shift).all():
+            raise UsageError(f"shift: got {self.shift!r}, expected rows and columns in a tuple")
+        for name in (f.name for f in fields(self) if f.name not in ("sampling", "shift")):
+            value, most = getattr(self, name), 1 if name in ("flying", "correlation", "dropout", "blobs") else np.inf
+            if not 0 <= value <= most:
+                raise UsageError(f"{name}: got {value}, expected a number from 0{' to 1' if most == 1 else ''}")
 
     def __str__(self) -> str:
         """The faults that there are, for reports: `noise of 1 mm + 1.5 mm z^2, blobs 0.2`."""
@@ -91,7 +104,15 @@ class Sensor:
 
         Returns:
             float32 `[H/scale, W/scale]` in metres, NaN where nothing is measured.
+
+        Raises:
+            ValueError: `depth` is not `[H, W]` of multiples of `scale`.
         """
+        if depth.ndim != 2 or depth.shape[0] % scale or depth.shape[1] % scale:
+            raise ValueError(
+                f"depth is {list(depth.shape)}, expected [H, W], multiples of {scale}: see crop_to_multiple"
+            )
+        depth = depth.astype(np.float32)
         if self.shift != (0.0, 0.0):
             depth = shift(depth, self.shift, order=1, mode="nearest")
         low = self._sample(depth, scale, rng)
@@ -116,7 +137,7 @@ class Sensor:
 
     def _sample(self, depth: np.ndarray, scale: int, rng: np.random.Generator) -> np.ndarray:
         if self.sampling == "area":
-            return F.avg_pool2d(torch.from_numpy(depth.copy())[None], scale)[0].numpy()
+            return F.avg_pool2d(torch.from_numpy(depth)[None], scale)[0].numpy()
         if self.sampling == "point":  # no pixel is in the middle of an even cell, and always the same would be a shift
             row, column = rng.integers((scale - 1) // 2, scale // 2 + 1, 2)
             return depth[row::scale, column::scale]

@@ -14,6 +14,7 @@ import numpy as np
 from depthup.calibration import check_pose
 from depthup.compiling import compiler
 from depthup.data import Camera, InputError
+from depthup.data.depth_encoding import without_mask
 from depthup.surface import check_depth, gradient, grazing_steps, inverse_depth, joined
 
 _LARGEST_STEP = 0.02  # relative; of a noisy sensor's surface, in which cracks would open
@@ -67,7 +68,7 @@ def align(
             `depth_to_rgb` is no rotation and translation.
         ValueError: `size` is not positive.
     """
-    depth, depth_to_rgb = np.asarray(depth), np.asarray(depth_to_rgb, dtype=np.float64)
+    depth, depth_to_rgb = without_mask(depth), np.asarray(depth_to_rgb, dtype=np.float64)
     depth_camera = check_depth(depth, depth_camera)
     check_pose(depth_to_rgb, "depth_to_rgb")
     width, height = aligned_size(depth_camera, rgb_camera) if size is None else size
@@ -102,7 +103,12 @@ def behind_shadows(depth: np.ndarray, rgb_camera: Camera, depth_to_rgb: np.ndarr
 
     Returns:
         float32 [h', w'], the farther of the samples at the two ends of a strip; NaN outside of strips.
+
+    Raises:
+        InputError: `depth` is not [h', w'], or `depth_to_rgb` is no rotation and translation.
     """
+    depth, depth_to_rgb = without_mask(depth), np.asarray(depth_to_rgb, dtype=np.float64)
+    check_pose(depth_to_rgb, "depth_to_rgb")
     grid = rgb_camera.scaled_to(depth.shape[1], depth.shape[0])
     parallax = np.array([grid.fx, grid.fy]) * depth_to_rgb[:2, 3]  # times inverse depth: pixels
     along_y = bool(abs(parallax[1]) > abs(parallax[0]))
@@ -118,7 +124,7 @@ def behind_shadows(depth: np.ndarray, rgb_camera: Camera, depth_to_rgb: np.ndarr
     between = ~known & (before >= 0) & (after < len(places))
     width = abs(shift) * (1 / near - 1 / far)
     shadow = between & (width > _LEAST_SHADOW) & (after - before - 1 <= width + _ROUNDING)
-    found = np.where(shadow, far, np.nan)
+    found = np.where(shadow, far, np.nan).astype(np.float32)
     found = found[:, ::-1] if shift < 0 else found
     return np.ascontiguousarray(found.T if along_y else found)
 

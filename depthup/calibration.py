@@ -13,7 +13,7 @@ from depthup.data import Camera, InputError, UsageError
 from depthup.data.distortion import warn_of_distortion
 from depthup.data.intrinsics import camera_of, square
 
-_MATRIX_NAMES = ("camera_matrix", "intrinsic_matrix", "K", "intrinsics", "cameraMatrix", "intrinsicMatrix")
+_MATRIX_NAMES = ("camera_matrix", "intrinsic_matrix", "K", "intrinsics", "cameraMatrix", "intrinsicMatrix", "k")
 _SIZE_NAMES = (("width", "height"), ("image_width", "image_height"), ("w", "h"))
 _CENTRE_NAMES = (("cx", "cy"), ("ppx", "ppy"))
 _POSE_NAMES = ("depth_to_rgb", "transform", "extrinsic", "extrinsics", "T")
@@ -186,9 +186,26 @@ def _read(path: Path, expected: str) -> str | list | dict:
             raise InputError(f"{path}: is no valid JSON ({fault}), expected {expected}") from None
         except (ValueError, RecursionError):
             raise InputError(f"{path}: is no valid JSON, expected {expected}") from None
-    if text.startswith(("%YAML", "<?xml")) or path.suffix.lower() in (".yml", ".yaml", ".xml"):
+    if text.startswith(("%YAML", "<?xml")) or "!!opencv-matrix" in text or path.suffix.lower() == ".xml":
         return _parse_opencv(path, text, expected)
+    if path.suffix.lower() in (".yml", ".yaml"):
+        return _parse_yaml(path, text, expected)
     return text
+
+
+def _parse_yaml(path: Path, text: str, expected: str) -> dict:
+    """The first document: what ROS prints of a topic goes on with `---`."""
+    import yaml
+
+    try:
+        content = next(yaml.safe_load_all(text), None)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        place = getattr(error, "problem_mark", None)
+        line = f" (line {place.line + 1})" if place else ""
+        raise InputError(f"{path}: is no valid YAML{line}, expected {expected}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds no names with values, expected {expected}")
+    return content
 
 
 def _parse_opencv(path: Path, text: str, expected: str) -> dict:

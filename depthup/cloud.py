@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from depthup.data import Camera, InputError
+from depthup.data.depth_encoding import without_mask
 from depthup.surface import check_depth, grazing_steps, inverse_depth, joined
 
 LARGEST_STEP = 0.05
@@ -30,7 +31,7 @@ def point_cloud(depth: np.ndarray, camera: Camera, rgb: np.ndarray) -> tuple[np.
     Raises:
         InputError: sizes that do not fit.
     """
-    depth, rgb = np.asarray(depth), np.asarray(rgb)
+    depth, rgb = without_mask(depth), np.asarray(rgb)
     camera = check_depth(depth, camera)
     if rgb.shape != (*depth.shape, 3) or rgb.dtype != np.uint8:
         H, W = depth.shape
@@ -67,7 +68,7 @@ def mesh(
         InputError: sizes that do not fit.
     """
     vertices, colours = point_cloud(depth, camera, rgb)
-    depth = np.asarray(depth)
+    depth = without_mask(depth)
     index = np.cumsum(_known(depth), dtype=np.int32).reshape(depth.shape) - 1
     bands = list(_bands_of_faces(depth, index, check_depth(depth, camera), largest_step))
     used = np.zeros(len(vertices), bool)
@@ -94,7 +95,7 @@ def on_surface(depth: np.ndarray, camera: Camera, largest_step: float = LARGEST_
     Raises:
         InputError: sizes that do not fit.
     """
-    depth = np.asarray(depth)
+    depth = without_mask(depth)
     camera = check_depth(depth, camera)
     corner = np.zeros(depth.size, bool)
     pixels = np.arange(depth.size, dtype=np.int32).reshape(depth.shape)

@@ -13,6 +13,7 @@ import numpy as np
 from depthup import __version__
 from depthup.atomic import write_beside
 from depthup.data import DEPTH_UNITS, InputError, UsageError
+from depthup.data.depth_encoding import without_mask
 from depthup.data.extras import load_extra
 from depthup.plane_files import encode_plane
 
@@ -91,7 +92,7 @@ def write_depth(
     Args:
         path: `.png` for 16-bit integers, 0 = no measurement; `.tif`, `.tiff`, `.exr` (extra `exr`), `.pfm`, `.npy` or
             `.npz` (array `depth`) for float32 metres with NaN.
-        depth: float32 [H, W] in metres, NaN where there is no measurement.
+        depth: float32 [H, W] in metres, NaN where there is no measurement, or masked.
         unit: what the integers of a PNG are, one of `DEPTH_UNITS`: value = round(metres * number); floats are metres.
         overwrite: whether the file may exist already.
         scale: integers per metre of a PNG, in place of a unit.
@@ -100,13 +101,14 @@ def write_depth(
     Raises:
         InputError: see `check_output`, a depth that a 16-bit PNG in this unit does not hold, or a scale for floats.
         ValueError: `unit` is not in `DEPTH_UNITS`, `scale` is not > 0, a name in `metadata` is taken or no identifier,
-            or `depth` is not [H, W].
+            or `depth` is not real numbers [H, W].
     """
     path = Path(path)
     if unit not in DEPTH_UNITS:
         raise ValueError(f"depth unit {unit!r} is unknown, expected one of {', '.join(DEPTH_UNITS)}")
     if scale is not None and not 0 < scale < math.inf:
         raise ValueError(f"depth scale is {scale}, expected a number > 0")
+    depth = without_mask(depth)
     _check_plane(depth, "depth")
     check_output(path, overwrite, DEPTH_OUTPUT_SUFFIXES)
     integers = path.suffix.lower() == ".png"
@@ -114,7 +116,7 @@ def write_depth(
         raise InputError(f"{path}: a {path.suffix} file holds float metres, expected no scale (only a .png has one)")
     name, number = ("m", 1.0) if not integers else (unit, DEPTH_UNITS[unit]) if scale is None else ("", scale)
     record = _record({"depth_unit": name} if name else {}, {"depth_scale": f"{number:.17g}"}, metadata or {})
-    plane = _to_integers(path, depth, number, name) if integers else depth.astype(np.float32)
+    plane = _to_integers(path, depth, number, name) if integers else _to_floats(path, depth)
     _write_bytes(path, encode_plane(path, plane, "depth", record))
 
 
@@ -162,8 +164,8 @@ def write_image(path: str | Path, rgb: np.ndarray, overwrite: bool = False) -> N
 
 
 def _check_plane(plane: np.ndarray, what: str) -> None:
-    if plane.ndim != 2 or plane.size == 0:
-        raise ValueError(f"{what} has shape {list(plane.shape)}, expected [height, width]")
+    if plane.ndim != 2 or plane.size == 0 or plane.dtype.kind not in "fiu":
+        raise ValueError(f"{what} is {plane.dtype} {list(plane.shape)}, expected [height, width] of real numbers")
 
 
 def _record(*parts: Mapping[str, str]) -> dict[str, str]:
@@ -189,6 +191,14 @@ def _to_integers(path: Path, depth: np.ndarray, number: float, unit: str) -> np.
     integers = np.zeros(depth.shape, np.uint16)
     integers[known] = values
     return integers
+
+
+def _to_floats(path: Path, depth: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        floats = depth.astype(np.float32)
+    if (lost := np.isinf(floats) & np.isfinite(depth)).any():
+        raise InputError(f"{path}: depth {np.abs(depth[lost]).max():.6g} m is more than a float32 holds")
+    return floats
 
 
 def _range_fault(depth: np.ndarray, place: tuple[np.intp, ...], count: int, number: float, unit: str) -> str:

@@ -284,6 +284,9 @@ def predict(pair: Pair, method: Method, protocol: str, sensor: Sensor | None = N
         InputError: the image is too small, or has no valid sample.
     """
     scale = method.scale
+    if pair.rgb.shape[:2] != pair.depth.shape:
+        (height, width), (h, w) = pair.rgb.shape[:2], pair.depth.shape
+        raise InputError(f"{pair.name}: RGB is {width}x{height} and depth {w}x{h} pixels; expected equal sizes")
     try:
         rgb, truth = crop_to_multiple(pair.rgb, scale), crop_to_multiple(pair.depth, scale)
         height, width = (n // scale for n in truth.shape)

@@ -13,7 +13,7 @@ from depthup.data import Camera, DepthEncoding, InputError, read_confidence, rea
 from depthup.data.depth_encoding import warn_of_unit
 from depthup.data.isolated import isolated
 from depthup.tiles import is_out_of_memory
-from depthup.upsampling import Upsampled, Upsampler, fill_from_nearest, mean_ratio
+from depthup.upsampling import Upsampled, Upsampler, mean_ratio, without_overshoots
 
 HALF_CONFIDENCE = 0.01
 """Expected error, relative to depth, whose confidence is a half."""
@@ -194,8 +194,7 @@ def camera_of(camera: Camera, image: np.ndarray, path: Path) -> Camera:
 def upsample_pair(upsampler: Upsampler, pair: PairArrays, options: PairOptions, name: str) -> Upsampled:
     """Upsample what was read; `name` is what to call the pair in messages.
 
-    An estimate that is less than half the nearest measurement is an overshoot beside a depth edge, and becomes unknown:
-    it could even be negative. Where everything is to be filled, it becomes that of the nearest pixel that is none.
+    There are no overshoots in it, see `without_overshoots`.
 
     Raises:
         InputError: sizes do not fit.
@@ -210,16 +209,7 @@ def upsample_pair(upsampler: Upsampler, pair: PairArrays, options: PairOptions, 
             raise
         W, H = options.size or pair.rgb.shape[1::-1]
         raise MemoryError(f"{name}: not enough memory for {W}x{H} pixels; expected a smaller size") from None
-    run = replace(run, isolated=run.isolated + pair.isolated)
-    overshoots = run.depth < run.smallest / 2
-    if not overshoots.any():
-        return run
-    for plane in (run.depth, run.expected_error):
-        if plane is not None and options.fill == "all":
-            plane[:] = fill_from_nearest(plane, ~overshoots)
-        elif plane is not None:
-            plane[overshoots] = np.nan
-    return run
+    return without_overshoots(replace(run, isolated=run.isolated + pair.isolated), options.fill)
 
 
 def check_confidence(upsampler: Upsampler, pair: PairArrays, options: PairOptions) -> None:

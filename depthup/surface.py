@@ -11,6 +11,7 @@ import math
 import numpy as np
 
 from depthup.data import Camera, InputError
+from depthup.data.depth_encoding import without_mask
 
 LARGEST_INCIDENCE_DEG = 85
 """Neighbours are not of one surface if that surface would be seen at a larger angle from its normal."""
@@ -100,7 +101,7 @@ def normals(depth: np.ndarray, camera: Camera) -> np.ndarray:
     Raises:
         InputError: `depth` is not [H, W], or the camera's image has another size.
     """
-    depth = np.asarray(depth)
+    depth = without_mask(depth)
     camera = check_depth(depth, camera)
     x, y = camera.directions()
     steps = grazing_steps(camera)

@@ -136,11 +136,11 @@ class Upsampler:
             depth: of the same view, `[h, w]` with h <= H and w <= W, in any ratio, also unequal ones; half-pixel
                 centres, so both cover the same area. Array or tensor of any real type in metres (or any unit), NaN or
                 infinite where there is no measurement; or PIL image of floats in metres, or of integers in
-                millimetres with 0 for no measurement. 0 is a value in floats, with a warning if there are several, no
-                value is less and `valid` says nothing; integer arrays that hold it are refused without `valid`, as it
-                nearly always means no measurement there. Where few samples are valid, as of a
-                LiDAR whose points were projected into the image, networks get means over cells of them, see
-                `data.sparse`. With a further dimension in front: a batch, and so must `rgb` be; tensors also
+                millimetres with 0 for no measurement, whose result is `without_overshoots`. 0 is a value in floats,
+                with a warning if there are several, no value is less and `valid` says nothing; integer arrays that
+                hold it are refused without `valid`, as it nearly always means no measurement there. Where few samples
+                are valid, as of a LiDAR whose points were projected into the image, networks get means over cells of
+                them, see `data.sparse`. With a further dimension in front: a batch, and so must `rgb` be; tensors also
                 `[B, 1, h, w]`.
             valid: further samples that are not to be trusted are False, `[h, w]`, beside what a masked array masks.
             size: (width, height) of the result; without it that of `rgb`.
@@ -163,7 +163,7 @@ class Upsampler:
         if depth.ndim > 2:
             _check_batch(rgb, depth, "[B, H, W, 3]")
             return np.stack([self.run(*pair, size, fill).depth for pair in _pairs_of_batch(rgb, depth, valid)])
-        return self.run(rgb, depth, valid, size, fill).depth
+        return self.run(rgb, depth, valid, size, fill).depth.copy()  # without the expected error, half of its memory
 
     def run(
         self,
@@ -182,7 +182,7 @@ class Upsampler:
         """
         depth, valid = _unmasked(depth, valid)
         _check_no_path("rgb", rgb)
-        guess = None if guess is None else np.asarray(guess)
+        guess = None if guess is None else np.ma.filled(guess, np.nan)
         rgb = _upright(rgb) if hasattr(rgb, "getbands") else np.asarray(rgb)
         if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
             raise InputError(f"rgb: got {rgb.dtype} {list(rgb.shape)}, expected uint8 [H, W, 3]")
@@ -338,7 +338,7 @@ class Upsampler:
 
     def _tensors(self, rgb: Any, depth: Tensor, valid: Any, size: tuple[int, int] | None, fill: str) -> Tensor:
         if depth.dim() == 4 and depth.shape[1] == 1:
-            masks = valid[:, 0] if getattr(valid, "ndim", 0) == 4 else valid
+            masks = valid[:, 0] if getattr(valid, "shape", ())[1:] == depth.shape[1:] else valid
             return self._tensors(rgb, depth[:, 0], masks, size, fill)[:, None]
         if depth.dim() > 2:
             _check_batch(rgb, depth, "[B, 3, H, W]")
@@ -358,14 +358,14 @@ class Upsampler:
         dtype = depth.dtype if depth.is_floating_point() else torch.float32
         values = depth.detach().double() if depth.is_floating_point() else depth  # NumPy has no bfloat16
         result = self._run(rgb[None], values.cpu().numpy(), mask, size, fill).planes[0, 0]
-        converted = result.to(depth.device, dtype)
+        converted = result.to(depth.device, dtype, copy=True)  # as above
         if converted.isinf().any():
             largest = float(result.nan_to_num().abs().max())
             raise InputError(f"depth: results of up to {largest:g} are more than {dtype} holds, expected torch.float32")
         return converted
 
     def _pil(self, rgb: Any, depth: Any, valid: Any, size: tuple[int, int] | None, fill: str) -> Any:
-        from PIL import Image
+        from PIL import ExifTags, Image
 
         values, integers = np.asarray(depth), depth.mode.startswith("I")
         if not integers and depth.mode != "F":
@@ -374,13 +374,16 @@ class Upsampler:
             raise InputError(f"rgb: got {type(rgb).__name__}, expected a PIL image, as depth is one")
         if integers and (values < 0).any():
             raise InputError(f"depth: a PIL image that holds {values.min()}, expected no values below 0")
+        if (orientation := depth.getexif().get(ExifTags.Base.Orientation, 1)) != 1:
+            log.warning("depth: is taken as stored, not turned by its orientation (%s); rgb is turned", orientation)
         metres = np.where(values > 0, values / 1000, np.nan) if integers else values
-        result = self.run(rgb, metres, valid, size, fill).depth
+        run = self.run(rgb, metres, valid, size, fill)
         if not integers:
-            return Image.fromarray(result)
-        millimetres = np.rint(np.nan_to_num(result.astype(np.float64)) * 1000)
+            return Image.fromarray(run.depth)
+        result = without_overshoots(run, fill).depth
+        millimetres = np.floor(np.nan_to_num(result.astype(np.float64)) * 1000 + 0.5)
         if millimetres.max() > 65535:
-            raise InputError(f"depth: {result[np.isfinite(result)].max():.6g} m is more than 16-bit millimetres hold")
+            raise InputError(f"depth: {np.nanmax(result):.6g} m is more than 16-bit millimetres hold")
         return Image.fromarray(millimetres.astype(np.uint16))
 
 
@@ -407,6 +410,22 @@ def upsample(
         InputError: wrong type, shape or size, no valid sample, no such model.
     """
     return Upsampler(model)(rgb, depth, valid=valid, size=size, fill=fill)
+
+
+def without_overshoots(run: Upsampled, fill: str) -> Upsampled:
+    """A result of depth above 0 without estimates of less than half the nearest measurement.
+
+    Those lie beside depth edges, and could even be negative. They become unknown, or where everything is to be filled
+    as the nearest pixel that is none. Changed in place.
+    """
+    overshoots = run.depth < run.smallest / 2
+    if overshoots.any():
+        for plane in (run.depth, run.expected_error):
+            if plane is not None and fill == "all":
+                plane[:] = fill_from_nearest(plane, ~overshoots)
+            elif plane is not None:
+                plane[overshoots] = np.nan
+    return run
 
 
 def default_model(ratio: float) -> str:
@@ -472,7 +491,7 @@ def _check_no_path(name: str, image: Any) -> None:
 
 def _checked(valid: Any, shape: tuple[int, ...]) -> np.ndarray:
     """What is valid, as an array of that shape."""
-    valid = np.asarray(valid)
+    valid = np.ma.filled(valid, False)
     if valid.shape != shape or valid.dtype != bool:
         raise InputError(f"valid: got {valid.dtype} {list(valid.shape)}, expected bool {list(shape)}, as depth")
     return valid

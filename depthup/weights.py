@@ -116,7 +116,8 @@ def load_model(model: str | Path, device: str | torch.device = "cpu") -> DDFUpNe
     config, _ = read_metadata(model)
     path = weights_path(model)
     try:
-        with torch.device("cpu"):  # whatever the caller's default is, and float32
+        # whatever the caller's default is, and float32; his random numbers go on as if nothing had been drawn
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             net = DDFUpNet(config).float()
     except (ValueError, TypeError, OverflowError, RuntimeError, MemoryError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -54,8 +55,15 @@ def _run(kernel, groups: int, work: int, *arguments) -> None:
         pool = ThreadPoolExecutor(threads - 1, thread_name_prefix="depthup")  # the replaced pool ends by itself
         _pool, _pool_size = pool, threads - 1
     cuts = [groups * i // threads for i in range(threads + 1)]
-    others = [pool.submit(kernel, cuts[i], cuts[i + 1], *arguments) for i in range(1, threads)]
-    kernel(cuts[0], cuts[1], *arguments)
+    others = []
+    for first, last in pairwise(cuts[:-1]):
+        try:
+            others.append(pool.submit(kernel, first, last, *arguments))
+        except RuntimeError as error:
+            if "shutdown" not in str(error):
+                raise
+            kernel(first, last, *arguments)  # the interpreter ends, and this thread has not yet
+    kernel(cuts[-2], cuts[-1], *arguments)
     for other in others:
         other.result()
 

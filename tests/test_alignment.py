@@ -299,3 +299,11 @@ def test_isolated_samples_are_left_out_before_they_become_cells(tmp_path, keep):
     assert [run.isolated for run in results] == [0 if keep else 3, 0]
     assert ((results[0].depth < 2.9).sum() > 20) == keep
     assert (results[1].depth < 1).any()
+
+
+def test_shadows_check_their_input():
+    depth, camera = np.full((60, 80), 2.0), Camera(70, 70, 39.5, 29.5, 80, 60)
+    found = behind_shadows(depth, camera, pose(translation=(0.05, 0, 0)).tolist())
+    assert found.dtype == np.float32
+    with pytest.raises(InputError, match="depth_to_rgb: "):
+        behind_shadows(depth, camera, np.full((4, 4), np.nan))

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 
 import cv2
 import numpy as np
@@ -241,3 +242,47 @@ def test_a_pose_that_is_not_there(tmp_path):
     path = written(tmp_path, {"R": [1, 2], "t": [0, 0, 0]})
     with pytest.raises(InputError, match="R has 2 numbers and t 3"):
         read_transform(path)
+
+
+ROS_TOPIC = """header:
+  stamp:
+    sec: 1700000000
+    nanosec: 5
+  frame_id: camera_color_optical_frame
+height: 480
+width: 640
+distortion_model: plumb_bob
+{d}:
+- {coefficient}
+- 0.0
+{k}:
+- 525.0
+- 0.0
+- 319.5
+- 0.0
+- 520.0
+- 239.5
+- 0.0
+- 0.0
+- 1.0
+---
+height: 1
+---
+"""
+
+
+@pytest.mark.parametrize(("k", "d"), [("k", "d"), ("K", "D")])
+def test_what_ros_prints_of_a_camera_info_topic(tmp_path, caplog, k, d):
+    assert read_camera(written(tmp_path, ROS_TOPIC.format(k=k, d=d, coefficient=0.0), "head.yaml")) == SIZED
+    assert not caplog.records
+    assert read_camera(written(tmp_path, ROS_TOPIC.format(k=k, d=d, coefficient=0.1), "head.yaml")) == SIZED
+    assert f"has lens distortion ({d})" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"), [("a: [1, 2\nb: 3", "is no valid YAML (line 2)"), ("- 1\n- 2\n", "holds no names with values")]
+)
+def test_yaml_that_is_no_calibration(tmp_path, text, fault):
+    with pytest.raises(InputError, match=re.escape(f"head.yaml: {fault}")) as caught:
+        read_camera(written(tmp_path, text, "head.yaml"))
+    assert "\n" not in str(caught.value)

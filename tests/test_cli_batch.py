@@ -15,6 +15,7 @@ import depthup.commands.batch
 import depthup.journal
 from cli_helpers import GOOD, RECORD, command_line, expected_result, sensor_net, snapshot, write_pairs
 from depthup.data import InputError, read_depth
+from depthup.depth_files import write_depth
 from depthup.weights import save_weights
 
 
@@ -245,10 +246,27 @@ def test_batch_of_a_recording_in_its_own_unit(place, depthup_, more):
         (place / "tum" / f"{name}.txt").write_text("\n".join(text) + "\n")
     result = depthup_("batch", "tum", "-o", "results", "--format", "npy", *more)
     assert result.code == 0, result.err
-    assert "2 pairs, depth in the unit tum\n" in result.err
+    assert "2 pairs, depth in the unit tum (integers) or m (floats), or as recorded in the files\n" in result.err
     found = sorted(Path("results").glob("*.npy"))
     assert len(found) == 2
     np.testing.assert_allclose(np.load(found[0]), expected_result(place, unit="tum"), rtol=1e-5)
+
+
+def test_what_a_file_records_goes_before_the_unit_of_its_layout(place, depthup_):
+    for name in ("color", "depth"):
+        (place / "capture" / name).mkdir(parents=True)
+    columns = [40, 0, 0, 0, 40, 0, 23.5, 15.5, 1]
+    (place / "capture/camera_intrinsic.json").write_text(json.dumps({"intrinsic_matrix": columns}))  # of mm
+    depth = read_depth("depth.png")
+    for name, options in (("0.png", {"unit": "tum"}), ("1.npy", {}), ("2.png", {"unit": "mm"})):
+        shutil.copy("rgb.png", f"capture/color/{name[0]}.png")
+        write_depth(f"capture/depth/{name}", depth, **options)
+    shutil.copy("rgb.png", "capture/color/3.png")
+    cv2.imwrite("capture/depth/3.png", np.nan_to_num(depth * 1000).round().astype(np.uint16))  # records nothing
+    assert depthup_("batch", "capture", "-o", "results", "--model", "nearest", "--format", "npy").code == 0
+    results = [np.load(f"results/{n}.npy") for n in range(4)]
+    for result in results:
+        np.testing.assert_allclose(result, results[1], atol=6e-4)
 
 
 def test_batch_says_what_depth_is_taken_for(place, depthup_):

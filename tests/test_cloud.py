@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+from depthup.alignment import align
 from depthup.cloud import mesh, on_surface, point_cloud
 from depthup.data import Camera, InputError
+from depthup.surface import normals
 
 CAMERA = Camera(210.0, 205.0, 100.3, 70.1, 200, 150)
 NORMAL = np.array([0.3, -0.5, 1.0])
@@ -144,3 +146,19 @@ def test_sizes_that_do_not_fit(make):
     ]:
         with pytest.raises(InputError, match=found):
             make(depth, CAMERA, rgb)
+
+
+def test_what_is_masked_is_unknown():
+    depth = slanted()
+    depth[40:60, 50:90] = 60
+    masked, holes = np.ma.masked_greater(depth, 50), np.where(depth > 50, np.nan, depth)
+    rgb = some_rgb()
+    for make in (point_cloud, mesh):
+        for one, other in zip(make(masked, CAMERA, rgb), make(holes, CAMERA, rgb), strict=True):
+            np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(on_surface(masked, CAMERA), on_surface(holes, CAMERA))
+    np.testing.assert_array_equal(normals(masked, CAMERA), normals(holes, CAMERA))
+    pose = np.eye(4)
+    np.testing.assert_array_equal(align(masked, CAMERA, CAMERA, pose), align(holes, CAMERA, CAMERA, pose))
+    integers = np.ma.masked_equal(np.where(depth > 50, 9, depth.astype(np.uint16)), 9)
+    assert len(point_cloud(integers, CAMERA, rgb)[0]) == (depth < 50).sum()

@@ -85,3 +85,11 @@ def test_numbers_that_no_camera_has(change, message):
     with pytest.raises(InputError, match=message) as caught:
         dataclasses.replace(VGA, **change)
     assert "\n" not in str(caught.value)
+
+
+def test_a_turned_image_is_told_from_one_of_another_size():
+    camera = Camera(130, 130, 79.5, 59.5, 160, 120)
+    with pytest.raises(InputError, match="is this one turned by 90 degrees, as EXIF may say"):
+        camera.of_image(120, 160)
+    with pytest.raises(InputError, match=r"fx,fy,cx,cy of this one are 260,260,159\.5,119\.5"):
+        camera.of_image(320, 240)

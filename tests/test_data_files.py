@@ -5,8 +5,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tifffile
+from PIL import Image
 
-from depthup.data import DEPTH_UNITS, InputError, read_depth, read_disparity, read_rgb
+from depthup.data import DEPTH_UNITS, InputError, read_depth, read_disparity, read_mask, read_rgb
 
 H, W = 48, 64
 
@@ -195,9 +197,10 @@ def test_damaged_png(tmp_path, colours):
 
 
 def test_log_level_is_given_back(tmp_path, colours):
-    before = cv2.utils.logging.getLogLevel()
+    log = getattr(cv2.utils, "logging", cv2)  # from OpenCV 4.13 on, and before
+    before = log.getLogLevel()
     read_rgb(save(tmp_path / "a.png", colours))
-    assert cv2.utils.logging.getLogLevel() == before
+    assert log.getLogLevel() == before
 
 
 def test_half_precision_tiff_is_named(tmp_path):
@@ -211,3 +214,36 @@ def test_half_precision_tiff_is_named(tmp_path):
 @pytest.mark.parametrize("read", [read_rgb, read_depth])
 def test_a_device_without_an_end_is_refused(read):
     one_line(read, Path("/dev/zero"), "is a device, expected an image file")
+
+
+def test_alpha_of_a_tiff_is_dropped(tmp_path, colours):
+    alpha = np.random.default_rng(2).integers(0, 256, (H, W, 1)).astype(np.uint8)
+    for kind in ("unassalpha", "assocalpha", "unspecified"):
+        for order in "<>":
+            path = tmp_path / f"{kind}.tif"
+            image = np.dstack([colours, alpha])
+            tifffile.imwrite(path, image, photometric="rgb", extrasamples=[kind], byteorder=order)
+            assert np.array_equal(read_rgb(path), colours)
+    Image.fromarray(np.dstack([colours, alpha])).save(tmp_path / "pil.tif", compression="tiff_lzw")
+    assert np.array_equal(read_rgb(tmp_path / "pil.tif"), colours)
+
+
+def test_bands_of_a_tiff(tmp_path, colours, millimetres):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, colours, photometric="minisblack", planarconfig="contig")
+    one_line(read_rgb, path, "has 3 bands that are not RGB")
+    for planes in ("contig", "separate"):
+        bands = np.stack([millimetres] * 3, -1 if planes == "contig" else 0)
+        tifffile.imwrite(path, bands, photometric="minisblack", planarconfig=planes)
+        one_line(read_depth, path, "depth has 3 channels, expected one")
+    tifffile.imwrite(path, np.stack([millimetres] * 2, -1), photometric="minisblack", planarconfig="contig")
+    one_line(read_disparity, path, "disparity has 2 channels, expected one")
+    one_line(read_rgb, path, "RGB holds uint16 values, expected 8 bits per channel")
+
+
+def test_files_that_alter_values_are_no_masks(tmp_path, millimetres):
+    grey = np.where(millimetres > 4000, 255, 0).astype(np.uint8)
+    assert read_mask(save(tmp_path / "a.png", grey), (H, W)).sum() == (grey > 0).sum()
+    one_line(read_disparity, save(tmp_path / "a.jpg", grey), "is a JPEG or WebP file, which alters values")
+    with pytest.raises(InputError, match="is a JPEG or WebP file, which alters values; expected mask in PNG"):
+        read_mask(tmp_path / "a.jpg", (H, W))

@@ -125,3 +125,10 @@ def test_crop_to_multiple():
     assert crop_to_multiple(np.ones((17, 22, 3)), 4).shape == (16, 20, 3)
     assert crop_to_multiple(np.ones((17, 22)), 8).shape == (16, 16)
     assert crop_to_multiple(torch.ones(2, 3, 17, 22), 4).shape == (2, 3, 16, 20)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_numbers_of_the_other_byte_order(protocol):
+    depth = np.random.default_rng(0).random((16, 24)).astype(np.float32)
+    swapped = depth.astype(depth.dtype.newbyteorder())
+    np.testing.assert_array_equal(make_low_resolution(swapped, 4, protocol), make_low_resolution(depth, 4, protocol))

@@ -165,6 +165,7 @@ def test_joined_pairs_follow_each_other(tmp_path):
         write(tmp_path / f"{number}_depth.png", integers() + number)
     pairs = PairFolder(tmp_path)
     joined = JoinedPairs(pairs, SomePairs(pairs, 2))
+    assert [joined[n].name for n in range(-len(joined), 0)] == joined.names
     assert joined.title == f"{pairs.title} and {pairs.title}, 2 of 3 images"
     assert (joined.names, joined.scenes, len(joined)) == (["0", "1", "2", "0", "1"], ["0", "1", "2", "0", "1"], 5)
     assert [joined[i].name for i in range(5)] == joined.names

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from depthup.data import STANDARD_SENSOR, CachedPairs, CropSampler, Pair, Sensor, make_low_resolution
+from depthup.data import STANDARD_SENSOR, CachedPairs, CropSampler, Pair, Sensor, UsageError, make_low_resolution
 from depthup.data.sensor import SAMPLINGS, random_plane, random_sensor
 
 
@@ -158,3 +158,25 @@ def test_sensors_are_for_metres():
     pairs.unit = "disparity"
     with pytest.raises(ValueError, match="scenes: holds disparity, expected metres, which a simulated sensor measures"):
         CropSampler(pairs, 64, 4, "dkn", 4, seed=1, sensor=True)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"sampling": "mean"}, "sampling: got 'mean', expected one of dkn, pac, area, point, sparse"),
+        ({"correlation": 1.5}, "correlation: got 1.5, expected a number from 0 to 1"),
+        ({"noise_floor": np.nan}, "noise_floor: got nan, expected a number from 0$"),
+        ({"quantum": -1}, "quantum: got -1"),
+        ({"blobs": 1.1}, "blobs: got 1.1"),
+        ({"shift": (1,)}, r"shift: got \(1,\)"),
+    ],
+)
+def test_sensors_that_cannot_be(wrong, message):
+    with pytest.raises(UsageError, match=message):
+        Sensor(**wrong)
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_depth_of_no_whole_cells_is_refused(sampling):
+    with pytest.raises(ValueError, match=r"depth is \[63, 64\], expected \[H, W\], multiples of 4"):
+        Sensor(sampling).measure(np.ones((63, 64), np.float32), 4, np.random.default_rng(0))

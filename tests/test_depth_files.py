@@ -223,3 +223,22 @@ def test_image_too_large_for_its_format(tmp_path):
     with pytest.raises(InputError, match="70000x1 pixels cannot be stored"):
         write_image(tmp_path / "image.jpg", np.zeros((1, 70000, 3), np.uint8))
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_masked_is_written_as_unknown(tmp_path):
+    depth = some_depth()
+    depth[2, 3] = 60
+    for ending in (".png", ".tiff", ".npz"):
+        write_depth(tmp_path / f"depth{ending}", np.ma.masked_greater(depth, 50))
+        expected = np.where(depth > 50, np.nan, depth)
+        np.testing.assert_allclose(read_depth(tmp_path / f"depth{ending}"), expected, atol=6e-4, equal_nan=True)
+
+
+def test_depth_that_no_float32_holds_or_that_is_no_real_number(tmp_path):
+    for ending in (".tiff", ".npy"):
+        with pytest.raises(InputError, match="depth 1e\\+39 m is more than a float32 holds"):
+            write_depth(tmp_path / f"depth{ending}", np.array([[1e39, 1.0]]))
+        for kind in (complex, bool, object):
+            with pytest.raises(ValueError, match=r"depth is .*, expected \[height, width\] of real numbers"):
+                write_depth(tmp_path / f"depth{ending}", np.ones((2, 3), kind))
+    assert not list(tmp_path.iterdir())

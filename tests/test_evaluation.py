@@ -341,3 +341,13 @@ def test_bicubic_is_near_what_papers_print(folder, scale, published):
     assert result.rmse == pytest.approx(published, rel=0.06)
     assert result.unit == "disparity levels"
     assert result.border == 0
+
+
+def test_rgb_of_another_size_than_depth_is_refused():
+    class Odd(Synthetic):
+        def __getitem__(self, index):
+            pair = super().__getitem__(index)
+            return replace(pair, rgb=np.pad(pair.rgb, ((0, 3), (0, 3), (0, 0))))
+
+    with pytest.raises(InputError, match=r"RGB is \d+x\d+ and depth \d+x\d+ pixels; expected equal sizes"):
+        evaluate(Odd(), 4, "dkn", "nearest")

@@ -870,3 +870,27 @@ def test_what_does_not_fit_is_refused_before_a_launch(function, wrong, error, pa
 def test_autocast_converts_no_integers(name):
     with torch.autocast("cpu"), pytest.raises(TypeError, match=rf"^{name}: got torch\.int64"):
         ddf(**{**DDF, name: DDF[name].long()})
+
+
+def test_a_thread_that_outlives_the_main_one_goes_on(tmp_path):
+    """Then the interpreter takes no more work for other threads."""
+    script = tmp_path / "script.py"
+    script.write_text("""
+import threading, time
+import torch
+from depthup import ddf
+
+torch.set_num_threads(2)
+x, c, s = torch.rand(1, 16, 64, 64), torch.rand(1, 16, 3, 3), torch.rand(1, 9, 64, 64)
+expected = ddf(x, c, s)
+
+def work():
+    threading.main_thread().join()
+    time.sleep(0.3)
+    assert torch.equal(ddf(x, c, s), expected)
+    print("done")
+
+threading.Thread(target=work).start()
+""")
+    run = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "done\n", "")

@@ -13,6 +13,7 @@ from depthup.data import (
     Frame,
     InputError,
     Recording,
+    UsageError,
     open_recording,
     pair_folders,
     read_depth,
@@ -699,3 +700,37 @@ def test_files(tmp_path, name, message):
         make(tmp_path, name)
     with pytest.raises(InputError, match=message):
         open_recording(tmp_path / name)
+
+
+def test_stray_scanner(tmp_path):
+    make(tmp_path, "rgb/000000.jpg", "depth/000000.png", "confidence/000000.png", "rgb.mp4")
+    (tmp_path / "camera_matrix.csv").write_text("1450.5,0.0,960.25\n0.0,1450.5,720.5\n0.0,0.0,1.0\n")
+    recording = open_recording(tmp_path)
+    assert (recording.title, recording.depth_unit) == (f"Stray Scanner recording {tmp_path}", "mm")
+    (frame,) = recording.frames
+    assert frame.confidence == tmp_path / "confidence/000000.png"
+    assert frame.camera == Camera(1450.5, 1450.5, 960.25, 720.5)
+
+
+def test_confidence_maps_that_may_be_none_are_named(tmp_path, caplog):
+    make(tmp_path, "rgb/0.jpg", "depth/0.png", "confidence/0.png")
+    assert open_recording(tmp_path).frames[0].confidence is None
+    assert f"{tmp_path / 'confidence'}: is not used; expected --confidence {tmp_path / 'confidence'}" in caplog.text
+
+
+def test_masks_in_the_folder_of_depth(tmp_path):
+    make(tmp_path, *(f"rgb/{n}.png" for n in "01"), *(f"both/depth_{n}.png" for n in "01"), "both/mask_1.png")
+    recording = pair_folders(tmp_path / "rgb", tmp_path / "both")
+    found = with_maps(recording, tmp_path / "both", "mask")
+    assert [frame.mask for frame in found.frames] == [None, tmp_path / "both" / "mask_1.png"]
+
+
+@pytest.mark.parametrize("lists", ["rgb.txt", "associations.txt"])
+@pytest.mark.parametrize("folder", ["rgb", "depth"])
+def test_results_among_the_images_of_a_tum_recording_are_refused(tmp_path, folder, lists):
+    make_tum(tmp_path)
+    if lists == "associations.txt":
+        (tmp_path / lists).write_text("1.0 rgb/1.0.png 1.01 depth/1.01.png\n")
+    with pytest.raises(UsageError, match=f"{folder}: is the folder of the inputs"):
+        open_recording(tmp_path, tmp_path / folder)
+    assert open_recording(tmp_path, tmp_path / "results").frames

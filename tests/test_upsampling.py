@@ -886,3 +886,62 @@ def test_a_size_that_is_none(method, size):
 def test_a_size_of_numpy_integers():
     rgb, depth = random_pair()
     assert upsample(rgb, depth, "bicubic", size=list(np.array([30, 21]))).shape == (21, 30)
+
+
+@pytest.mark.parametrize("fill", ["near", "all"])
+def test_no_integer_of_a_pil_image_wraps(fill):
+    """Beside 10 m an estimate of 0.3 m overshoots below 0."""
+    depth = np.full((12, 16), 10_000, np.uint16)
+    depth[:, 8:] = 300
+    rgb = Image.fromarray(np.zeros((48, 64, 3), np.uint8))
+    assert np.asarray(upsample(rgb, Image.fromarray(depth / np.float32(1000)), "bicubic")).min() < 0
+    result = np.asarray(upsample(rgb, Image.fromarray(depth), "bicubic", fill=fill))
+    assert result.max() < 12_000
+    known = result[result > 0]
+    assert known.min() >= 150 and (len(known) == result.size) == (fill == "all")
+
+
+def test_a_pil_depth_that_is_to_be_turned_is_warned_of(caplog):
+    rgb, depth = random_pair()
+    image = Image.fromarray(depth.astype(np.float32))
+    upsample(Image.fromarray(rgb), image, "bicubic")
+    assert not caplog.records
+    image.getexif()[0x0112] = 3
+    upsample(Image.fromarray(rgb), image, "bicubic")
+    assert "depth: is taken as stored, not turned by its orientation (3); rgb is turned" in caplog.text
+
+
+def test_masks_of_masks_and_of_guesses():
+    rgb, depth = random_pair()
+    wrong = np.zeros(depth.shape, bool)
+    wrong[2:4, 3:5] = True
+    expected = upsample(rgb, depth, "bicubic", valid=~wrong)
+    masked = np.ma.masked_array(np.ones(depth.shape, bool), wrong)
+    np.testing.assert_array_equal(upsample(rgb, depth, "bicubic", valid=masked), expected)
+    upsampler = Upsampler(METHODS["base"])
+    guess = np.ma.masked_array(np.full(depth.shape, 60.0), wrong)
+    without = upsampler.run(rgb, depth, ~wrong, fill="all").depth
+    np.testing.assert_array_equal(upsampler.run(rgb, depth, ~wrong, fill="all", guess=guess).depth, without)
+
+
+def test_a_mask_of_three_channels_is_refused():
+    rgb, depth = random_pair()
+    pair = torch.from_numpy(rgb).permute(2, 0, 1)[None], torch.from_numpy(depth)[None, None]
+    with pytest.raises(InputError, match="valid: got"):
+        upsample(*pair, "bicubic", valid=torch.ones((1, 3, *depth.shape), dtype=torch.bool))
+
+
+def test_a_result_holds_no_more_memory_than_its_own():
+    rgb, depth = random_pair()
+    result = upsample(rgb, depth, "sensor-x4")
+    assert result.base is None
+    tensor = upsample(torch.from_numpy(rgb).permute(2, 0, 1), torch.from_numpy(depth).float(), "sensor-x4")
+    assert tensor.untyped_storage().nbytes() == tensor.nbytes
+
+
+def test_random_numbers_go_on_as_if_no_network_had_been_loaded():
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    load_model("x4")
+    assert torch.equal(torch.rand(2), expected)

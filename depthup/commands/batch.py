@@ -108,7 +108,8 @@ def batch_files(
     warn_of_precision(options.precision, upsampler.device)
     if wanted.confidence and options.model:
         upsampler.check_tells_error()
-    options = replace(options, encoding=options.encoding.with_default(recording.depth_unit))
+    if recording.depth_unit != "auto":
+        options = replace(options, encoding=options.encoding.with_default(recording.depth_unit))
     if recording.other_view and not options.alignment:
         log.warning("%s", recording.other_view)
     report(f"{recording.title}: {len(recording.frames)} pairs, depth in {_unit(options.encoding, recording)}")
@@ -172,6 +173,8 @@ def _unit(encoding: DepthEncoding, recording: Recording) -> str:
         return f"files that hold {encoding.scale:g} for a metre"
     if encoding.unit != "auto":
         return f"the unit {encoding.unit}"
+    if recording.depth_unit != "auto":
+        return f"the unit {encoding.integers} (integers) or m (floats), or as recorded in the files"
     if all(TIME_OF_TUM.fullmatch(frame.depth.stem) for frame in recording.frames):
         return "mm or as recorded, though they are named like a recording of TUM; if they are one, --depth-unit tum"
     return "mm (integers) or m (floats), or as recorded in the files"

@@ -193,7 +193,8 @@ def write_output(
 
 
 def _out_unit(unit: str | None, options: PairOptions) -> str:
-    return unit or ("mm" if options.encoding.unit in ("m", "auto") else options.encoding.unit)
+    given = options.encoding.integers if options.encoding.unit == "auto" else options.encoding.unit
+    return unit or ("mm" if given == "m" else given)
 
 
 def _write_geometry(path: Path, out: Outputs, rgb: np.ndarray, depth: np.ndarray, overwrite: bool) -> None:
