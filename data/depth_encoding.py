@@ -3,6 +3,7 @@
 import logging
 import math
 from dataclasses import dataclass, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ class DepthEncoding:
                 raise UsageError(f"depth {name} is {value}, expected a number > 0")
         if self.baseline is not None and self.baseline > LARGEST_BASELINE:
             raise UsageError(f"depth baseline is {self.baseline:g} m, expected metres; are these millimetres?")
-        if not isinstance(self.invalid, tuple | list) or not all(isinstance(v, int | float) for v in self.invalid):
+        if not isinstance(self.invalid, tuple | list) or not all(isinstance(v, Real) for v in self.invalid):
             raise UsageError(f"depth invalid is {self.invalid!r}, expected numbers in a tuple, such as (65535,)")
         if not math.isfinite(self.doffs):
             raise UsageError(f"depth doffs is {self.doffs}, expected a finite number of pixels")

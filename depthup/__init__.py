@@ -65,6 +65,8 @@ __all__ = [
 
 
 def __getattr__(name: str):
+    if name in _HOME.values():  # a module, as in depthup.data.read_depth
+        return importlib.import_module(f"depthup.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'depthup' has no attribute {name!r}")
     return getattr(importlib.import_module(f"depthup.{_HOME[name]}"), name)

@@ -49,9 +49,9 @@ def read_camera(path: str | Path) -> Camera:
 
     * JSON, YAML or OpenCV XML with `fx, fy, cx, cy` (RealSense: `ppx, ppy`), or with a matrix named `camera_matrix`,
       `intrinsic_matrix`, `K`, `k` or `intrinsics`, given as rows, as 9 numbers, or as OpenCV's or ROS's `{rows, cols,
-      data}`, also as ROS prints a `CameraInfo`; beside it or not, `width, height`. Row-major or column-major (Open3D, ARKit, Record3D) is told from where
-      the zeros are. In JSON these may also stand one level deeper, in an object named `intrinsic` or `intrinsics`,
-      and the size there or around it.
+      data}`, also as ROS prints a `CameraInfo`; beside it or not, `width, height`. Row-major or column-major (Open3D,
+      ARKit, Record3D) is told from where the zeros are. In JSON these may also stand one level deeper, in an object
+      named `intrinsic` or `intrinsics`, and the size there or around it.
     * Rows of numbers, separated by blanks or commas: a 3x3 or 4x4 matrix (ScanNet), or `fx fy cx cy`.
 
     Returns:

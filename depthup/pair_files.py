@@ -174,11 +174,15 @@ def warn_of_shape(pair: PairArrays, options: PairOptions, rgb: Path, depth: Path
 def _warn_of_centre(camera: Camera, image: np.ndarray, path: Path) -> None:
     """Warn of a camera that may be that of another image, where nothing else says of which it is."""
     height, width = image.shape[:2]
-    off = max(abs((camera.cx + 0.5) / width - 0.5), abs((camera.cy + 0.5) / height - 0.5))
-    if camera.width is None and off > SUSPICIOUS_CENTRE:
+    off, off_turned = (
+        max(abs((camera.cx + 0.5) / W - 0.5), abs((camera.cy + 0.5) / H - 0.5))
+        for W, H in ((width, height), (height, width))
+    )
+    turned = off_turned < SUSPICIOUS_CENTRE / 4 and off > SUSPICIOUS_CENTRE / 2  # by its EXIF orientation
+    if camera.width is None and (off > SUSPICIOUS_CENTRE or turned):
         log.warning(
             "%s: is %dx%d, and the principal point %g,%g is far from its middle; are fx,fy,cx,cy those of an image of"
-            " this size?",
+            " this size, and turned as it is?",
             *(path, width, height, camera.cx, camera.cy),
         )
 

@@ -294,3 +294,9 @@ def test_as_a_module(place):
     assert bad.stderr.startswith("depthup: cut-depth.png: ")
     assert bad.stderr.count("\n") == 1
     assert not (place / "bad.png").exists()
+
+
+def test_modules_are_there_without_an_import_of_their_own():
+    code = "import depthup; print(depthup.data.read_depth.__name__, hasattr(depthup, 'nothing'))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (run.returncode, run.stdout) == (0, "read_depth False\n"), run.stderr

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 
@@ -562,6 +563,19 @@ def test_a_camera_that_seems_of_another_image_is_doubted(place, depthup_):
     Path("calibration.json").write_text(json.dumps({"fx": 20, "fy": 20, "cx": 5, "cy": 7.5, "width": 48, "height": 32}))
     sure = depthup_(*GOOD, "--overwrite", "--intrinsics", "calibration.json", "--normals", "n.png")
     assert sure.code == 0 and "far from" not in sure.err
+
+
+def test_a_camera_that_seems_of_the_image_before_it_was_turned_is_doubted(place, depthup_):
+    rgb = PIL.Image.new("RGB", (160, 120))
+    exif = rgb.getexif()
+    exif[0x0112] = 6
+    rgb.save("turned.jpg", exif=exif)
+    cv2.imwrite("upright.png", np.full((40, 30), 2000, np.uint16))
+    command = ("upsample", "turned.jpg", "upright.png", "-o", "out.png", "--overwrite", "--normals", "n.png")
+    for numbers, doubted in (("130,130,79.5,59.5", True), ("130,130,59.5,79.5", False)):
+        result = depthup_(*command, "--intrinsics", numbers)
+        assert result.code == 0
+        assert ("turned.jpg: is 120x160" in result.err) is doubted
 
 
 def test_an_aligned_result_may_be_smaller_than_the_sensor(place, depthup_):
