@@ -7,7 +7,7 @@ import numpy as np
 
 from depthup.data.depth_encoding import DepthEncoding, check_positive, measured, spread, to_metres, warn_of_largest
 from depthup.data.errors import InputError
-from depthup.data.images import TIFF_SIGNATURES, decode_heic, decode_image, is_heic, read_bytes
+from depthup.data.images import TIFF_SIGNATURES, decode_heic, decode_image, decode_webp, is_heic, is_webp, read_bytes
 from depthup.data.planes import EIGHT_BITS, read_plane, tiff_of_rgb
 from depthup.data.record import recorded_scale
 
@@ -37,6 +37,8 @@ def read_rgb(path: str | Path) -> np.ndarray:
     content = read_bytes(path, "an image file")
     if is_heic(content):
         image = decode_heic(path, content)
+    elif is_webp(content):
+        image = decode_webp(path, content)
     else:
         if content.startswith(TIFF_SIGNATURES):
             content = tiff_of_rgb(path, content)

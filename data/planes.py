@@ -14,7 +14,7 @@ import numpy as np
 
 from depthup.data.errors import InputError, listed
 from depthup.data.exr import decode_exr
-from depthup.data.images import PNG_SIGNATURE, TIFF_SIGNATURES, decode_image, png_chunks, read_bytes
+from depthup.data.images import PNG_SIGNATURE, TIFF_SIGNATURES, decode_image, is_webp, png_chunks, read_bytes
 from depthup.data.record import RECORDED, Record, parse_record
 
 log = logging.getLogger("depthup")
@@ -23,7 +23,6 @@ EIGHT_BITS = "expected 8 bits per channel; is this the depth map?"
 _FORMATS = "PNG, TIFF, JPEG 2000, PGM, EXR, PFM, .npy, .npz"
 _ORIENTATION = 0x0112
 _EXTRA_SAMPLES = 0x0152
-_LOSSY = (b"\xff\xd8\xff", b"RIFF")
 _PFM_HEADER = re.compile(rb"P([fF])\s+(\d{1,9})\s+(\d{1,9})\s+([-+.\deE]{1,40})(?:\r?\n|[ \t])")
 
 
@@ -51,7 +50,7 @@ def read_plane(path: Path, what: str, kinds: str = "uif") -> tuple[np.ndarray, R
         raise InputError(f"{path}: {what} has {image.shape[2]} channels, expected one (a colour picture is no {what})")
     if image.ndim != 2 or image.size == 0:
         raise InputError(f"{path}: {what} has shape {list(image.shape)}, expected [height, width]")
-    if content.startswith(_LOSSY):
+    if content.startswith(b"\xff\xd8\xff") or is_webp(content):
         raise InputError(f"{path}: is a JPEG or WebP file, which alters values; expected {what} in {_FORMATS}")
     if image.dtype.kind not in kinds:
         raise InputError(f"{path}: {what} holds {image.dtype} values, expected integers or floats")

@@ -485,7 +485,7 @@ class BaseNet(nn.Module):
     def feed_back(self, features: dict[int, Tensor], correction: Tensor, levels: range) -> dict[int, Tensor]:
         """What the next pass adds at `levels`, of the features that this one had by level, and of its correction."""
         if self.levels in levels:
-            features = features | {self.levels: F.pixel_unshuffle(features[self.levels - 1], 2)}
+            features = {**features, self.levels: F.pixel_unshuffle(features[self.levels - 1], 2)}
         return {
             level: self.feedback[str(level)](torch.cat([features[level], F.pixel_unshuffle(correction, 2**level)], 1))
             for level in levels

@@ -347,8 +347,7 @@ def start(
         report: takes a line that says how many tensors of these weights fit.
 
     Raises:
-        InputError: the weights to start from are bad, or of an architecture with no tensor in common, or of another
-            network where some of them is to be kept.
+        InputError: the weights to start from are bad, or of an architecture with no tensor in common.
     """
     torch.manual_seed(config.seed)
     model = DDFUpNet(config.network_config())
@@ -359,11 +358,6 @@ def start(
             raise InputError(
                 f"{config.init}: none of its tensors fits into architecture {config.architecture}; expected weights"
                 " of that"
-            )
-        if config.keep and fitting < number:
-            raise InputError(
-                f"{config.init}: {fitting} of {number} tensors fit, so that there is no mean with it, of which"
-                f" {config.keep:g} is to be kept; expected weights of the same network"
             )
         report(f"starts from {config.init}: {fitting} of {number} tensors fit")
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -54,6 +54,10 @@ def why_not(backend: str, device: torch.device) -> str | None:
     return cuda.why_not()
 
 
+# as `torch.compiler.assume_constant_result` does: older versions of PyTorch trace no `find_spec`
+why_not._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
 def choose_backend(device: torch.device) -> str:
     """The backend for tensors on `device`: the named one, else the device's own, else `reference`.
 
