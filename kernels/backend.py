@@ -19,24 +19,30 @@ class BackendError(RuntimeError):
 
 
 _NO_COMPILER = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
-_named: str | None = os.environ.get("DEPTHUP_BACKEND") or None
+_NAMED_BY_ENVIRONMENT = os.environ.get("DEPTHUP_BACKEND") or None
+_named: str | None = _NAMED_BY_ENVIRONMENT
+_blocks: list[list[str]] = []  # of `use_backend` that are entered
 
 
 @contextmanager
 def use_backend(name: str) -> Iterator[None]:
     """Run every DDF operation inside the block by the backend `name`: `reference`, `cpu` or `cuda`.
 
-    It holds for the whole process, like torch's own backend switches, and goes before the environment variable
+    It holds for the whole process, like torch's own backend switches, of several blocks that which was entered last,
+    and goes before the environment variable
     `DEPTHUP_BACKEND`. A named backend that cannot run raises BackendError and says why; it is never replaced.
     """
     global _named
     if name not in BACKENDS:
         raise ValueError(f"backend {name!r}: expected one of {', '.join(BACKENDS)}")
-    before, _named = _named, name
+    block = [name]
+    _blocks.append(block)
+    _named = name
     try:
         yield
     finally:
-        _named = before
+        _blocks[:] = [other for other in _blocks if other is not block]  # of several threads not always the last
+        _named = _blocks[-1][0] if _blocks else _NAMED_BY_ENVIRONMENT
 
 
 def why_not(backend: str, device: torch.device) -> str | None:

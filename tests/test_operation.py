@@ -894,3 +894,18 @@ threading.Thread(target=work).start()
 """)
     run = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300)
     assert (run.returncode, run.stdout, run.stderr) == (0, "done\n", "")
+
+
+def test_blocks_of_two_threads_that_overlap_leave_nothing_behind():
+    cpu = torch.device("cpu")
+    before = backend.choose_backend(cpu)
+    first, second = use_backend("cpu"), use_backend("reference")
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert backend.choose_backend(cpu) == "reference"
+    second.__exit__(None, None, None)
+    assert backend.choose_backend(cpu) == before
+    with use_backend("reference"), use_backend("cpu"):
+        assert backend.choose_backend(cpu) == "cpu"
+    assert backend.choose_backend(cpu) == before
