@@ -305,6 +305,7 @@ def _two_folders(folder: Path, out: str | Path | None, maximal_difference: float
     _refuse_coloured_depth(recording)
     title, unit = f"RGB and depth images in {folder}", "auto"
     camera: dict[str, Any] = {}
+    stray_scanner = folder / "camera_matrix.csv"  # of the images in its video
     if (folder / "intrinsic").is_dir() or (folder / "pose").is_dir():  # ScanNet's SensReader
         title, unit = f"ScanNet export {folder}", "mm"
         if (place := folder / "intrinsic" / "intrinsic_color.txt").is_file():
@@ -317,13 +318,12 @@ def _two_folders(folder: Path, out: str | Path | None, maximal_difference: float
         camera = _camera_or_fault(partial(_open3d_camera, place))
     elif any("_Depth_" in frame.depth.stem for frame in recording.frames):  # rs-convert
         title, unit = f"RealSense recording {folder}", "mm"
-    elif (place := folder / "camera_matrix.csv").is_file():  # Stray Scanner, of the images in its video
+    elif stray_scanner.is_file():
         title, unit = f"Stray Scanner recording {folder}", "mm"
-        camera = _camera_or_fault(lambda: camera_of(_numbers(place), place))
+        camera = _camera_or_fault(lambda: camera_of(_numbers(stray_scanner), stray_scanner))
     frames = tuple(replace(frame, **camera) for frame in recording.frames)
-    recording = Recording(title, frames, recording.unpaired, unit)
-    confidence = folder / "confidence"
-    if title.startswith("Stray"):
+    recording, confidence = Recording(title, frames, recording.unpaired, unit), folder / "confidence"
+    if stray_scanner.is_file():
         return _with_confidence(recording, confidence, out)
     if confidence.is_dir():
         log.warning("%s: is not used; expected --confidence %s if these are confidence maps", confidence, confidence)
