@@ -284,7 +284,8 @@ class ResidualBlock(nn.Module):
 
 def _sums(first: dict[int, Tensor], second: dict[int, Tensor]) -> dict[int, Tensor]:
     """Of both by level."""
-    return first | {level: x + first[level] if level in first else x for level, x in second.items()}
+    # no `|`, which torch.compile of PyTorch 2.6 does not trace; the same in `feed_back`
+    return {**first, **{level: x + first[level] if level in first else x for level, x in second.items()}}
 
 
 class PaperNet(nn.Module):
