@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from depthup.data.errors import InputError
 from depthup.data.low_resolution import check_protocol, crop_to_multiple, make_low_resolution
-from depthup.data.pairs import Pair, PairDataset
+from depthup.data.pairs import Pair, PairDataset, check_pair
 from depthup.data.sensor import check_metres, random_plane, random_sensor
 
 BLOCK = 16
@@ -48,9 +48,6 @@ LARGEST_RESIZE = 2.5
 PLANE_PROBABILITY = 0.05
 """How often the depth under a crop for sensor training is a plane that has nothing to do with the RGB image."""
 
-LARGEST_DEPTH = 1e10
-"""In any unit: squares of more overflow."""
-
 _MM = np.float32(1000)
 
 
@@ -78,7 +75,7 @@ class CachedPairs:
 
         def decode(index: int) -> tuple[np.ndarray, np.ndarray]:
             pair = dataset[index]
-            _check_arrays(f"{self.title}: {pair.name}", pair.rgb, pair.depth)
+            check_pair(pair, dataset)
             return pair.rgb, _compact(pair.depth) if pair.unit == "m" else pair.depth
 
         with ThreadPoolExecutor(workers) as pool:
@@ -118,18 +115,6 @@ class CachedPairs:
         values /= _MM
         values[part == 0] = np.nan
         return values
-
-
-def _check_arrays(name: str, rgb: np.ndarray, depth: np.ndarray) -> None:
-    """Raise InputError where a data set of somebody's own gives other arrays than `Pair` says."""
-    if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
-        raise InputError(f"{name}: rgb is {rgb.dtype} {list(rgb.shape)}, expected uint8 [H, W, 3]")
-    if depth.dtype != np.float32 or depth.shape != rgb.shape[:2]:
-        raise InputError(f"{name}: depth is {depth.dtype} {list(depth.shape)}, expected float32 {list(rgb.shape[:2])}")
-    if not ((depth > 0) & (depth < LARGEST_DEPTH) | np.isnan(depth)).all():
-        raise InputError(
-            f"{name}: depth holds what is not above 0, or not below {LARGEST_DEPTH:g}; expected NaN for no measurement"
-        )
 
 
 def _compact(depth: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from depthup.data.depth_encoding import without_mask
 from depthup.data.errors import UsageError
 
 PROTOCOLS = ("dkn", "pac")
@@ -53,13 +54,13 @@ def make_low_resolution(depth: Array, scale: int, protocol: str) -> Array:
     measurement its weights are renormalised over the measured ones.
 
     Args:
-        depth: numpy [H, W] or tensor [..., H, W], any unit, NaN where there is no measurement.
+        depth: numpy [H, W] or tensor [..., H, W], any unit; not finite, or masked, where there is no measurement.
         scale: factor s, >= 1; H and W are multiples of it (see `crop_to_multiple`).
         protocol: one of `PROTOCOLS`.
 
     Returns:
         The same kind of array, [..., H/s, W/s], float64 for float64 and float32 for all else; NaN where a `pac` sample
-        is NaN, or where less than half the weight of a `dkn` cell is measured.
+        is not finite, or where less than half the weight of a `dkn` cell is measured.
 
     Raises:
         UsageError: unknown protocol.
@@ -71,6 +72,7 @@ def make_low_resolution(depth: Array, scale: int, protocol: str) -> Array:
         raise ValueError(f"size {width}x{height} is no multiple of scale {scale}: cut it with crop_to_multiple first")
     if isinstance(depth, np.ndarray):
         # a copy: to NumPy a side of one pixel is contiguous whatever its stride, and torch refuses negative ones
+        depth = without_mask(depth)
         native = depth.astype(depth.dtype.newbyteorder("="))
         return _low_resolution(torch.from_numpy(native), scale, protocol).numpy()
     return _low_resolution(depth, scale, protocol)
@@ -83,7 +85,7 @@ def _low_resolution(depth: torch.Tensor, scale: int, protocol: str) -> torch.Ten
         first = (scale - 1) // 2
         return depth[..., first::scale, first::scale].clone(memory_format=torch.contiguous_format)
     images = depth.reshape(-1, 1, *depth.shape[-2:])
-    holes = images.isnan()
+    holes = ~images.isfinite()
     if holes.any():
         low = _bicubic(images.masked_fill(holes, 0), scale)
         weight = _bicubic((~holes).to(images.dtype), scale)

@@ -44,6 +44,10 @@ class Pair:
     unit: str  # "m" or "disparity"
 
 
+LARGEST_DEPTH = 1e10
+"""In any unit: squares of more overflow."""
+
+
 class PairDataset(Protocol):
     """What every data set offers: pairs by index, and the facts about them that need no decoding."""
 
@@ -103,6 +107,8 @@ def check_dataset(dataset: PairDataset, to_train: bool = False) -> None:
         raise TypeError(f"data: got {dataset!r}, expected a data set, such as open_dataset(...) gives; {lacks}")
     if not len(dataset):
         raise InputError(f"{dataset.title}: holds no pair, expected at least one")
+    if not isinstance(dataset.border, int | np.integer) or dataset.border < 0:
+        raise InputError(f"{dataset.title}: its border is {dataset.border!r}, expected a whole number of pixels")
     if dataset.unit not in ("m", "disparity"):
         raise InputError(f"{dataset.title}: its unit is {dataset.unit!r}, expected 'm' or 'disparity'")
     if to_train and not len(dataset) == len(dataset.names) == len(dataset.scenes):
@@ -110,6 +116,25 @@ def check_dataset(dataset: PairDataset, to_train: bool = False) -> None:
             f"{dataset.title}: has {len(dataset)} pairs, {len(dataset.names)} names and {len(dataset.scenes)} scenes;"
             " expected one of each for every pair"
         )
+
+
+def check_pair(pair: Pair, dataset: PairDataset) -> None:
+    """Raise InputError where a data set of somebody's own gives another pair than `Pair` says, or of another unit."""
+    name = f"{dataset.title}: {pair.name}"
+    for part, array in (("rgb", pair.rgb), ("depth", pair.depth)):
+        if type(array) is not np.ndarray:
+            raise InputError(f"{name}: {part} is a {type(array).__name__}, expected a NumPy array without a mask")
+    rgb, depth = pair.rgb, pair.depth
+    if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
+        raise InputError(f"{name}: rgb is {rgb.dtype} {list(rgb.shape)}, expected uint8 [H, W, 3]")
+    if depth.dtype != np.float32 or depth.shape != rgb.shape[:2]:
+        raise InputError(f"{name}: depth is {depth.dtype} {list(depth.shape)}, expected float32 {list(rgb.shape[:2])}")
+    if not ((depth > 0) & (depth < LARGEST_DEPTH) | np.isnan(depth)).all():
+        raise InputError(
+            f"{name}: depth holds what is not above 0, or not below {LARGEST_DEPTH:g}; expected NaN for no measurement"
+        )
+    if pair.unit != dataset.unit:
+        raise InputError(f"{name}: its unit is {pair.unit!r} and that of the data set {dataset.unit!r}, expected one")
 
 
 def check_split(split: str) -> None:

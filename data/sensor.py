@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from scipy.ndimage import binary_dilation, gaussian_filter, maximum_filter, minimum_filter, shift
 
+from depthup.data.depth_encoding import without_mask
 from depthup.data.errors import InputError, UsageError
 from depthup.data.low_resolution import make_low_resolution
 from depthup.data.pairs import PairDataset
@@ -112,7 +113,8 @@ class Sensor:
             raise ValueError(
                 f"depth is {list(depth.shape)}, expected [H, W], multiples of {scale}: see crop_to_multiple"
             )
-        depth = depth.astype(np.float32)
+        depth = without_mask(depth).astype(np.float32)
+        depth[~np.isfinite(depth)] = np.nan
         if self.shift != (0.0, 0.0):
             depth = shift(depth, self.shift, order=1, mode="nearest")
         low = self._sample(depth, scale, rng)

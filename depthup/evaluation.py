@@ -24,7 +24,7 @@ from depthup.data import (
     make_low_resolution,
 )
 from depthup.data.low_resolution import check_protocol
-from depthup.data.pairs import check_dataset
+from depthup.data.pairs import check_dataset, check_pair
 from depthup.data.sensor import check_metres
 from depthup.metrics import (
     CONSISTENCY_DEFINITION,
@@ -216,7 +216,7 @@ def evaluate_methods(
 ) -> list[Evaluation]:
     """As `evaluate`, for several methods and scales in one pass over the data; one evaluation per method, in order."""
     for method in methods:
-        if not isinstance(method.scale, int | np.integer) or method.scale < 1:
+        if type(method.scale) is bool or not isinstance(method.scale, int | np.integer) or method.scale < 1:
             raise UsageError(f"scale: got {method.scale!r}, expected a whole number of at least 1")
     check_dataset(dataset)
     check_protocol(protocol)
@@ -229,6 +229,7 @@ def evaluate_methods(
     factor = 100.0 if dataset.unit == "m" else 1.0
     for n in range(len(dataset)):
         pair = dataset[n]
+        check_pair(pair, dataset)
         for m, method in enumerate(methods):
             made = predict(pair, method, protocol, sensor)
             scores[m].append(
@@ -243,7 +244,7 @@ def evaluate_methods(
             scale=method.scale,
             protocol=protocol,
             degradation=_degradation(protocol, sensor),
-            border=dataset.border,
+            border=int(dataset.border),  # as scales above
             unit="cm" if dataset.unit == "m" else "disparity levels",
             averaging="per image, then the mean over images",
             precision=method.precision,
@@ -284,9 +285,6 @@ def predict(pair: Pair, method: Method, protocol: str, sensor: Sensor | None = N
         InputError: the image is too small, or has no valid sample.
     """
     scale = method.scale
-    if pair.rgb.shape[:2] != pair.depth.shape:
-        (height, width), (h, w) = pair.rgb.shape[:2], pair.depth.shape
-        raise InputError(f"{pair.name}: RGB is {width}x{height} and depth {w}x{h} pixels; expected equal sizes")
     try:
         rgb, truth = crop_to_multiple(pair.rgb, scale), crop_to_multiple(pair.depth, scale)
         height, width = (n // scale for n in truth.shape)

@@ -17,16 +17,22 @@ class FilterNorm(nn.Module):
     """Filter normalisation (section 3.3): over its taps a filter gets mean beta and standard deviation alpha.
 
     Both are learned, one value for every entry of `shape`, which is the filter's shape with its taps in dimension
-    `taps` (not counting the batch) and 1 wherever a value is shared, as over the pixels of a spatial filter.
+    `taps` (not counting the batch) and 1 wherever a value is shared, as over the pixels of a spatial filter. 1e-6 is
+    added to the variance, so that a filter whose taps differ by less than a thousandth stays near beta.
 
     Args:
         shift: starting values of beta, of the shape that is learned, e.g. `[N, k*k, 1, 1]`.
         taps: the dimension of the k*k taps in `shift`.
         scale: starting value of alpha.
+
+    Raises:
+        ValueError: `taps` is no dimension of `shift`.
     """
 
     def __init__(self, shift: Tensor, taps: int, scale: float = 0.1):
         super().__init__()
+        if not 0 <= taps < shift.dim():
+            raise ValueError(f"taps: got {taps}, expected a dimension of the shift, 0 to {shift.dim() - 1}")
         self.taps = taps
         self.alpha = nn.Parameter(torch.full_like(shift, scale))
         self.beta = nn.Parameter(shift.clone())
@@ -99,7 +105,7 @@ class DDF(nn.Module):
 
     Args:
         channels: C of input and output.
-        kernel_size: k, odd.
+        kernel_size: k, odd; with 1 there is nothing to normalise, and spatial filters are the same everywhere.
         stride, dilation: as of a convolution; zero padding keeps the size at stride 1.
         squeeze_ratio: sigma.
         combine: `"mul"` or `"add"`.
@@ -164,7 +170,7 @@ class DDFUp(nn.Module):
         channels: C of input and output.
         guidance_channels: channels of the guidance, any number.
         scale: up-sampling factor s.
-        kernel_size: k, odd, at least 3 where `scale` > 1 is to start as bilinear.
+        kernel_size: k, odd, at least 3 where `scale` > 1 is to start as bilinear; with 1 as in `DDF`.
         guidance_grid: `"input"`, if the guidance has the size of the input, or `"output"`, if it has that of the
             output (then it is pixel-unshuffled first).
         squeeze_ratio: sigma.
@@ -228,9 +234,11 @@ class DDFUp(nn.Module):
             _check_tensor("mean", mean)
             if list(mean.shape) != [x.shape[0], channels]:
                 raise ValueError(f"mean: got shape {list(mean.shape)}, expected {[x.shape[0], channels]}")
-        # Pixel-unshuffle and 1x1 convolution in one; apart, torch.compile (2.13) fails for sizes that vary.
-        weight = self.spatial.weight.reshape(-1, self.guidance_channels, self.unshuffle, self.unshuffle)
-        spatial = F.conv2d(guidance, weight, self.spatial.bias, stride=self.unshuffle)
+        if self.unshuffle == 1:
+            spatial = self.spatial(guidance)
+        else:  # pixel-unshuffle and 1x1 convolution in one; apart, torch.compile (2.13) fails for sizes that vary
+            weight = self.spatial.weight.reshape(-1, self.guidance_channels, self.unshuffle, self.unshuffle)
+            spatial = F.conv2d(guidance, weight, self.spatial.bias, stride=self.unshuffle)
         spatial = self.spatial_norm(spatial.unflatten(1, (self.scale**2, self.kernel_size**2)))
         channel = self.channel(x, mean)
         wide = x.to(spatial.dtype)

@@ -71,7 +71,7 @@ ONLY_IN_BASE = {
 LEAST = {
     "width": 1,
     "trunk_blocks": 0,
-    "kernel_size": 1,
+    "kernel_size": 3,
     "fine_blocks": 0,
     "passes": 1,
     "back_projections": 0,
@@ -150,6 +150,8 @@ class DDFUpNetConfig:
     def __post_init__(self):
         if self.architecture not in ARCHITECTURES:
             raise ValueError(f"architecture: got {self.architecture!r}, expected one of {', '.join(ARCHITECTURES)}")
+        if type(self.sensor) is not bool:
+            raise ValueError(f"sensor: got {self.sensor!r}, expected True or False")
         scales = SCALES_OF_SENSORS if self.sensor else SCALES
         if not isinstance(self.scale, int) or self.scale not in scales:
             also = "" if self.sensor else "; 1 for sensors only"

@@ -23,7 +23,7 @@ def forward(
 ) -> Tensor:
     """DDF of every branch, interleaved by pixel shuffle: `[B, C, scale*Ho, scale*Wo]`; differentiable."""
     B, C = x.shape[:2]
-    k = channel_filter.shape[-1]
+    k = int(channel_filter.shape[-1])  # a tensor in torch.jit.trace
     Ho, Wo = spatial_filter.shape[-2:]
     padding = dilation * (k // 2)
     if B == 0:

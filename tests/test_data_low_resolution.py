@@ -132,3 +132,15 @@ def test_numbers_of_the_other_byte_order(protocol):
     depth = np.random.default_rng(0).random((16, 24)).astype(np.float32)
     swapped = depth.astype(depth.dtype.newbyteorder())
     np.testing.assert_array_equal(make_low_resolution(swapped, 4, protocol), make_low_resolution(depth, 4, protocol))
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_infinite_and_masked_pixels_are_holes(protocol):
+    depth = np.random.default_rng(0).random((32, 24)) + 1
+    hole = np.zeros(depth.shape, bool)
+    hole[5:14, 6:20] = True
+    expected = make_low_resolution(np.where(hole, np.nan, depth), 4, protocol)
+    assert np.isnan(expected).any()
+    for given in (np.where(hole, np.inf, depth), np.ma.masked_array(depth, hole)):
+        found = make_low_resolution(given, 4, protocol)
+        np.testing.assert_array_equal(np.where(np.isinf(found), np.nan, found), expected)

@@ -18,6 +18,7 @@ from depthup.data import (
     Pair,
     Sensor,
     SomePairs,
+    UsageError,
     crop_to_multiple,
     make_low_resolution,
     open_dataset,
@@ -343,11 +344,42 @@ def test_bicubic_is_near_what_papers_print(folder, scale, published):
     assert result.border == 0
 
 
-def test_rgb_of_another_size_than_depth_is_refused():
-    class Odd(Synthetic):
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (lambda p: {"rgb": np.pad(p.rgb, ((0, 3), (0, 3), (0, 0)))}, "depth is float32 .*, expected float32"),
+        (lambda p: {"depth": np.nan_to_num(p.depth)}, None),
+        (lambda p: {"depth": np.where(p.depth > 2, 0, p.depth)}, "depth holds what is not above 0"),
+        (lambda p: {"depth": np.where(p.depth > 2, np.float32(np.inf), p.depth)}, "not below 1e\\+10; expected NaN"),
+        (lambda p: {"depth": (p.depth * 1000).astype(np.uint16)}, "depth is uint16"),
+        (lambda p: {"depth": np.ma.masked_greater(p.depth, 2)}, "depth is a MaskedArray, expected a NumPy array"),
+        (lambda p: {"rgb": torch.from_numpy(p.rgb)}, "rgb is a Tensor, expected a NumPy array"),
+        (lambda p: {"unit": "disparity"}, "its unit is 'disparity' and that of the data set 'm'"),
+    ],
+)
+def test_what_a_data_set_of_ones_own_gives_is_checked(changes, message):
+    class Own(Synthetic):
         def __getitem__(self, index):
             pair = super().__getitem__(index)
-            return replace(pair, rgb=np.pad(pair.rgb, ((0, 3), (0, 3), (0, 0))))
+            return replace(pair, **changes(pair))
 
-    with pytest.raises(InputError, match=r"RGB is \d+x\d+ and depth \d+x\d+ pixels; expected equal sizes"):
-        evaluate(Odd(), 4, "dkn", "nearest")
+    if message is None:
+        assert evaluate(Own(), 4, "dkn", "nearest").rmse > 0
+    else:
+        with pytest.raises(InputError, match=message):
+            evaluate(Own(), 4, "dkn", "nearest")
+
+
+@pytest.mark.parametrize("border", [-3, 1.5, None])
+def test_a_border_is_a_whole_number(border):
+    data = Synthetic()
+    data.border = np.int64(3)
+    json.dumps(evaluate(data, 4, "dkn", "nearest").summary())
+    data.border = border
+    with pytest.raises(InputError, match=f"its border is {border}, expected a whole number of pixels"):
+        evaluate(data, 4, "dkn", "nearest")
+
+
+def test_true_is_no_scale():
+    with pytest.raises(UsageError, match="scale: got True"):
+        evaluate(Synthetic(), True, "dkn", "nearest")

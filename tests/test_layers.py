@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 import shutil
+import warnings
 
 import numpy as np
 import pytest
@@ -415,3 +416,27 @@ def test_layers_can_be_made_of_fake_tensors():
     with FakeTensorMode():
         assert DDF(4)(torch.empty(1, 4, 5, 6)).shape == (1, 4, 5, 6)
         assert DDFUp(4, 3)(torch.empty(1, 4, 5, 6), torch.empty(1, 3, 10, 12)).shape == (1, 4, 10, 12)
+
+
+@pytest.mark.parametrize("taps", [-1, 3])
+def test_taps_are_a_dimension_of_the_shift(taps):
+    with pytest.raises(ValueError, match=f"taps: got {taps}, expected a dimension of the shift, 0 to 2"):
+        FilterNorm(torch.zeros(4, 9, 1), taps)
+
+
+@pytest.mark.parametrize("grid", ["input", "output"])
+def test_hooks_see_guidance_of_the_inputs_size(grid):
+    layer, seen = DDFUp(8, 3, 2, guidance_grid=grid), []
+    layer.spatial.register_forward_hook(lambda *_: seen.append(1))
+    side = 5 if grid == "input" else 10
+    layer(torch.rand(1, 8, 5, 5), torch.rand(1, 3, side, side))
+    assert len(seen) == (grid == "input")
+
+
+def test_jit_trace_by_the_reference():
+    layer, x = DDF(4), torch.rand(1, 4, 9, 7)
+    with use_backend("reference"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(layer, x, check_trace=False)
+        other = torch.rand(2, 4, 6, 11)
+        torch.testing.assert_close(traced(other), layer(other))
