@@ -24,6 +24,7 @@ from depthup.depth_files import check_output
 from depthup.kernels import reference, use_backend
 from depthup.models import DDFUpNet, DDFUpNetConfig
 from depthup.run_folder import WEIGHTS
+from depthup.tiles import is_out_of_memory
 from depthup.weights import load_model, weights_path
 
 OPSET = 18
@@ -62,14 +63,14 @@ def export_onnx(model: str | Path | DDFUpNet, path: str | Path, overwrite: bool 
 
     Raises:
         InputError: no such model; see `check_output`; the extra `onnx` is not installed; or the difference is more than
-            `TOLERANCE`, and then no file is left.
+            `TOLERANCE`, and then no file is left; PyTorch is too old for it.
     """
     path = Path(path)
     check_output(path, overwrite, (".onnx",))
     onnx, onnxruntime, onnxscript = (load_extra(path, m, "onnx") for m in ("onnx", "onnxruntime", "onnxscript"))
     net, name = _network(model)
     inputs, output = _input_names(net), _output_name(net)
-    with _quiet():
+    with _quiet(), _exporting(path):
         exported = torch.onnx.export(
             _trace(net),
             dynamo=True,
@@ -108,13 +109,13 @@ def export_program(model: str | Path | DDFUpNet, path: str | Path, overwrite: bo
 
     Raises:
         InputError: no such model; see `check_output`; or the difference is more than `TOLERANCE`, and then no file is
-            left.
+            left; PyTorch is too old for it.
     """
     path = Path(path)
     check_output(path, overwrite, (".pt2",))
     net, name = _network(model)
     extra_files = {"depthup.json": json.dumps(_description(net, name), indent=1)}
-    with _quiet():
+    with _quiet(), _exporting(path):
         program = _trace(net).run_decompositions({_DDF: reference.forward})
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # names folders of this machine
@@ -131,6 +132,21 @@ def export_program(model: str | Path | DDFUpNet, path: str | Path, overwrite: bo
         return lambda *tensors: loaded(*tensors).numpy()
 
     return _write(path, net, write, in_torch)
+
+
+@contextmanager
+def _exporting(path: Path) -> Iterator[None]:
+    """PyTorch's failures as a line: older versions (2.6) do not export networks for images of any size."""
+    try:
+        yield
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"{path}: PyTorch {torch.__version__} cannot export this network ({reason}); expected a newer one, such as"
+            " 2.13"
+        ) from error
 
 
 def _network(model: str | Path | DDFUpNet) -> tuple[DDFUpNet, str]:

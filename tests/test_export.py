@@ -237,3 +237,17 @@ def test_hub_loads_a_bare_checkout(tmp_path):
     save_weights(weights, small_net(NETWORKS["base"]), {})
     run = without_site(HUB, ROOT, weights, cwd=tmp_path)
     assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.parametrize(("write", "ending"), [(export_onnx, "onnx"), (export_program, "pt2")])
+def test_a_pytorch_that_cannot_export_is_a_line(tmp_path, monkeypatch, write, ending):
+    def refuse(*arguments, **options):
+        raise RuntimeError("Constraints violated (batch, h, w)!\nand more")
+
+    monkeypatch.setattr(torch.export, "export", refuse)
+    path = tmp_path / f"net.{ending}"
+    with pytest.raises(InputError) as caught:
+        write(small_net(DDFUpNetConfig(scale=4, width=8, trunk_blocks=1)), path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: PyTorch {torch.__version__} cannot export this network (Constraints violated")
+    assert "\n" not in message and not path.exists()
