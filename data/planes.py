@@ -139,7 +139,7 @@ def tiff_of_rgb(path: Path, content: bytes) -> bytes:
     import tifffile
 
     page = first_page(path, content)
-    if page.dtype.itemsize > 1:
+    if page.dtype is not None and page.dtype.itemsize > 1:  # None: of a kind that tifffile does not know
         raise InputError(f"{path}: RGB holds {page.dtype} values, {EIGHT_BITS}")
     if page.photometric == tifffile.PHOTOMETRIC.MINISBLACK and page.samplesperpixel > 2:
         raise InputError(
