@@ -131,9 +131,10 @@ def warn_of_largest(path: Path, image: np.ndarray, invalid: tuple[float, ...] = 
 
 
 def without_mask(depth: Any) -> np.ndarray:
-    """An array; what a masked array masks is NaN in it, or 0 in integers."""
-    kind = np.asanyarray(depth).dtype.kind
-    return np.ma.filled(depth, np.nan if kind == "f" else 0) if kind in "fiu" else np.asarray(depth)
+    """An array; of real numbers, what a masked array masks is NaN in it, and integers are floats then."""
+    if np.ma.getmask(depth) is np.ma.nomask or depth.dtype.kind not in "fiu":
+        return np.asarray(depth)
+    return depth.astype(np.result_type(depth.dtype, np.float32)).filled(np.nan)
 
 
 def warn_of_unit(path: Path, median: float, question: str) -> bool:

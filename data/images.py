@@ -2,9 +2,10 @@
 
 import io
 import threading
+import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -154,8 +155,13 @@ def decode_webp(path: Path, content: bytes) -> np.ndarray:
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(io.BytesIO(content), formats=["WEBP"]) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        with Image.open(io.BytesIO(content), formats=["WEBP"]) as image, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with suppress(Exception):  # damaged EXIF raises many kinds, and is not needed
+                ImageOps.exif_transpose(image, in_place=True)
+            return np.array(image.convert("RGB"))
+    except MemoryError:
+        raise
     except Exception as error:  # damaged files raise many kinds
         raise InputError(f"{path}: cannot be decoded, expected an intact WebP file") from error
 

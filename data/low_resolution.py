@@ -59,8 +59,8 @@ def make_low_resolution(depth: Array, scale: int, protocol: str) -> Array:
         protocol: one of `PROTOCOLS`.
 
     Returns:
-        The same kind of array, [..., H/s, W/s], float64 for float64 and float32 for all else; NaN where a `pac` sample
-        is not finite, or where less than half the weight of a `dkn` cell is measured.
+        The same kind of array, [..., H/s, W/s], float64 for float64 and float32 for all else; not finite where a `pac`
+        sample is not, and NaN where less than half the weight of a `dkn` cell is measured.
 
     Raises:
         UsageError: unknown protocol.

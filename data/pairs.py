@@ -122,7 +122,7 @@ def check_pair(pair: Pair, dataset: PairDataset) -> None:
     """Raise InputError where a data set of somebody's own gives another pair than `Pair` says, or of another unit."""
     name = f"{dataset.title}: {pair.name}"
     for part, array in (("rgb", pair.rgb), ("depth", pair.depth)):
-        if type(array) is not np.ndarray:
+        if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray):
             raise InputError(f"{name}: {part} is a {type(array).__name__}, expected a NumPy array without a mask")
     rgb, depth = pair.rgb, pair.depth
     if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:

@@ -123,7 +123,9 @@ def _tiff_record(path: Path, first: Any, what: str) -> Record:
 
     if first.dtype == np.float16:
         raise InputError(f"{path}: holds float16, expected float32 or 16-bit integers")
-    if first.samplesperpixel != 1:  # OpenCV makes grey of some
+    alpha = tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA
+    grey_and_alpha = first.samplesperpixel == 2 and first.extrasamples[:1] and first.extrasamples[0] in alpha
+    if first.samplesperpixel != 1 and not (grey_and_alpha and first.dtype == np.uint8):  # OpenCV makes grey of some
         raise InputError(f"{path}: {what} has {first.samplesperpixel} channels, expected one")
     if first.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
         raise InputError(f"{path}: is a TIFF whose 0 is white (photometric MinIsWhite), expected MinIsBlack")

@@ -1,7 +1,6 @@
 """Recordings of RGB-D cameras, phones and data sets: which layout a folder has, and its frames."""
 
 import json
-import logging
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -37,8 +36,6 @@ LAYOUTS = (
     " (EXR_RGBD/), or <name>_rgb.* beside <name>_depth.*"
 )
 """What `open_recording` knows, for messages."""
-
-log = logging.getLogger("depthup")
 
 _ASSOCIATIONS = ("associations.txt", "association.txt", "associated.txt", "associates.txt", "associate.txt")
 _RGB_FOLDERS = ("rgb", "color", "colour", "images", "image")
@@ -325,8 +322,6 @@ def _two_folders(folder: Path, out: str | Path | None, maximal_difference: float
     recording, confidence = Recording(title, frames, recording.unpaired, unit), folder / "confidence"
     if stray_scanner.is_file():
         return _with_confidence(recording, confidence, out)
-    if confidence.is_dir():
-        log.warning("%s: is not used; expected --confidence %s if these are confidence maps", confidence, confidence)
     return recording
 
 

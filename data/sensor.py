@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from numbers import Real
 
 import numpy as np
 import torch
@@ -80,11 +81,12 @@ class Sensor:
     def __post_init__(self) -> None:
         if self.sampling not in SAMPLINGS:
             raise UsageError(f"sampling: got {self.sampling!r}, expected one of {', '.join(SAMPLINGS)}")
-        if not isinstance(self.shift, tuple) or len(self.shift) != 2 or not np.isfinite(self.shift).all():
-            raise UsageError(f"shift: got {self.shift!r}, expected rows and columns in a tuple")
+        if np.shape(self.shift) != (2,) or not np.isfinite(self.shift).all():
+            raise UsageError(f"shift: got {self.shift!r}, expected rows and columns")
+        object.__setattr__(self, "shift", tuple(self.shift))
         for name in (f.name for f in fields(self) if f.name not in ("sampling", "shift")):
             value, most = getattr(self, name), 1 if name in ("flying", "correlation", "dropout", "blobs") else np.inf
-            if not 0 <= value <= most:
+            if not isinstance(value, Real) or not 0 <= float(value) <= most:
                 raise UsageError(f"{name}: got {value}, expected a number from 0{' to 1' if most == 1 else ''}")
 
     def __str__(self) -> str:

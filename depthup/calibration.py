@@ -21,10 +21,10 @@ _ROTATION_NAMES = ("R", "rotation")
 _TRANSLATION_NAMES = ("t", "T", "translation")
 
 _INTRINSICS = (
-    "fx, fy, cx, cy or a 3x3 camera matrix (JSON; OpenCV YAML or XML; rows of numbers, where 4x4 and 'fx fy cx cy' are"
+    "fx, fy, cx, cy or a 3x3 camera matrix (JSON; YAML; OpenCV XML; rows of numbers, where 4x4 and 'fx fy cx cy' are"
     " fine too)"
 )
-_POSE = "a 4x4 or 3x4 matrix, or a rotation R and a translation t (JSON; OpenCV YAML or XML; rows of numbers)"
+_POSE = "a 4x4 or 3x4 matrix, or a rotation R and a translation t (JSON; YAML; OpenCV XML; rows of numbers)"
 
 _ROTATION_TOLERANCE = 1e-3  # of R^T R and det R: three decimals are enough
 _LARGEST_BASELINE_M = 5
@@ -92,7 +92,7 @@ def read_transform(path: str | Path) -> np.ndarray:
 
     What a file may hold, told apart by its content:
 
-    * JSON or OpenCV YAML or XML with `R` (or `rotation`) and `t` (or `T`, `translation`), or with a matrix named
+    * JSON, YAML or OpenCV XML with `R` (or `rotation`) and `t` (or `T`, `translation`), or with a matrix named
       `depth_to_rgb`, `transform`, `extrinsic`, `extrinsics` or `T`; in JSON also the bare matrix.
     * Rows of numbers, separated by blanks or commas.
 
@@ -165,7 +165,7 @@ def check_pose(pose: np.ndarray, source: str | Path) -> None:
 
 
 def _read(path: Path, expected: str) -> str | list | dict:
-    """A dictionary or list of JSON, a dictionary of OpenCV's YAML or XML, or the text of anything else."""
+    """A dictionary or list of JSON, a dictionary of YAML or OpenCV's XML, or the text of anything else."""
     if path.is_dir():
         raise InputError(f"{path}: is a folder, expected a file with {expected}")
     try:
@@ -186,37 +186,51 @@ def _read(path: Path, expected: str) -> str | list | dict:
             raise InputError(f"{path}: is no valid JSON ({fault}), expected {expected}") from None
         except (ValueError, RecursionError):
             raise InputError(f"{path}: is no valid JSON, expected {expected}") from None
-    if text.startswith(("%YAML", "<?xml")) or "!!opencv-matrix" in text or path.suffix.lower() == ".xml":
-        return _parse_opencv(path, text, expected)
-    if path.suffix.lower() in (".yml", ".yaml"):
-        return _parse_yaml(path, text, expected)
+    is_yaml = path.suffix.lower() in (".yml", ".yaml")
+    if text.startswith(("%YAML", "<?xml")) or is_yaml or path.suffix.lower() == ".xml":
+        content = _parse_opencv(text)
+        if content is None and is_yaml:
+            content = _parse_yaml(path, text, expected)
+        if content is None:
+            raise InputError(f"{path}: cannot be parsed as OpenCV YAML or XML, expected {expected}")
+        return content
     return text
 
 
 def _parse_yaml(path: Path, text: str, expected: str) -> dict:
-    """The first document: what ROS prints of a topic goes on with `---`."""
+    """The first document of what OpenCV cannot parse, such as a topic that ROS printed, which goes on with `---`."""
     import yaml
 
     try:
-        content = next(yaml.safe_load_all(text), None)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        content = next(yaml.load_all(text, Loader=yaml.BaseLoader), None)  # makes nothing but text, lists, dictionaries
+    except (yaml.YAMLError, RecursionError) as error:
         place = getattr(error, "problem_mark", None)
         line = f" (line {place.line + 1})" if place else ""
         raise InputError(f"{path}: is no valid YAML{line}, expected {expected}") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds no names with values, expected {expected}")
-    return content
+    return _with_numbers(content)
 
 
-def _parse_opencv(path: Path, text: str, expected: str) -> dict:
+def _with_numbers(value: Any) -> Any:
+    """Text that is a number as one."""
+    if isinstance(value, dict):
+        return {key: _with_numbers(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_with_numbers(inner) for inner in value]
+    try:
+        return float(value)
+    except ValueError:
+        return value
+
+
+def _parse_opencv(text: str) -> dict | None:
     try:
         storage = cv2.FileStorage(text, cv2.FILE_STORAGE_READ | cv2.FILE_STORAGE_MEMORY)
         content = _plain(storage.root()) if storage.isOpened() else None
     except (cv2.error, SystemError):  # OpenCV's bindings raise the second for what cannot be parsed
-        content = None
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: cannot be parsed as OpenCV YAML or XML, expected {expected}")
-    return content
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def _plain(node: cv2.FileNode) -> Any:

@@ -6,6 +6,7 @@ import logging
 import math
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from depthup.baselines import BASELINES
 from depthup.data import InputError, UsageError
+from depthup.data.depth_encoding import without_mask
 from depthup.data.isolated import isolated
 from depthup.data.sparse import density, gather_sparse, least_density, margins
 from depthup.models import PRECISIONS, SCALES, SCALES_OF_SENSORS, DDFUpNet, extrapolate, normalise
@@ -182,7 +184,7 @@ class Upsampler:
         """
         depth, valid = _unmasked(depth, valid)
         _check_no_path("rgb", rgb)
-        guess = None if guess is None else np.ma.filled(guess, np.nan)
+        guess = None if guess is None else without_mask(guess)
         rgb = _upright(rgb) if hasattr(rgb, "getbands") else np.asarray(rgb)
         if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
             raise InputError(f"rgb: got {rgb.dtype} {list(rgb.shape)}, expected uint8 [H, W, 3]")
@@ -374,7 +376,10 @@ class Upsampler:
             raise InputError(f"rgb: got {type(rgb).__name__}, expected a PIL image, as depth is one")
         if integers and (values < 0).any():
             raise InputError(f"depth: a PIL image that holds {values.min()}, expected no values below 0")
-        if (orientation := depth.getexif().get(ExifTags.Base.Orientation, 1)) != 1:
+        orientation = 1
+        with suppress(Exception):  # damaged EXIF raises many kinds, and is not needed
+            orientation = depth.getexif().get(ExifTags.Base.Orientation, 1)
+        if orientation != 1:
             log.warning("depth: is taken as stored, not turned by its orientation (%s); rgb is turned", orientation)
         metres = np.where(values > 0, values / 1000, np.nan) if integers else values
         run = self.run(rgb, metres, valid, size, fill)

@@ -21,7 +21,7 @@ class BackendError(RuntimeError):
 _NO_COMPILER = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
 _NAMED_BY_ENVIRONMENT = os.environ.get("DEPTHUP_BACKEND") or None
 _named: str | None = _NAMED_BY_ENVIRONMENT
-_blocks: list[list[str]] = []  # of `use_backend` that are entered
+_blocks: list[tuple[object, str]] = []  # of `use_backend` that are entered
 
 
 @contextmanager
@@ -35,14 +35,14 @@ def use_backend(name: str) -> Iterator[None]:
     global _named
     if name not in BACKENDS:
         raise ValueError(f"backend {name!r}: expected one of {', '.join(BACKENDS)}")
-    block = [name]
+    block = object(), name
     _blocks.append(block)
     _named = name
     try:
         yield
     finally:
-        _blocks[:] = [other for other in _blocks if other is not block]  # of several threads not always the last
-        _named = _blocks[-1][0] if _blocks else _NAMED_BY_ENVIRONMENT
+        _blocks.remove(block)  # of several threads not always the last
+        _named = _blocks[-1][1] if _blocks else _NAMED_BY_ENVIRONMENT
 
 
 def why_not(backend: str, device: torch.device) -> str | None:

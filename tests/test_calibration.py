@@ -279,6 +279,13 @@ def test_what_ros_prints_of_a_camera_info_topic(tmp_path, caplog, k, d):
     assert f"has lens distortion ({d})" in caplog.text
 
 
+def test_numbers_of_yaml_need_no_dot(tmp_path, caplog):
+    text = "fx: 5.25e2\nfy: 520\ncx: 319.5\ncy: 239.5\nwidth: 640\nheight: 480\n"
+    for more in ("", "d:\n- 0\n- 1e-05\n"):
+        assert read_camera(written(tmp_path, text + more, "head.yaml")) == SIZED
+        assert ("has lens distortion (d)" in caplog.text) == bool(more)
+
+
 @pytest.mark.parametrize(
     ("text", "fault"), [("a: [1, 2\nb: 3", "is no valid YAML (line 2)"), ("- 1\n- 2\n", "holds no names with values")]
 )

@@ -269,6 +269,30 @@ def test_what_a_file_records_goes_before_the_unit_of_its_layout(place, depthup_)
         np.testing.assert_allclose(result, results[1], atol=6e-4)
 
 
+def test_confidence_maps_that_may_be_none_are_named(place, depthup_):
+    for name in ("rgb", "depth", "confidence"):
+        (place / "log" / name).mkdir(parents=True)
+    shutil.copy("rgb.png", "log/rgb/0.png")
+    shutil.copy("depth.png", "log/depth/0.png")
+    write_maps("log/confidence", "0.png", of=2)
+    command = ("batch", "log", "--model", "nearest", "-o")
+    assert "log/confidence: is not used; expected --confidence log/confidence" in depthup_(*command, "without").err
+    assert "is not used" not in depthup_(*command, "with", "--confidence", "log/confidence").err
+
+
+def test_a_batch_goes_on_only_with_the_unit_of_its_layout(place, depthup_):
+    for name in ("rgb", "depth"):
+        (place / "log" / name).mkdir(parents=True)
+        for n in "01":
+            shutil.copy(f"{name}.png", f"log/{name}/{n}.png")
+    command = ("batch", "log", "--model", "nearest", "-o", "results")
+    assert depthup_(*command).code == 0
+    Path("results/1.png").unlink()
+    Path("log/associations.txt").write_text("".join(f"{n}.0 rgb/{n}.png {n}.0 depth/{n}.png\n" for n in "01"))
+    again = depthup_(*command)
+    assert again.code != 0 and "holds results with --depth-unit auto, and this run has tum" in again.err
+
+
 def test_batch_says_what_depth_is_taken_for(place, depthup_):
     for name in ("rgb", "depth"):
         (place / "log" / name).mkdir(parents=True)

@@ -247,3 +247,16 @@ def test_files_that_alter_values_are_no_masks(tmp_path, millimetres):
     one_line(read_disparity, save(tmp_path / "a.jpg", grey), "is a JPEG or WebP file, which alters values")
     with pytest.raises(InputError, match="is a JPEG or WebP file, which alters values; expected mask in PNG"):
         read_mask(tmp_path / "a.jpg", (H, W))
+
+
+def test_webp_with_damaged_exif(tmp_path, colours):
+    for exif in (b"garbage garbage garbage", b"Exif\0\0II*\0\x08\0\0\0\x05\0\x12"):
+        Image.fromarray(colours).save(tmp_path / "a.webp", lossless=True, exif=exif)
+        found = read_rgb(tmp_path / "a.webp")
+        assert np.array_equal(found, colours) and found.flags.writeable
+
+
+def test_a_mask_of_a_tiff_may_have_alpha(tmp_path):
+    grey = np.random.default_rng(0).integers(0, 2, (H, W)).astype(np.uint8) * 255
+    Image.fromarray(np.dstack([grey, np.full((H, W), 128, np.uint8)]), "LA").save(tmp_path / "a.tif")
+    assert np.array_equal(read_mask(tmp_path / "a.tif", (H, W)), grey > 0)

@@ -135,6 +135,13 @@ def test_numbers_of_the_other_byte_order(protocol):
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_masked_integers_are_no_measurements(protocol):
+    masked = np.ma.masked_array(np.full((8, 8), 2000, np.int32), np.eye(8, dtype=bool))
+    low = make_low_resolution(masked, 4, protocol)
+    np.testing.assert_allclose(low[np.isfinite(low)], 2000, rtol=1e-6)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_infinite_and_masked_pixels_are_holes(protocol):
     depth = np.random.default_rng(0).random((32, 24)) + 1
     hole = np.zeros(depth.shape, bool)

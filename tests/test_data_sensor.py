@@ -169,9 +169,11 @@ def test_sensors_are_for_metres():
         ({"quantum": -1}, "quantum: got -1"),
         ({"blobs": 1.1}, "blobs: got 1.1"),
         ({"shift": (1,)}, r"shift: got \(1,\)"),
+        ({"far": None}, "far: got None"),
     ],
 )
 def test_sensors_that_cannot_be(wrong, message):
+    assert Sensor(shift=[1.0, 0.0]) == Sensor(shift=(1.0, 0.0))
     with pytest.raises(UsageError, match=message):
         Sensor(**wrong)
 

@@ -712,12 +712,6 @@ def test_stray_scanner(tmp_path):
     assert frame.camera == Camera(1450.5, 1450.5, 960.25, 720.5)
 
 
-def test_confidence_maps_that_may_be_none_are_named(tmp_path, caplog):
-    make(tmp_path, "rgb/0.jpg", "depth/0.png", "confidence/0.png")
-    assert open_recording(tmp_path).frames[0].confidence is None
-    assert f"{tmp_path / 'confidence'}: is not used; expected --confidence {tmp_path / 'confidence'}" in caplog.text
-
-
 def test_masks_in_the_folder_of_depth(tmp_path):
     make(tmp_path, *(f"rgb/{n}.png" for n in "01"), *(f"both/depth_{n}.png" for n in "01"), "both/mask_1.png")
     recording = pair_folders(tmp_path / "rgb", tmp_path / "both")

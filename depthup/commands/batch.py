@@ -65,6 +65,9 @@ class Source:
             recording = open_recording(self.rgb, out, self.maximal_difference)
         for kind, folder in self.maps.items():
             recording = with_maps(recording, folder, kind, out, self.maximal_difference)
+        unused = self.rgb / "confidence"
+        if not self.depth and "confidence" not in _kinds(recording) and unused.is_dir():
+            log.warning("%s: is not used; expected --confidence %s if these are confidence maps", unused, unused)
         if self.needs_confidence and "confidence" not in _kinds(recording):
             raise InputError(
                 f"{self.rgb}: --min-confidence is for confidence maps, and none are here; expected --confidence"
@@ -153,7 +156,9 @@ def batch_files(
     def write(job: Job, path: Path, result: tuple[np.ndarray, Upsampled], replaces: bool) -> None:
         write_output(path, files[job.name], *result, options, replaces)
 
-    result = run_batch(jobs, out, read, compute, write, _settings(options, wanted, source.maps), overwrite, progress)
+    result = run_batch(
+        jobs, out, read, compute, write, _settings(options, wanted, source.maps, recording), overwrite, progress
+    )
     if with_isolated:
         number, pairs = sum(with_isolated), len(with_isolated)
         report(f"isolated samples left out: {number}, in pairs: {pairs}; --keep-isolated uses them")
@@ -192,11 +197,14 @@ def _looks_swapped(frame: Frame) -> bool:
     return plane.dtype.itemsize > 1
 
 
-def _settings(options: PairOptions, wanted: BatchOutputs, maps: Mapping[str, Path]) -> dict[str, str]:
+def _settings(
+    options: PairOptions, wanted: BatchOutputs, maps: Mapping[str, Path], recording: Recording
+) -> dict[str, str]:
     """Everything that decides a result beside its inputs."""
     encoding = options.encoding
     facts = {
         **{f"--depth-{name}": getattr(encoding, name) for name in ("unit", "scale", "kind")},
+        **({"--depth-unit": recording.depth_unit} if encoding.unit == "auto" else {}),
         **{f"--{name}": getattr(encoding, name) for name in ("focal", "baseline", "doffs")},
         "--invalid": " ".join(f"{value:.15g}" for value in encoding.invalid) or None,
         "--min-confidence": options.min_confidence,
