@@ -1,6 +1,7 @@
 """Which depth file belongs to which RGB image: by name, or by time stamp where the names are times."""
 
 import logging
+import math
 import os
 import re
 from bisect import bisect_left
@@ -268,7 +269,12 @@ def pair_times(
         rgb: images with their times in nanoseconds.
         depth: the same for depth; only those in the same sub-folder fit.
         maximal_difference: in seconds.
+
+    Raises:
+        UsageError: it is no number from 0 on.
     """
+    if not 0 <= maximal_difference < math.inf:
+        raise UsageError(f"largest difference in time: got {maximal_difference}, expected seconds from 0 on")
     reach = round(maximal_difference * 1e9)
     later = defaultdict(list)
     for image, time in depth:
