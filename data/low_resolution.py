@@ -71,8 +71,8 @@ def make_low_resolution(depth: Array, scale: int, protocol: str) -> Array:
     if scale < 1 or height % scale or width % scale or not height or not width:
         raise ValueError(f"size {width}x{height} is no multiple of scale {scale}: cut it with crop_to_multiple first")
     if isinstance(depth, np.ndarray):
-        # a copy: to NumPy a side of one pixel is contiguous whatever its stride, and torch refuses negative ones
         depth = without_mask(depth)
+        # a copy: to NumPy a side of one pixel is contiguous whatever its stride, and torch refuses negative ones
         native = depth.astype(depth.dtype.newbyteorder("="))
         return _low_resolution(torch.from_numpy(native), scale, protocol).numpy()
     return _low_resolution(depth, scale, protocol)

@@ -26,6 +26,9 @@ NYUV2_BORDER = 6
 
 CHECK_ONLY_SETS = ("middlebury", "lu")
 
+LARGEST_DEPTH = 1e10
+"""In any unit: squares of more overflow."""
+
 _PATTERNS = (
     "<name>_rgb.* with <name>_depth.* or <name>_disp.*, or rgb/<name>.* with depth/<name>.* or disparity/<name>.*"
 )
@@ -42,10 +45,6 @@ class Pair:
     rgb: np.ndarray  # uint8 [H, W, 3]
     depth: np.ndarray  # float32 [H, W], NaN = no measurement
     unit: str  # "m" or "disparity"
-
-
-LARGEST_DEPTH = 1e10
-"""In any unit: squares of more overflow."""
 
 
 class PairDataset(Protocol):

@@ -67,8 +67,8 @@ def mesh(
     Raises:
         InputError: sizes that do not fit.
     """
-    vertices, colours = point_cloud(depth, camera, rgb)
     depth = without_mask(depth)
+    vertices, colours = point_cloud(depth, camera, rgb)
     index = np.cumsum(_known(depth), dtype=np.int32).reshape(depth.shape) - 1
     bands = list(_bands_of_faces(depth, index, check_depth(depth, camera), largest_step))
     used = np.zeros(len(vertices), bool)

@@ -65,10 +65,10 @@ class Source:
             recording = open_recording(self.rgb, out, self.maximal_difference)
         for kind, folder in self.maps.items():
             recording = with_maps(recording, folder, kind, out, self.maximal_difference)
-        unused = self.rgb / "confidence"
-        if not self.depth and "confidence" not in _kinds(recording) and unused.is_dir():
+        has_confidence, unused = "confidence" in _kinds(recording), self.rgb / "confidence"
+        if not self.depth and not has_confidence and unused.is_dir():
             log.warning("%s: is not used; expected --confidence %s if these are confidence maps", unused, unused)
-        if self.needs_confidence and "confidence" not in _kinds(recording):
+        if self.needs_confidence and not has_confidence:
             raise InputError(
                 f"{self.rgb}: --min-confidence is for confidence maps, and none are here; expected --confidence"
             )
